@@ -1,0 +1,1 @@
+//! Trace points and log items: what -trace and -d select, and where they are written.

@@ -1,0 +1,1 @@
+//! Every QAPI type, command and event, one module for each schema file.

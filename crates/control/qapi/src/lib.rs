@@ -1,0 +1,1 @@
+//! The QAPI visitor: strict JSON, key=value input, QError, and introspection.

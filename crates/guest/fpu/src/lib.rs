@@ -1,0 +1,1 @@
+//! IEEE 754 arithmetic with guest rounding modes and exception flags.

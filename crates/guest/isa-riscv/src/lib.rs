@@ -1,0 +1,1 @@
+//! RISC-V: decoder, semantics, CPU state, CSRs, MMU, PMP and interpreter.

@@ -1,0 +1,1 @@
+//! The trait Sem: what a guest instruction may do.

@@ -1,0 +1,1 @@
+//! Virtual CPUs: the run loop, threads, pause and resume.

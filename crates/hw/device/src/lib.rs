@@ -1,0 +1,1 @@
+//! Devices and their wires: interrupts, timers, DMA, character and block ports, properties, the registry, saved state.

@@ -1,0 +1,1 @@
+//! Device trees, fw_cfg, image loading and the built-in SBI.

@@ -1,0 +1,1 @@
+//! Boards and the machine's life: riscv64 virt, run states, reset and shutdown.

@@ -1,0 +1,1 @@
+//! Small chips: real-time clock, test finisher, interrupt controllers, flash.

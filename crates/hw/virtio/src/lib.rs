@@ -1,0 +1,1 @@
+//! virtio 1.2: queues, the MMIO transport, block, rng and console devices.

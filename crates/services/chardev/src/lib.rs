@@ -1,0 +1,1 @@
+//! Character devices: stdio, socket, pty, file, null, ringbuf.

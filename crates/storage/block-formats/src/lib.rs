@@ -1,0 +1,1 @@
+//! Small formats and filters: raw, null-co.

@@ -1,0 +1,1 @@
+//! The block graph: nodes, edges, transactions, permissions, drain and the request core.

@@ -1,0 +1,1 @@
+//! What rhea img does, as a library.

@@ -1,0 +1,1 @@
+//! End-to-end tests: real guests and real clients.
