@@ -1,0 +1,89 @@
+//! Making images.
+
+use qapi::Qapi;
+
+use super::{BlockdevRef, Qcow2CompressionType};
+
+/// How much of a new image is allocated at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum PreallocMode {
+    /// Nothing.
+    #[default]
+    Off,
+    /// The format's metadata, so that later writes need none.
+    Metadata,
+    /// All, by asking the file system for the space.
+    Falloc,
+    /// All, by writing zeroes.
+    Full,
+}
+
+/// The version of a qcow2 image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum BlockdevQcow2Version {
+    /// Version 2, which QEMU 0.10 introduced.
+    V2,
+    /// Version 3, which QEMU 1.1 introduced.
+    #[default]
+    V3,
+}
+
+/// A file to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct BlockdevCreateOptionsFile {
+    /// Path of the file.
+    pub filename: String,
+    /// Size in bytes.
+    #[qapi(size)]
+    pub size: u64,
+    /// What to allocate: `off` (the default), `falloc` or `full`.
+    pub preallocation: Option<PreallocMode>,
+    /// Ask the file system not to copy on write (btrfs). Off unless given.
+    pub nocow: Option<bool>,
+    /// Bytes that the file system shall allocate at a time (XFS); 0 for its own choice. 1 MiB unless given.
+    #[qapi(size)]
+    pub extent_size_hint: Option<u64>,
+}
+
+/// A qcow2 image to be made.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevCreateOptionsQcow2 {
+    /// The node that shall hold it.
+    pub file: BlockdevRef,
+    /// A node that shall hold the guest's data instead of `file`.
+    pub data_file: Option<BlockdevRef>,
+    /// Keep `data-file` readable as a raw image. Off unless given.
+    pub data_file_raw: Option<bool>,
+    /// Give level 2 entries a bitmap of subclusters. Off unless given.
+    pub extended_l2: Option<bool>,
+    /// Bytes that a guest sees.
+    #[qapi(size)]
+    pub size: u64,
+    /// The image's version; `v3` unless given.
+    pub version: Option<BlockdevQcow2Version>,
+    /// Name of the backing file, for the header.
+    pub backing_file: Option<String>,
+    /// Format of the backing file, for the header.
+    pub backing_fmt: Option<String>,
+    /// Bytes of a cluster: a power of two from 512 to 2 MiB. 65536 unless given.
+    #[qapi(size)]
+    pub cluster_size: Option<u64>,
+    /// What to allocate; `off` unless given.
+    pub preallocation: Option<PreallocMode>,
+    /// Let updates of reference counts be put off. Off unless given.
+    pub lazy_refcounts: Option<bool>,
+    /// Bits of a reference count: 1, 2, 4, 8, 16, 32 or 64. 16 unless given.
+    pub refcount_bits: Option<i64>,
+    /// How clusters are compressed; `zlib` unless given.
+    pub compression_type: Option<Qcow2CompressionType>,
+}
+
+/// An image to be made.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+#[qapi(tag = "driver", tag_enum = "BlockdevCreateDriver")]
+pub enum BlockdevCreateOptions {
+    /// A file of the host.
+    File(BlockdevCreateOptionsFile),
+    /// A qcow2 image.
+    Qcow2(BlockdevCreateOptionsQcow2),
+}

@@ -1,0 +1,13 @@
+//! The block layer: options of nodes, what is told about nodes and images, and the commands on them.
+
+mod commands;
+mod create;
+mod device;
+mod image;
+mod options;
+
+pub use commands::*;
+pub use create::*;
+pub use device::*;
+pub use image::*;
+pub use options::*;

@@ -1,0 +1,281 @@
+//! What a block node is made from.
+
+use qapi::Qapi;
+
+use crate::common::OnOffAuto;
+
+/// What becomes of discard requests that reach a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum BlockdevDiscardOptions {
+    /// Drop them.
+    #[default]
+    Ignore,
+    /// Give the space back to whatever is below.
+    Unmap,
+}
+
+/// Whether writes of zeroes are looked for and turned into cheaper requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum BlockdevDetectZeroesOptions {
+    /// Write the bytes as they come.
+    #[default]
+    Off,
+    /// Turn a write of nothing but zeroes into a request to write zeroes.
+    On,
+    /// The same, and let that request give the space back. Needs `discard` set to `unmap`.
+    Unmap,
+}
+
+/// How a file is read and written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum BlockdevAioOptions {
+    /// Through a pool of threads.
+    #[default]
+    Threads,
+    /// Through the kernel's own asynchronous calls; needs `cache.direct`.
+    Native,
+    /// Through io_uring.
+    #[qapi(name = "io_uring")]
+    IoUring,
+}
+
+/// How a node uses the host's page cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct BlockdevCacheOptions {
+    /// Go around the page cache. Off unless given.
+    pub direct: Option<bool>,
+    /// Ignore the guest's flush requests: fast, and unsafe when the host goes down. Off unless given.
+    pub no_flush: Option<bool>,
+}
+
+/// A block node: the options common to all drivers, and the driver with its own.
+///
+/// Common options that are left out have the default told below, except that a node defined inside another
+/// inherits `read-only`, `auto-read-only`, `discard` and `cache` from it in a way that suits its role.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptions {
+    /// The driver and the options that only it has.
+    #[qapi(union)]
+    pub driver: BlockdevDriverOptions,
+    /// The node's name: letters, digits, `-`, `.` and `_`, starting with a letter, at most 31 bytes. Needed for a node that is to
+    /// be referred to; a node defined inside another gets a name starting with `#block` when it is left out.
+    pub node_name: Option<String>,
+    /// What becomes of discard requests. `ignore` unless given.
+    pub discard: Option<BlockdevDiscardOptions>,
+    /// Use of the page cache.
+    pub cache: Option<BlockdevCacheOptions>,
+    /// Whether the node starts out active; an inactive node may be used by another process meanwhile. On unless given.
+    pub active: Option<bool>,
+    /// Refuse writes. Off unless given.
+    pub read_only: Option<bool>,
+    /// With `read-only` off: open for reading only where writing is not possible, or as long as nobody writes.
+    /// Off unless given.
+    pub auto_read_only: Option<bool>,
+    /// Do not take or respect locks on the image: the data may then change at any time. Needs `read-only`. Off unless given.
+    pub force_share: Option<bool>,
+    /// Look for writes of zeroes. `off` unless given.
+    pub detect_zeroes: Option<BlockdevDetectZeroesOptions>,
+}
+
+impl BlockdevOptions {
+    /// A node of `driver` without a name and with every common option at its default.
+    pub fn new(driver: BlockdevDriverOptions) -> BlockdevOptions {
+        BlockdevOptions {
+            driver,
+            node_name: None,
+            discard: None,
+            cache: None,
+            active: None,
+            read_only: None,
+            auto_read_only: None,
+            force_share: None,
+            detect_zeroes: None,
+        }
+    }
+}
+
+/// The drivers and the options that only they have.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+#[qapi(tag = "driver", tag_enum = "BlockdevDriver")]
+pub enum BlockdevDriverOptions {
+    /// A regular file on the host.
+    File(BlockdevOptionsFile),
+    /// A block or character device of the host.
+    #[qapi(name = "host_device")]
+    HostDevice(BlockdevOptionsFile),
+    /// Nothing behind it: reads give zeroes or are left undone, writes vanish.
+    NullAio(BlockdevOptionsNull),
+    /// The same as `null-aio`; two names for the two ways in which the reference implements it.
+    NullCo(BlockdevOptionsNull),
+    /// A qcow2 image.
+    Qcow2(BlockdevOptionsQcow2),
+    /// The bytes of its child, or a part of them.
+    Raw(BlockdevOptionsRaw),
+}
+
+/// Options of a file on the host.
+#[derive(Clone, Debug, Default, PartialEq, Qapi)]
+#[qapi(features = ["dynamic-auto-read-only"])]
+pub struct BlockdevOptionsFile {
+    /// Path of the file.
+    pub filename: String,
+    /// Id of the persistent reservation helper object for this device.
+    pub pr_manager: Option<String>,
+    /// Lock the file against other programs. `auto`, the default, locks where the host can.
+    pub locking: Option<OnOffAuto>,
+    /// How to read and write. `threads` unless given.
+    pub aio: Option<BlockdevAioOptions>,
+    /// The most requests handed to the kernel at once; 0, the default, leaves it to the program.
+    pub aio_max_batch: Option<i64>,
+    /// Drop this file's pages from the page cache when another host is to take over. On unless given.
+    pub drop_cache: Option<bool>,
+    /// Look whether dropping them worked; for debugging.
+    #[qapi(unstable)]
+    pub x_check_cache_dropped: Option<bool>,
+}
+
+/// Options of a device with nothing behind it.
+#[derive(Clone, Debug, Default, PartialEq, Qapi)]
+pub struct BlockdevOptionsNull {
+    /// Size in bytes; 1 GiB unless given.
+    pub size: Option<i64>,
+    /// Time in nanoseconds that each request takes at least; 0 unless given.
+    pub latency_ns: Option<u64>,
+    /// Whether a read fills its buffer with zeroes, or leaves it alone. Off unless given.
+    pub read_zeroes: Option<bool>,
+}
+
+/// Options of `raw`.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsRaw {
+    /// The node whose bytes these are.
+    pub file: BlockdevRef,
+    /// The byte of `file` at which this node starts; 0 unless given.
+    pub offset: Option<i64>,
+    /// Length in bytes; up to the end of `file` unless given.
+    pub size: Option<i64>,
+}
+
+/// Which parts of a qcow2 image's metadata are protected against being overwritten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum Qcow2OverlapCheckMode {
+    /// None.
+    None,
+    /// Those whose place never changes.
+    Constant,
+    /// Those, and all that is held in memory anyway.
+    #[default]
+    Cached,
+    /// All; looking them up may need reads.
+    All,
+}
+
+/// Protection of a qcow2 image's metadata, part by part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct Qcow2OverlapCheckFlags {
+    /// The set that the members below change; `cached` unless given.
+    pub template: Option<Qcow2OverlapCheckMode>,
+    /// The header.
+    pub main_header: Option<bool>,
+    /// The level 1 table in use.
+    pub active_l1: Option<bool>,
+    /// The level 2 tables in use.
+    pub active_l2: Option<bool>,
+    /// The refcount table.
+    pub refcount_table: Option<bool>,
+    /// The refcount blocks.
+    pub refcount_block: Option<bool>,
+    /// The table of snapshots.
+    pub snapshot_table: Option<bool>,
+    /// The level 1 tables of snapshots.
+    pub inactive_l1: Option<bool>,
+    /// The level 2 tables of snapshots.
+    pub inactive_l2: Option<bool>,
+    /// The directory of bitmaps.
+    pub bitmap_directory: Option<bool>,
+}
+
+/// Protection of a qcow2 image's metadata: one word for all, or part by part.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(alternate)]
+pub enum Qcow2OverlapChecks {
+    /// Part by part.
+    Flags(Qcow2OverlapCheckFlags),
+    /// A set.
+    Mode(Qcow2OverlapCheckMode),
+}
+
+/// Options of a qcow2 image.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsQcow2 {
+    /// The node that holds the image.
+    pub file: BlockdevRef,
+    /// The node read where the image has nothing of its own; null for none, though the image's header may name
+    /// one. When left out, the header decides.
+    pub backing: Option<BlockdevRefOrNull>,
+    /// Put off updates of reference counts, at the price of a check after a crash. The image's header decides unless given.
+    pub lazy_refcounts: Option<bool>,
+    /// Pass the guest's discards on to `file`. On when `discard` is `unmap`, unless given.
+    pub pass_discard_request: Option<bool>,
+    /// Pass on discards that come from deleting snapshots. On unless given.
+    pub pass_discard_snapshot: Option<bool>,
+    /// Pass on other discards. Off unless given.
+    pub pass_discard_other: Option<bool>,
+    /// Keep the clusters that a discard empties allocated, so that the image stays in one piece. Off unless given.
+    pub discard_no_unref: Option<bool>,
+    /// Protection of metadata. `cached` unless given.
+    pub overlap_check: Option<Qcow2OverlapChecks>,
+    /// Bytes of memory for both metadata caches together.
+    pub cache_size: Option<i64>,
+    /// Bytes of memory for the cache of level 2 tables.
+    pub l2_cache_size: Option<i64>,
+    /// Bytes of one entry of the cache of level 2 tables: a power of two from 512 up to the cluster size.
+    pub l2_cache_entry_size: Option<i64>,
+    /// Bytes of memory for the cache of refcount blocks.
+    pub refcount_cache_size: Option<i64>,
+    /// Seconds after which unused cache entries are given back; 0 for never. 600 unless given.
+    pub cache_clean_interval: Option<i64>,
+}
+
+impl BlockdevOptionsQcow2 {
+    /// An image held by `file`, with every option at its default.
+    pub fn new(file: BlockdevRef) -> BlockdevOptionsQcow2 {
+        BlockdevOptionsQcow2 {
+            file,
+            backing: None,
+            lazy_refcounts: None,
+            pass_discard_request: None,
+            pass_discard_snapshot: None,
+            pass_discard_other: None,
+            discard_no_unref: None,
+            overlap_check: None,
+            cache_size: None,
+            l2_cache_size: None,
+            l2_cache_entry_size: None,
+            refcount_cache_size: None,
+            cache_clean_interval: None,
+        }
+    }
+}
+
+/// A node to be made, or one that there is.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+#[qapi(alternate)]
+pub enum BlockdevRef {
+    /// A new node, owned by the one that refers to it.
+    Definition(Box<BlockdevOptions>),
+    /// The name of a node.
+    Reference(String),
+}
+
+/// A node to be made, one that there is, or none.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+#[qapi(alternate)]
+pub enum BlockdevRefOrNull {
+    /// A new node, owned by the one that refers to it.
+    Definition(Box<BlockdevOptions>),
+    /// The name of a node.
+    Reference(String),
+    /// No node.
+    Null,
+}
