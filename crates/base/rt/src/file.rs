@@ -1,0 +1,218 @@
+//! Files: positioned reads and writes that own their memory.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use base::{Errno, IoResult};
+use io_uring::{opcode, squeue, types};
+use mem::IoBuf;
+
+use crate::executor;
+use crate::pool::unblock;
+use crate::reactor::{Memory, Op, Reactor, check};
+
+/// How a file's reads and writes are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AioMode {
+    /// System calls on the blocking pool.
+    #[default]
+    Threads,
+    /// The system's native asynchronous I/O, which here is io_uring too.
+    Native,
+    /// io_uring; the blocking pool on an executor without it.
+    IoUring,
+}
+
+/// The most segments that one system call takes (the system's IOV_MAX).
+const MAX_SEGMENTS: usize = 1024;
+/// The most bytes that one call moves: what the kernel itself stops at, in whole pages.
+const MAX_BYTES: usize = 0x7fff_f000;
+
+/// An open file for positioned I/O. Clones share the descriptor. Any thread, any executor.
+#[derive(Clone, Debug)]
+pub struct File {
+    fd: Arc<OwnedFd>,
+    mode: AioMode,
+}
+
+/// The list of `buf`'s segments for a system call, within the call's limits.
+fn iovecs(buf: &IoBuf) -> Box<[libc::iovec]> {
+    let mut left = MAX_BYTES;
+    let mut v = Vec::new();
+    for seg in buf.segments().take(MAX_SEGMENTS) {
+        let len = (seg.len() as usize).min(left);
+        if len == 0 {
+            continue;
+        }
+        v.push(libc::iovec { iov_base: seg.raw_ptr().cast(), iov_len: len });
+        left -= len;
+    }
+    v.into_boxed_slice()
+}
+
+impl File {
+    /// A file on `fd`.
+    pub fn from_fd(fd: OwnedFd, mode: AioMode) -> File {
+        File { fd: Arc::new(fd), mode }
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// How reads and writes are done.
+    pub fn mode(&self) -> AioMode {
+        self.mode
+    }
+
+    /// Runs `f` with the descriptor on the blocking pool, which keeps it open until `f` returns.
+    pub async fn with_fd<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(BorrowedFd<'_>) -> T + Send + 'static,
+    ) -> T {
+        let fd = self.fd.clone();
+        unblock(move || f(fd.as_fd())).await
+    }
+
+    /// Submits to the ring, if the mode wants that and this executor has one.
+    async fn ring(
+        &self,
+        buf: &IoBuf,
+        entry: impl FnOnce(types::Fd, &[libc::iovec]) -> squeue::Entry,
+    ) -> Option<IoResult<usize>> {
+        if self.mode == AioMode::Threads {
+            return None;
+        }
+        let op = {
+            let local = executor::current_local();
+            let Some(Reactor::Uring(_)) = &local.reactor else { return None };
+            let memory = Memory { buf: buf.clone(), iov: iovecs(buf), fd: self.fd.clone() };
+            let entry = entry(types::Fd(self.fd.as_raw_fd()), &memory.iov);
+            // SAFETY: the entry points at the boxed list and, through it, at the segments, which `memory` holds;
+            // neither moves when `memory` does. Racing accesses are the memory's contract (see `mem`).
+            unsafe { Op::start(&local, entry, memory) }
+        };
+        Some(check(op.await))
+    }
+
+    /// Reads into `buf` from offset `off`, in bytes; the count read, which may be short, and is 0 at the end of the
+    /// file. If the future is dropped, the kernel may still fill `buf`, which stays alive until then.
+    pub async fn read_at(&self, off: u64, buf: IoBuf) -> IoResult<usize> {
+        let pos = i64::try_from(off).map_err(|_| Errno::INVAL)?;
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let ring = self.ring(&buf, |fd, iov| match iov {
+                [v] => opcode::Read::new(fd, v.iov_base.cast(), v.iov_len as u32).offset(off).build(),
+                _ => opcode::Readv::new(fd, iov.as_ptr(), iov.len() as u32).offset(off).build(),
+            });
+            let res = match ring.await {
+                Some(r) => r,
+                None => {
+                    let (fd, buf) = (self.fd.clone(), buf.clone());
+                    unblock(move || {
+                        let iov = iovecs(&buf);
+                        // SAFETY: the list and the segments that it points at live through the call.
+                        result(unsafe { libc::preadv(fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32, pos) })
+                    })
+                    .await
+                }
+            };
+            if res != Err(Errno::INTR) {
+                return res;
+            }
+        }
+    }
+
+    /// Writes `buf` at offset `off`, in bytes; the count written, which may be short. `dsync`: the data, and what is
+    /// needed to find it again, is on stable storage when this ends. A dropped future may or may not have written.
+    pub async fn write_at(&self, off: u64, buf: IoBuf, dsync: bool) -> IoResult<usize> {
+        let pos = i64::try_from(off).map_err(|_| Errno::INVAL)?;
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let flags = if dsync { libc::RWF_DSYNC } else { 0 };
+        loop {
+            let ring = self.ring(&buf, |fd, iov| match iov {
+                [v] => opcode::Write::new(fd, v.iov_base.cast(), v.iov_len as u32)
+                    .offset(off)
+                    .rw_flags(flags)
+                    .build(),
+                _ => opcode::Writev::new(fd, iov.as_ptr(), iov.len() as u32)
+                    .offset(off)
+                    .rw_flags(flags)
+                    .build(),
+            });
+            let res = match ring.await {
+                Some(r) => r,
+                None => {
+                    let (fd, buf) = (self.fd.clone(), buf.clone());
+                    unblock(move || {
+                        let iov = iovecs(&buf);
+                        let (ptr, n) = (iov.as_ptr(), iov.len() as i32);
+                        // SAFETY: the list and the segments that it points at live through the call.
+                        result(unsafe {
+                            if flags == 0 {
+                                libc::pwritev(fd.as_raw_fd(), ptr, n, pos)
+                            } else {
+                                libc::pwritev2(fd.as_raw_fd(), ptr, n, pos, flags)
+                            }
+                        })
+                    })
+                    .await
+                }
+            };
+            if res != Err(Errno::INTR) {
+                return res;
+            }
+        }
+    }
+
+    /// Brings what was written to stable storage (`fdatasync`).
+    pub async fn sync_data(&self) -> IoResult<()> {
+        let none = IoBuf::new();
+        let ring =
+            self.ring(&none, |fd, _| opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build());
+        match ring.await {
+            Some(r) => r.map(|_| ()),
+            None => {
+                self.with_fd(|fd| {
+                    // SAFETY: the call takes no pointer.
+                    result(unsafe { libc::fdatasync(fd.as_raw_fd()) } as isize).map(|_| ())
+                })
+                .await
+            }
+        }
+    }
+
+    /// `fallocate` with the system's mode bits, over `len` bytes from `off`.
+    pub async fn fallocate(&self, mode: i32, off: u64, len: u64) -> IoResult<()> {
+        let pos = i64::try_from(off).map_err(|_| Errno::INVAL)?;
+        let size = i64::try_from(len).map_err(|_| Errno::INVAL)?;
+        loop {
+            let none = IoBuf::new();
+            let ring =
+                self.ring(&none, |fd, _| opcode::Fallocate::new(fd, len).offset(off).mode(mode).build());
+            let res = match ring.await {
+                Some(r) => r.map(|_| ()),
+                None => {
+                    self.with_fd(move |fd| {
+                        // SAFETY: the call takes no pointer.
+                        result(unsafe { libc::fallocate(fd.as_raw_fd(), mode, pos, size) } as isize)
+                            .map(|_| ())
+                    })
+                    .await
+                }
+            };
+            if res != Err(Errno::INTR) {
+                return res;
+            }
+        }
+    }
+}
+
+fn result(ret: isize) -> IoResult<usize> {
+    usize::try_from(ret).map_err(|_| Errno::last())
+}
