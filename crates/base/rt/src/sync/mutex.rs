@@ -39,7 +39,7 @@ impl<T: ?Sized> Mutex<T> {
 
     /// The lock, if it is free and nobody waits for it.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.semaphore.take_now(1).then_some(MutexGuard { mutex: self })
+        self.semaphore.take_now(1).then(|| MutexGuard { mutex: self })
     }
 
     /// The value, through exclusive access to the mutex.

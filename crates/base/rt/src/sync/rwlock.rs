@@ -47,12 +47,12 @@ impl<T: ?Sized> RwLock<T> {
 
     /// Shared access, if it is free and nobody waits.
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
-        self.semaphore.take_now(1).then_some(RwLockReadGuard { lock: self })
+        self.semaphore.take_now(1).then(|| RwLockReadGuard { lock: self })
     }
 
     /// Exclusive access, if it is free and nobody waits.
     pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, T>> {
-        self.semaphore.take_now(ALL).then_some(RwLockWriteGuard { lock: self })
+        self.semaphore.take_now(ALL).then(|| RwLockWriteGuard { lock: self })
     }
 
     /// The value, through exclusive access to the lock.

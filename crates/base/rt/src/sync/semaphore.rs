@@ -71,7 +71,7 @@ impl Semaphore {
 
     /// One permit, if it is free and nobody waits.
     pub fn try_acquire(&self) -> Option<Permit<'_>> {
-        self.take_now(1).then_some(Permit { semaphore: self, count: 1 })
+        self.take_now(1).then(|| Permit { semaphore: self, count: 1 })
     }
 
     /// Adds `n` permits.
@@ -114,21 +114,21 @@ impl<'a> Future for Acquire<'a> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit<'a>> {
         let this = &mut *self;
-        let permit = Permit { semaphore: this.semaphore, count: this.need };
+        // Made only when it is granted: its drop gives the permits back.
+        let permit = || Permit { semaphore: this.semaphore, count: this.need };
         if let Some(w) = &this.waiter {
             // The waker first: a grant after this line finds it.
             set_waker(&mut w.waker.lock(), cx.waker());
             if w.granted.load(Ordering::Acquire) {
                 this.waiter = None;
-                return Poll::Ready(permit);
+                return Poll::Ready(permit());
             }
-            std::mem::forget(permit);
             return Poll::Pending;
         }
         let mut st = this.semaphore.state.lock();
         if st.queue.is_empty() && st.free >= this.need {
             st.free -= this.need;
-            return Poll::Ready(permit);
+            return Poll::Ready(permit());
         }
         let w = Arc::new(Waiter {
             need: this.need,
@@ -138,7 +138,6 @@ impl<'a> Future for Acquire<'a> {
         st.queue.push_back(w.clone());
         drop(st);
         this.waiter = Some(w);
-        std::mem::forget(permit);
         Poll::Pending
     }
 }
