@@ -1,0 +1,110 @@
+//! The `tracing` subscriber behind trace points and messages.
+
+use crate::pattern::Patterns;
+use crate::sink::{program_name, write_line};
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::sync::{Once, PoisonError, RwLock};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+static SELECTED: RwLock<Patterns> = RwLock::new(Patterns::new());
+static INIT: Once = Once::new();
+
+/// Installs the subscriber for the whole process. Later calls do nothing, nor does the first one where the
+/// process has another subscriber already.
+pub fn init() {
+    INIT.call_once(|| {
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Reports));
+    });
+}
+
+/// Selects the trace points that `patterns` match, in place of those selected before. Any thread, any time.
+pub fn select(patterns: Patterns) {
+    *SELECTED.write().unwrap_or_else(PoisonError::into_inner) = patterns;
+    // Call sites remember whether anybody is interested: that is what makes them cheap.
+    tracing::callsite::rebuild_interest_cache();
+}
+
+/// The patterns selected now.
+pub fn selected() -> Patterns {
+    SELECTED.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn wanted(meta: &Metadata<'_>) -> bool {
+    if *meta.level() <= Level::INFO {
+        return true;
+    }
+    let p = SELECTED.read().unwrap_or_else(PoisonError::into_inner);
+    !p.is_empty() && p.decide(meta.name()).or_else(|| p.decide(meta.target())).unwrap_or(false)
+}
+
+struct Reports;
+
+impl<S: Subscriber> Layer<S> for Reports {
+    fn register_callsite(&self, meta: &'static Metadata<'static>) -> Interest {
+        if wanted(meta) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, meta: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        wanted(meta)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        let none = SELECTED.read().unwrap_or_else(PoisonError::into_inner).is_empty();
+        Some(if none { LevelFilter::INFO } else { LevelFilter::TRACE })
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let meta = event.metadata();
+        let mut text = Fields::default();
+        event.record(&mut text);
+        let severity = match *meta.level() {
+            Level::ERROR => "",
+            Level::WARN => "warning: ",
+            Level::INFO => "info: ",
+            _ => {
+                // An event without a name of its own is called `event FILE:LINE`.
+                let named = !meta.name().starts_with("event ");
+                let name = if named { meta.name() } else { meta.target() };
+                write_line(format_args!("{name}{}", text.all()));
+                return;
+            }
+        };
+        let line = format!("{}: {severity}{}\n", program_name(), text.all().trim_start());
+        // Not to the -D file: these are for the person who runs the program.
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    rest: String,
+}
+
+impl Fields {
+    fn all(&self) -> String {
+        let sep = if self.message.is_empty() { "" } else { " " };
+        format!("{sep}{}{}", self.message, self.rest)
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.rest, " {name}={value:?}"),
+        };
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value}"),
+            name => write!(self.rest, " {name}={value}"),
+        };
+    }
+}
