@@ -1,2 +1,45 @@
-//! The binary.
-fn main() {}
+//! `cargo xtask …`: the project's own commands.
+
+mod bench;
+mod check;
+mod demo;
+mod guests;
+mod setup;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Rhea's own commands. Each does the set-up that it needs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds Rhea and runs its main job: a guest's backing file is exchanged while it does I/O
+    Demo(demo::Args),
+    /// Sets everything up and runs every test
+    Test(test::Args),
+    /// Formatting, lints, documentation, and the direction of the dependencies between crates
+    Check,
+    /// Fetches Debian's riscv64 kernel and busybox and makes the guests' disks under target/guests
+    Guests(guests::Args),
+    /// Measures, side by side with QEMU where that is installed
+    Bench(bench::Args),
+}
+
+fn main() -> Result<()> {
+    // Commands run from the root, wherever they were called.
+    std::env::set_current_dir(e2e::workspace())?;
+    match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
+        Command::Test(args) => test::run(args),
+        Command::Check => check::run(),
+        Command::Guests(args) => guests::run(args),
+        Command::Bench(args) => bench::run(args),
+    }
+}
