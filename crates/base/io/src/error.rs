@@ -1,0 +1,30 @@
+//! Errors of setting a channel up: what was tried, and the system's answer.
+
+use base::Errno;
+use std::fmt;
+
+/// Why a connection or a listener could not be set up.
+///
+/// Moving bytes gives a plain [`Errno`]; only set-up names what it tried, because its text reaches the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// What was tried, e.g. `Failed to connect to '/run/x'`.
+    pub what: String,
+    /// The system's answer.
+    pub errno: Errno,
+}
+
+impl Error {
+    /// An error of trying `what`.
+    pub fn new(what: impl Into<String>, errno: Errno) -> Error {
+        Error { what: what.into(), errno }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.errno)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,317 @@
+//! A byte stream over one descriptor, or over one to read and another to write.
+
+use base::{Errno, IoResult};
+use parking_lot::Mutex;
+use rt::AsyncFd;
+use rustix::io::Errno as Sys;
+use rustix::net::{self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The most descriptors that are taken from one message of a unix socket; the kernel closes the rest.
+pub const MAX_FDS: usize = 16;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unix,
+    Inet,
+    Plain,
+}
+
+struct Inner {
+    input: Option<AsyncFd>,
+    output: Option<AsyncFd>,
+    kind: Kind,
+    peer: String,
+    closed: AtomicBool,
+    /// Wakes a reader or writer that waits while [`Stream::shutdown`] is called on a descriptor that the
+    /// system cannot shut down.
+    closing: event_listener::Event,
+    fds: Mutex<Vec<OwnedFd>>,
+}
+
+fn sys(e: Sys) -> Errno {
+    Errno::from_raw(e.raw_os_error())
+}
+
+/// A stream of bytes. Clones are the same stream: one may read while another writes.
+///
+/// The descriptors are put into non-blocking mode.
+#[derive(Clone)]
+pub struct Stream(Arc<Inner>);
+
+impl Stream {
+    fn build(input: Option<OwnedFd>, output: Option<OwnedFd>, kind: Kind, peer: String) -> IoResult<Stream> {
+        Ok(Stream(Arc::new(Inner {
+            input: input.map(AsyncFd::new).transpose()?,
+            output: output.map(AsyncFd::new).transpose()?,
+            kind,
+            peer,
+            closed: AtomicBool::new(false),
+            closing: event_listener::Event::new(),
+            fds: Mutex::new(Vec::new()),
+        })))
+    }
+
+    fn single(fd: OwnedFd, kind: Kind, peer: String) -> IoResult<Stream> {
+        let stream = Stream::build(Some(fd), None, kind, peer)?;
+        let mut inner = Arc::try_unwrap(stream.0).unwrap_or_else(|_| unreachable!("just made"));
+        inner.output = inner.input.clone();
+        Ok(Stream(Arc::new(inner)))
+    }
+
+    /// A stream over a connected socket of any family, or any other descriptor that goes both ways.
+    ///
+    /// # Errors
+    /// The system's, where the descriptor cannot be made non-blocking or polled.
+    pub fn from_fd(fd: OwnedFd) -> IoResult<Stream> {
+        let kind = match net::sockopt::socket_domain(&fd) {
+            Ok(net::AddressFamily::UNIX) => Kind::Unix,
+            Ok(_) => Kind::Inet,
+            Err(_) => Kind::Plain,
+        };
+        let peer = match kind {
+            Kind::Inet => net::getpeername(&fd)
+                .ok()
+                .flatten()
+                .and_then(|a| std::net::SocketAddr::try_from(a).ok())
+                .map_or_else(|| String::from("tcp"), |a| a.to_string()),
+            Kind::Unix => String::from("unix"),
+            Kind::Plain => String::from("fd"),
+        };
+        if kind == Kind::Inet {
+            // Replies are small and answers are waited for.
+            let _ = net::sockopt::set_tcp_nodelay(&fd, true);
+        }
+        Stream::single(fd, kind, peer)
+    }
+
+    /// A stream that reads from one descriptor and writes to another; either may be missing (reads then give
+    /// the end of the stream, writes `EPIPE`).
+    ///
+    /// # Errors
+    /// As for [`Stream::from_fd`].
+    pub fn from_pair(input: Option<OwnedFd>, output: Option<OwnedFd>) -> IoResult<Stream> {
+        Stream::build(input, output, Kind::Plain, String::from("fd"))
+    }
+
+    /// Two streams connected to each other.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn pair() -> IoResult<(Stream, Stream)> {
+        let (a, b) = net::socketpair(
+            net::AddressFamily::UNIX,
+            net::SocketType::STREAM,
+            net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(sys)?;
+        Ok((Stream::from_fd(a)?, Stream::from_fd(b)?))
+    }
+
+    /// Who is at the other end, for messages.
+    pub fn peer(&self) -> &str {
+        &self.0.peer
+    }
+
+    /// Reads what is there: 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// `EAGAIN` where nothing is there yet; otherwise the system's.
+    pub fn try_read(&self, buf: &mut [u8]) -> IoResult<usize> {
+        let Some(end) = &self.0.input else { return Ok(0) };
+        if self.0.closed.load(Ordering::Acquire) {
+            return Ok(0);
+        }
+        loop {
+            let r = match self.0.kind {
+                Kind::Unix => self.recv_with_fds(end.fd(), buf),
+                Kind::Inet | Kind::Plain => rustix::io::read(end.fd(), &mut *buf),
+            };
+            match r {
+                Ok(n) => return Ok(n),
+                Err(Sys::INTR) => {}
+                Err(e) => return Err(sys(e)),
+            }
+        }
+    }
+
+    fn recv_with_fds(&self, fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize, Sys> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let msg = net::recvmsg(fd, &mut [IoSliceMut::new(buf)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let mut got = Vec::new();
+        for m in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = m {
+                got.extend(fds);
+            }
+        }
+        if !got.is_empty() {
+            // A new set replaces one that nobody took, so a peer cannot pile descriptors up.
+            *self.0.fds.lock() = got;
+        }
+        Ok(msg.bytes)
+    }
+
+    /// Writes what fits now.
+    ///
+    /// # Errors
+    /// `EAGAIN` where nothing fits, `EPIPE` after a shutdown or where there is no output; otherwise the
+    /// system's.
+    pub fn try_write(&self, buf: &[u8]) -> IoResult<usize> {
+        let Some(end) = &self.0.output else { return Err(Errno::PIPE) };
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(Errno::PIPE);
+        }
+        loop {
+            let r = match self.0.kind {
+                Kind::Unix | Kind::Inet => net::send(end.fd(), buf, SendFlags::NOSIGNAL),
+                Kind::Plain => rustix::io::write(end.fd(), buf),
+            };
+            match r {
+                Ok(n) => return Ok(n),
+                Err(Sys::INTR) => {}
+                Err(e) => return Err(sys(e)),
+            }
+        }
+    }
+
+    /// Writes `buf` with descriptors attached to its first byte, to be taken by the peer's
+    /// [`Stream::take_fds`]. Unix sockets only; at most [`MAX_FDS`].
+    ///
+    /// # Errors
+    /// `EINVAL` for another kind of stream or too many descriptors; otherwise the system's.
+    pub async fn write_with_fds(&self, buf: &[u8], fds: &[BorrowedFd<'_>]) -> IoResult<usize> {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
+        if self.0.kind != Kind::Unix || fds.len() > MAX_FDS || buf.is_empty() {
+            return Err(Errno::INVAL);
+        }
+        let Some(end) = self.0.output.clone() else { return Err(Errno::PIPE) };
+        loop {
+            let sent = {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+                let mut control = SendAncillaryBuffer::new(&mut space);
+                control.push(SendAncillaryMessage::ScmRights(fds));
+                net::sendmsg(end.fd(), &[IoSlice::new(buf)], &mut control, SendFlags::NOSIGNAL)
+            };
+            match sent {
+                Ok(n) => return Ok(n),
+                Err(Sys::INTR) => {}
+                Err(Sys::AGAIN) => end.writable().await?,
+                Err(e) => return Err(sys(e)),
+            }
+        }
+    }
+
+    /// Descriptors that came with the bytes read so far and were not taken yet.
+    pub fn take_fds(&self) -> Vec<OwnedFd> {
+        std::mem::take(&mut *self.0.fds.lock())
+    }
+
+    /// Waits until [`Stream::try_read`] has something to say (bytes, the end, or an error).
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn readable(&self) -> IoResult<()> {
+        let Some(end) = &self.0.input else { return Ok(()) };
+        self.or_closed(end.readable()).await
+    }
+
+    /// Waits until [`Stream::try_write`] has something to say.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn writable(&self) -> IoResult<()> {
+        let Some(end) = &self.0.output else { return Ok(()) };
+        self.or_closed(end.writable()).await
+    }
+
+    /// `ready`, or success as soon as the stream is shut down.
+    async fn or_closed(&self, ready: impl Future<Output = IoResult<()>>) -> IoResult<()> {
+        let closing = self.0.closing.listen();
+        if self.0.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut ready = std::pin::pin!(ready);
+        let mut closing = std::pin::pin!(closing);
+        std::future::poll_fn(|cx| {
+            if closing.as_mut().poll(cx).is_ready() {
+                return std::task::Poll::Ready(Ok(()));
+            }
+            ready.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Reads at least one byte and at most `buf.len()`; 0 at the end of the stream. Dropping the future loses
+    /// no bytes.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn read(&self, buf: &mut [u8]) -> IoResult<usize> {
+        loop {
+            match self.try_read(buf) {
+                Err(Errno::AGAIN) => self.readable().await?,
+                r => return r,
+            }
+        }
+    }
+
+    /// Writes at least one byte of `buf`.
+    ///
+    /// # Errors
+    /// The system's; `EPIPE` where the stream is shut down.
+    pub async fn write(&self, buf: &[u8]) -> IoResult<usize> {
+        loop {
+            match self.try_write(buf) {
+                Err(Errno::AGAIN) => self.writable().await?,
+                r => return r,
+            }
+        }
+    }
+
+    /// Writes all of `buf`.
+    ///
+    /// # Errors
+    /// The system's; some bytes may have been written by then.
+    pub async fn write_all(&self, mut buf: &[u8]) -> IoResult<()> {
+        while !buf.is_empty() {
+            let n = self.write(buf).await?;
+            buf = &buf[n..];
+        }
+        Ok(())
+    }
+
+    /// Fills `buf`.
+    ///
+    /// # Errors
+    /// The system's, or `EPIPE` where the stream ends first.
+    pub async fn read_exact(&self, buf: &mut [u8]) -> IoResult<()> {
+        crate::read_exact(self, buf).await
+    }
+
+    /// Ends both directions for every clone: pending and later reads give 0, writes `EPIPE`. Any thread.
+    pub fn shutdown(&self) {
+        self.0.closed.store(true, Ordering::Release);
+        if let (Kind::Unix | Kind::Inet, Some(end)) = (self.0.kind, &self.0.input) {
+            let _ = net::shutdown(end.fd(), net::Shutdown::Both);
+        }
+        self.0.closing.notify(usize::MAX);
+    }
+
+    /// Ends the output only: the peer reads the end of the stream. Sockets only; otherwise nothing happens.
+    pub fn shutdown_write(&self) {
+        if let (Kind::Unix | Kind::Inet, Some(end)) = (self.0.kind, &self.0.output) {
+            let _ = net::shutdown(end.fd(), net::Shutdown::Write);
+        }
+    }
+
+    /// The descriptor that is read from (or written to, where there is no input).
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.input.as_ref().or(self.0.output.as_ref()).map(AsyncFd::fd)
+    }
+}
