@@ -114,13 +114,13 @@ mod tests {
         const WIDTH: Size = Size::B4;
 
         fn read_reg(&self, off: u64) -> u64 {
-            assert_eq!(off % 4, 0);
+            assert!(off.is_multiple_of(4));
             let b = self.0.borrow();
             (0..4).fold(0, |v, i| v | u64::from(b[off as usize + i]) << (8 * i))
         }
 
         fn write_reg(&self, off: u64, value: u64, mask: u64) {
-            assert!(off % 4 == 0 && mask != 0 && value & !mask == 0);
+            assert!(off.is_multiple_of(4) && mask != 0 && value & !mask == 0);
             for i in 0..4 {
                 if mask >> (8 * i) & 0xff != 0 {
                     self.0.borrow_mut()[off as usize + i] = (value >> (8 * i)) as u8;
