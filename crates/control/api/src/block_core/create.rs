@@ -64,7 +64,7 @@ pub struct BlockdevCreateOptionsQcow2 {
     /// Name of the backing file, for the header.
     pub backing_file: Option<String>,
     /// Format of the backing file, for the header.
-    pub backing_fmt: Option<String>,
+    pub backing_fmt: Option<super::BlockdevDriver>,
     /// Bytes of a cluster: a power of two from 512 to 2 MiB. 65536 unless given.
     #[qapi(size)]
     pub cluster_size: Option<u64>,
