@@ -1,9 +1,20 @@
 //! The block graph: nodes, edges, transactions, permissions, drain and the request core.
 
+pub mod control;
 pub mod driver;
 pub mod gate;
 pub mod graph;
+mod open;
 pub mod options;
 pub mod perm;
+pub mod probe;
+mod reopen;
 pub mod request;
+pub mod root;
 mod track;
+mod txn;
+
+pub use control::{BlockGraph, Drained, Policy};
+pub use graph::{Graph, Node, NodeId, RootEvent, RootId};
+pub use perm::{Perm, PermPair, Role};
+pub use root::{Root, RootConfig};

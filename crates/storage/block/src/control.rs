@@ -1,0 +1,219 @@
+//! The control handle of the block layer.
+
+use crate::driver::{Cx, DriverType};
+use crate::graph::{Graph, NodeId};
+use crate::txn::Txn;
+use api::block_core::BlockdevOptions;
+use arc_swap::ArcSwap;
+use monitor::EventBus;
+use parking_lot::RwLock;
+use qapi::{QError, qerr};
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+/// What images may make this program do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// A header may have its backing file opened where the user said nothing of one.
+    pub allow_implicit_children: bool,
+    /// Where a header names a backing file without its format, the format is guessed from the file's first bytes.
+    pub probe_implicit: bool,
+    /// Longest chain of nodes that one request may open.
+    pub max_depth: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy { allow_implicit_children: true, probe_implicit: true, max_depth: 200 }
+    }
+}
+
+/// The block layer: holds the graph and changes it.
+///
+/// Queries may come from any thread and never wait. Changes come from the control thread; they run one after another,
+/// and each to its end even if whoever asked for it loses interest.
+pub struct BlockGraph {
+    drivers: Vec<&'static DriverType>,
+    current: ArcSwap<Graph>,
+    ids: AtomicU64,
+    names: AtomicU64,
+    policy: RwLock<Policy>,
+    pub(crate) changing: rt::sync::Mutex<()>,
+    events: EventBus,
+    me: Weak<BlockGraph>,
+}
+
+impl BlockGraph {
+    /// An empty graph that knows these drivers and tells `events` what happens.
+    pub fn new(drivers: &[&'static DriverType], events: EventBus) -> Arc<BlockGraph> {
+        Arc::new_cyclic(|me| BlockGraph {
+            drivers: drivers.to_vec(),
+            current: ArcSwap::from_pointee(Graph::default()),
+            ids: AtomicU64::new(1),
+            names: AtomicU64::new(0),
+            policy: RwLock::new(Policy::default()),
+            changing: rt::sync::Mutex::new(()),
+            events,
+            me: me.clone(),
+        })
+    }
+
+    /// The graph as it is now.
+    pub fn snapshot(&self) -> Arc<Graph> {
+        self.current.load_full()
+    }
+
+    /// The drivers that there are.
+    pub fn drivers(&self) -> &[&'static DriverType] {
+        &self.drivers
+    }
+
+    /// Where events go.
+    pub fn events(&self) -> &EventBus {
+        &self.events
+    }
+
+    /// The policy for what images name.
+    pub fn policy(&self) -> Policy {
+        *self.policy.read()
+    }
+
+    /// Sets the policy for nodes that are opened from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.write() = policy;
+    }
+
+    pub(crate) fn publish(&self, graph: Arc<Graph>) {
+        self.current.store(graph);
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Relaxed)
+    }
+
+    /// A name for a node that the user did not name; not used by any node of `graph`.
+    pub(crate) fn auto_name(&self, graph: &Graph) -> String {
+        loop {
+            let name = format!("#block{:03}", self.names.fetch_add(1, Relaxed));
+            if graph.by_name(&name).is_none() {
+                return name;
+            }
+        }
+    }
+
+    pub(crate) fn driver_type(&self, name: &str) -> Result<&'static DriverType, QError> {
+        self.drivers.iter().find(|d| d.name == name).copied().ok_or_else(|| qerr!("Unknown driver '{name}'"))
+    }
+
+    pub(crate) fn me(&self) -> Arc<BlockGraph> {
+        self.me.upgrade().expect("a method is called through a live Arc")
+    }
+
+    /// Runs a change to its end, whatever happens to the caller.
+    pub(crate) async fn run<T: 'static, F, Fut>(&self, change: F) -> T
+    where
+        F: FnOnce(Arc<BlockGraph>) -> Fut,
+        Fut: Future<Output = T> + 'static,
+    {
+        rt::spawn_local(change(self.me())).await
+    }
+
+    /// Adds a node (`blockdev-add`), with those that its options define and, where the policy lets it, those that its
+    /// image names.
+    pub async fn add(&self, options: BlockdevOptions) -> Result<(), QError> {
+        self.run(|me| async move { me.do_add(options).await }).await
+    }
+
+    /// Removes a node that nothing uses (`blockdev-del`).
+    pub async fn del(&self, node: &str) -> Result<(), QError> {
+        let node = node.to_owned();
+        self.run(|me| async move { me.do_del(&node).await }).await
+    }
+
+    /// Changes the options and children of nodes, all or none (`blockdev-reopen`).
+    pub async fn reopen(&self, list: Vec<BlockdevOptions>) -> Result<(), QError> {
+        self.run(|me| async move { me.do_reopen(list).await }).await
+    }
+
+    async fn do_del(&self, name: &str) -> Result<(), QError> {
+        let _one = self.changing.lock().await;
+        let mut txn = Txn::new(self);
+        let node = txn
+            .base
+            .by_name(name)
+            .ok_or_else(|| qerr!("Failed to find node with node-name='{name}'"))?
+            .clone();
+        if txn.base.roots().any(|r| r.node == Some(node.id)) {
+            return Err(qerr!("Node {name} is in use"));
+        }
+        let parents: Vec<_> = txn
+            .base
+            .nodes()
+            .flat_map(|p| p.edges.iter().filter(|e| e.child == node.id).map(move |e| (p, e)))
+            .collect();
+        if let Some((p, _)) = parents.iter().find(|(_, e)| e.slot == crate::driver::ChildSlot::Backing) {
+            return Err(qerr!("Node '{name}' is busy: node is used as backing hd of '{}'", p.name));
+        }
+        if !node.monitor_owned {
+            return Err(qerr!("Node {name} is not owned by the monitor"));
+        }
+        if !parents.is_empty() {
+            return Err(qerr!("Block device {name} is in use"));
+        }
+        if let Some(n) = txn.next.edit(node.id) {
+            n.monitor_owned = false;
+        }
+        txn.finish().await?;
+        txn.commit().await;
+        Ok(())
+    }
+
+    /// Makes everything that was written stable, in all nodes; the first error, after all were tried.
+    pub async fn flush_all(&self) -> Result<(), QError> {
+        let graph = self.snapshot();
+        let mut result = Ok(());
+        for id in graph.topological().unwrap_or_default() {
+            let Some(node) = graph.node(id) else { continue };
+            if let Err(e) = (Cx { graph: &graph, node }).node_flush().await {
+                result = result.and(Err(qerr!("Flushing node '{}': {e}", node.name)));
+            }
+        }
+        result
+    }
+
+    /// Closes the gates of all roots and waits until no request is in flight. New requests wait until the returned
+    /// value is dropped.
+    pub async fn drain_all(&self) -> Drained {
+        let graph = self.snapshot();
+        let gates: Vec<_> = graph.roots().map(|r| r.gate.clone()).collect();
+        let closed = gates.iter().map(|g| g.close()).collect();
+        for g in gates {
+            g.idle().await;
+        }
+        Drained { _closed: closed }
+    }
+
+    /// Ends everything, for the end of the program: waits for requests, then closes every node, parents first, with
+    /// all that they have to write back. Roots answer `ENOMEDIUM` afterwards.
+    pub async fn close_all(&self) {
+        self.run(|me| async move {
+            let _one = me.changing.lock().await;
+            let mut txn = Txn::new(&me);
+            let ids: Vec<NodeId> = txn.base.nodes().map(|n| n.id).collect();
+            txn.drain(&ids).await;
+            for root in txn.next.roots.values_mut() {
+                Arc::make_mut(root).node = None;
+            }
+            txn.next.nodes.clear();
+            txn.commit().await;
+        })
+        .await;
+    }
+}
+
+/// A drained section: ends when dropped.
+#[derive(Debug)]
+pub struct Drained {
+    _closed: Vec<crate::gate::Closed>,
+}

@@ -1,0 +1,336 @@
+//! Opening nodes: `blockdev-add`, children defined inline, and backing files that headers name.
+
+use crate::control::BlockGraph;
+use crate::driver::{BackingHint, ChildOption, ChildSlot, Cx, DriverType, Kind, NodeFlags, OpenCx};
+use crate::graph::{Edge, Node, NodeId};
+use crate::options::{ChildGiven, NodeOptions, check_node_name, flags, inherited, split, to_dict};
+use crate::perm::{PermPair, Role};
+use crate::probe;
+use crate::track::Live;
+use crate::txn::{Txn, cycle};
+use api::block_core::BlockdevOptions;
+use qapi::{Dict, QError, Value, from_json, qerr};
+use smallvec::SmallVec;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// The place in a tree of nodes at which one is opened.
+#[derive(Clone)]
+pub(crate) struct Place {
+    /// The parent's id, its flags and the role of the link; `None` at the top.
+    parent: Option<(NodeId, NodeFlags, Role)>,
+    depth: usize,
+    /// The image files further up, to notice a chain that bites its tail.
+    files: Vec<PathBuf>,
+}
+
+impl Place {
+    /// The place of a node that stands for itself.
+    pub(crate) fn top() -> Place {
+        Place { parent: None, depth: 0, files: Vec::new() }
+    }
+
+    fn below(&self, id: NodeId, flags: NodeFlags, role: Role) -> Place {
+        Place { parent: Some((id, flags, role)), depth: self.depth + 1, files: self.files.clone() }
+    }
+}
+
+impl BlockGraph {
+    pub(crate) async fn do_add(&self, options: BlockdevOptions) -> Result<(), QError> {
+        let name =
+            options.node_name.clone().ok_or_else(|| qerr!("'node-name' must be specified for the root node"))?;
+        let _one = self.changing.lock().await;
+        let mut txn = Txn::new(self);
+        let id = txn.open(to_dict(&options), Place::top()).await?;
+        if let Some(n) = txn.next.edit(id) {
+            n.monitor_owned = true;
+        }
+        self.settle(txn).await.inspect_err(|e| tracing::debug!(node = %name, "blockdev-add: {e}"))
+    }
+
+    /// Commits a transaction that opened nodes, and activates them. If a node cannot be activated, all that the
+    /// transaction opened goes again.
+    pub(crate) async fn settle(&self, mut txn: Txn<'_>) -> Result<(), QError> {
+        txn.finish().await?;
+        let opened = txn.opened.clone();
+        let graph = txn.commit().await;
+        for id in &opened {
+            let Some(node) = graph.node(*id) else { continue };
+            let cx = Cx { graph: &graph, node };
+            let Some(driver) = &node.driver else { continue };
+            if let Err(e) = driver.activate(&cx).await {
+                let mut undo = Txn::new(self);
+                for root in undo.next.roots.values_mut() {
+                    if root.node.is_some_and(|n| opened.contains(&n)) {
+                        Arc::make_mut(root).node = None;
+                    }
+                }
+                for id in &opened {
+                    if let Some(n) = undo.next.edit(*id) {
+                        n.monitor_owned = false;
+                    }
+                }
+                if undo.finish().await.is_ok() {
+                    undo.commit().await;
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Txn<'_> {
+    /// Opens the node that `dict` describes, and its children, into the edited graph.
+    pub(crate) fn open<'a>(
+        &'a mut self,
+        dict: Dict,
+        place: Place,
+    ) -> Pin<Box<dyn Future<Output = Result<NodeId, QError>> + 'a>> {
+        Box::pin(self.open_inner(dict, place))
+    }
+
+    async fn open_inner(&mut self, dict: Dict, mut place: Place) -> Result<NodeId, QError> {
+        if place.depth > self.ctl.policy().max_depth {
+            return Err(qerr!("More than {} block nodes stand on one another", self.ctl.policy().max_depth));
+        }
+        let name = match dict.get("node-name").and_then(Value::as_str) {
+            Some(n) => {
+                check_node_name(n)?;
+                n.to_owned()
+            }
+            None => self.ctl.auto_name(&self.next),
+        };
+        if self.next.by_name(&name).is_some() {
+            return Err(qerr!("Duplicate nodes with node-name='{name}'"));
+        }
+        if self.next.drive(&name).is_some() {
+            return Err(qerr!("node-name={name} is conflicting with a device id"));
+        }
+        let ty = self.ctl.driver_type(dict.get("driver").and_then(Value::as_str).unwrap_or(""))?;
+        let typed: BlockdevOptions = from_json(Value::Dict(dict.clone()))?;
+        let specs = (ty.children)(&typed);
+        let parts = split(dict, &specs);
+        let base = place.parent.map_or(NodeFlags::default(), |(_, f, role)| inherited(&f, role));
+        let node_flags = flags(&parts.own, base)?;
+        let id = NodeId(self.ctl.next_id());
+        let options = NodeOptions::new(&name, parts.own, parts.children.clone())?;
+        let node = Node {
+            id,
+            name,
+            ty,
+            flags: node_flags,
+            options: Arc::new(options),
+            edges: SmallVec::new(),
+            pair: PermPair::NONE,
+            monitor_owned: false,
+            inherits_from: place.parent.map(|(p, _, _)| p),
+            implicit: false,
+            driver: None,
+            live: Arc::new(Live::default()),
+        };
+        self.next.nodes.insert(id, Arc::new(node));
+        for spec in specs.iter().filter(|s| s.slot != ChildSlot::Backing) {
+            let given = parts.children.get(spec.name).cloned().unwrap_or_default();
+            self.open_child(id, spec, given, &place).await?;
+        }
+        // The children's permissions are in force before the driver reads a byte.
+        self.stage().await?;
+        self.open_driver(id, ty, &typed).await?;
+        if let Some(file) = self.filename(id) {
+            place.files.push(canonical(&file).await);
+        }
+        if let Some(spec) = specs.iter().find(|s| s.slot == ChildSlot::Backing) {
+            let given = parts.children.get(spec.name).cloned().unwrap_or_default();
+            self.open_backing(id, spec, given, &place)
+                .await
+                .map_err(|e| e.prepend("Could not open backing file"))?;
+        }
+        Ok(id)
+    }
+
+    async fn open_driver(&mut self, id: NodeId, ty: &DriverType, typed: &BlockdevOptions) -> Result<(), QError> {
+        let graph = self.preview();
+        let node = graph.node(id).ok_or_else(|| qerr!("The node has gone"))?;
+        let cx = Cx { graph: &graph, node };
+        let open = OpenCx { cx, options: typed, flags: node.flags, node_name: &node.name };
+        let driver = (ty.open)(open).await?;
+        if let Some(n) = self.next.edit(id) {
+            n.flags.read_only |= driver.forced_read_only();
+            n.driver = Some(driver);
+        }
+        self.has_opened(id);
+        Ok(())
+    }
+
+    async fn open_child(
+        &mut self,
+        id: NodeId,
+        spec: &ChildOption,
+        given: ChildGiven,
+        place: &Place,
+    ) -> Result<(), QError> {
+        let parent_flags = self.next.node(id).map_or_else(NodeFlags::default, |n| n.flags);
+        let child = match given {
+            ChildGiven::Absent if spec.required => {
+                return Err(qerr!("Parameter '{}' is missing", spec.name));
+            }
+            ChildGiven::Absent | ChildGiven::Null => return Ok(()),
+            ChildGiven::Reference(name) => {
+                let not_found = || qerr!("Cannot find device='{name}' nor node-name='{name}'");
+                self.next.by_name(&name).filter(|n| n.driver.is_some()).ok_or_else(not_found)?.id
+            }
+            ChildGiven::Definition(dict) => self.open(dict, place.below(id, parent_flags, spec.role)).await?,
+        };
+        if self.next.reaches(child, id) {
+            let name = |id| self.next.node(id).map_or("", |n| n.name.as_str());
+            return Err(cycle(name(child), spec.name, name(id)));
+        }
+        self.link(id, new_edge(spec), child);
+        Ok(())
+    }
+
+    async fn open_backing(
+        &mut self,
+        id: NodeId,
+        spec: &ChildOption,
+        given: ChildGiven,
+        place: &Place,
+    ) -> Result<(), QError> {
+        if given != ChildGiven::Absent {
+            return self.open_child(id, spec, given, place).await;
+        }
+        let Some(hint) = self.next.node(id).and_then(|n| n.driver.as_ref()).and_then(|d| d.backing_hint()) else {
+            return Ok(());
+        };
+        let policy = self.ctl.policy();
+        if !policy.allow_implicit_children {
+            return Err(qerr!(
+                "The image names the backing file '{}', but images may not have other files opened; give 'backing'",
+                hint.filename
+            ));
+        }
+        let own = self.filename(id);
+        let path = resolve(&hint, own.as_deref())?;
+        let file = canonical(&path).await;
+        if place.files.contains(&file) {
+            return Err(qerr!("The chain of backing files comes back to '{path}'"));
+        }
+        let format = match hint.format {
+            Some(f) => f,
+            None if policy.probe_implicit => self.probe_path(&path).await?,
+            None => return Err(qerr!("The image does not say the format of its backing file '{path}'")),
+        };
+        let dict = self.describe_file(&path, &format).await?;
+        self.open_child(id, spec, ChildGiven::Definition(dict), place).await
+    }
+
+    /// Options for an image file of a format.
+    async fn describe_file(&self, path: &str, format: &str) -> Result<Dict, QError> {
+        let ty = self.ctl.driver_type(format)?;
+        let mut file = Dict::new();
+        file.insert("driver", probe::protocol_of(path.to_owned()).await);
+        file.insert("filename", path);
+        if ty.kind == Kind::Protocol {
+            file.insert("driver", format);
+            return Ok(file);
+        }
+        let mut dict = Dict::new();
+        dict.insert("driver", format);
+        dict.insert("file", file);
+        Ok(dict)
+    }
+
+    /// Guesses the format of a file from its first bytes. The file is opened for this alone.
+    pub(crate) async fn probe_path(&mut self, path: &str) -> Result<String, QError> {
+        let mut file = Dict::new();
+        file.insert("driver", probe::protocol_of(path.to_owned()).await);
+        file.insert("filename", path);
+        file.insert("read-only", true);
+        let mut aside = Txn::new(self.ctl);
+        let id = aside.open(file, Place::top()).await?;
+        let graph = aside.preview();
+        let node = graph.node(id).ok_or_else(|| qerr!("The node has gone"))?;
+        let found = probe::probe_node(self.ctl.drivers(), &Cx { graph: &graph, node }, path).await;
+        found.map_err(|e| qerr!("Could not read image for determining its format: {e}"))
+    }
+
+    /// The name of the file that stands for a node.
+    pub(crate) fn filename(&self, id: NodeId) -> Option<String> {
+        let mut node = self.next.node(id)?;
+        while let Some(e) = node.primary() {
+            node = self.next.node(e.child)?;
+        }
+        node.driver.as_ref()?.filename()
+    }
+}
+
+/// A link as `spec` describes it, not yet leading anywhere.
+pub(crate) fn new_edge(spec: &ChildOption) -> Edge {
+    Edge {
+        child: NodeId(0),
+        name: spec.name,
+        slot: spec.slot,
+        role: spec.role,
+        frozen: 0,
+        seq: 0,
+        pair: PermPair::NONE,
+    }
+}
+
+/// The backing file's path. Only plain file names are taken from an image: no `json:` and no URL.
+pub(crate) fn resolve(hint: &BackingHint, own: Option<&str>) -> Result<String, QError> {
+    let name = hint.filename.strip_prefix("file:").unwrap_or(&hint.filename);
+    let protocol = name.find(':').is_some_and(|at| !name[..at].contains('/'));
+    if protocol {
+        return Err(qerr!("The image names '{name}' as its backing file, which is no plain file name"));
+    }
+    if name.is_empty() || name.contains('\0') {
+        return Err(qerr!("The image's backing file name is empty or broken"));
+    }
+    if name.starts_with('/') {
+        return Ok(name.to_owned());
+    }
+    let own = own.ok_or_else(|| qerr!("Cannot use relative backing file names for '{name}'"))?;
+    Ok(match Path::new(own).parent() {
+        Some(dir) if dir.as_os_str().is_empty() => name.to_owned(),
+        Some(dir) => format!("{}/{name}", dir.display().to_string().trim_end_matches('/')),
+        None => name.to_owned(),
+    })
+}
+
+async fn canonical(path: &str) -> PathBuf {
+    let path = PathBuf::from(path);
+    let p = path.clone();
+    rt::unblock(move || std::fs::canonicalize(p)).await.unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(name: &str) -> BackingHint {
+        BackingHint { filename: name.into(), format: None }
+    }
+
+    #[test]
+    fn names_in_headers_are_relative_to_the_image() {
+        assert_eq!(resolve(&hint("b.q"), Some("/x/a.q")).unwrap(), "/x/b.q");
+        assert_eq!(resolve(&hint("b.q"), Some("a.q")).unwrap(), "b.q");
+        assert_eq!(resolve(&hint("d/b.q"), Some("x/a.q")).unwrap(), "x/d/b.q");
+        assert_eq!(resolve(&hint("b.q"), Some("/a.q")).unwrap(), "/b.q");
+        assert_eq!(resolve(&hint("/b.q"), None).unwrap(), "/b.q");
+        assert_eq!(resolve(&hint("file:b.q"), Some("/x/a.q")).unwrap(), "/x/b.q");
+        assert!(resolve(&hint("b.q"), None).is_err());
+    }
+
+    #[test]
+    fn headers_name_files_only() {
+        for bad in ["json:{}", "nbd://host/x", "http://a/b", "", "fat:rw:/etc"] {
+            assert!(resolve(&hint(bad), Some("/x/a.q")).is_err(), "{bad}");
+        }
+        assert!(resolve(&hint("./with:colon"), Some("/x/a.q")).is_ok());
+    }
+}

@@ -1,0 +1,56 @@
+//! Guessing what a file holds.
+//!
+//! Guessing is dangerous with raw images: a guest may write another format's header into its disk. So it happens only
+//! where the user gave no format, and `raw` as the result of a guess is told ([`RAW_WARNING`]).
+
+use crate::driver::{Cx, DriverType};
+use base::IoResult;
+use mem::IoBuf;
+
+/// How many bytes a probe sees.
+pub const PROBE_BYTES: usize = 2048;
+
+/// What the user is told when `raw` was guessed; `{}` is the file's name.
+pub fn raw_warning(filename: &str) -> String {
+    format!(
+        "Image format was not specified for '{filename}' and probing guessed raw.\n         \
+         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be \
+         restricted.\n         Specify the 'raw' format explicitly to remove the restrictions."
+    )
+}
+
+/// The driver that claims these first bytes most strongly; `raw` if nobody does.
+pub fn probe<'d>(drivers: &[&'d DriverType], bytes: &[u8], filename: &str) -> &'d str {
+    let mut best = (0, "raw");
+    for d in drivers {
+        if let Some(p) = d.probe {
+            let score = p(bytes, filename);
+            if score > best.0 {
+                best = (score, d.name);
+            }
+        }
+    }
+    best.1
+}
+
+/// Probes an open node.
+pub(crate) async fn probe_node(
+    drivers: &[&'static DriverType],
+    cx: &Cx<'_>,
+    filename: &str,
+) -> IoResult<String> {
+    let n = cx.len().min(PROBE_BYTES as u64) as usize;
+    let buf = IoBuf::zeroed(n);
+    cx.node_read(0, buf.clone()).await?;
+    Ok(probe(drivers, &buf.to_vec(), filename).to_owned())
+}
+
+/// The protocol driver for a path on this host: `host_device` for devices, else `file`.
+pub async fn protocol_of(path: String) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = rt::unblock(move || std::fs::metadata(path).map(|m| m.file_type())).await;
+    match kind {
+        Ok(t) if t.is_block_device() || t.is_char_device() => "host_device",
+        _ => "file",
+    }
+}

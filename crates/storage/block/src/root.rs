@@ -1,0 +1,349 @@
+//! Roots: how a device, an export or a tool uses the graph.
+
+use crate::control::BlockGraph;
+use crate::driver::{Cx, Limits, Prealloc, WriteFlags, ZeroFlags};
+use crate::gate::{Gate, Inside};
+use crate::graph::{Graph, Node, OnChange, RootDef, RootEvent, RootId};
+use crate::perm::{Perm, PermPair};
+use crate::request::{Status, end_of};
+use crate::txn::Txn;
+use base::{Errno, IoResult};
+use mem::IoBuf;
+use qapi::{QError, qerr};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// What a user of the graph asks for.
+#[derive(Clone, Default)]
+pub struct RootConfig {
+    /// The name of the block backend; may be empty. A drive that is attached by its name keeps its own.
+    pub name: String,
+    /// The id or path of the guest device.
+    pub qdev: Option<String>,
+    /// What the user will do.
+    pub perm: Perm,
+    /// What others may do meanwhile.
+    pub shared: Perm,
+    /// How messages call the user where it has neither name nor device.
+    pub desc: String,
+    /// Told of changes.
+    pub on_change: Option<OnChange>,
+}
+
+/// A user's hold on the graph. Requests may be made from any executor thread.
+///
+/// Every request passes the root's gate, takes the graph as it is then, and keeps that to its end. Dropping a
+/// request's future never stops it half-way: it goes on in the background, and a drain waits for it.
+///
+/// Call [`Root::detach`] when done; a dropped root stays in the graph.
+pub struct Root {
+    ctl: Arc<BlockGraph>,
+    id: RootId,
+    gate: Arc<Gate>,
+    name: String,
+}
+
+impl std::fmt::Debug for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Root").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A request that goes on in the background when its future is dropped.
+struct Detached<T: 'static>(Option<Pin<Box<dyn Future<Output = T>>>>);
+
+impl<T> Future for Detached<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let Some(inner) = &mut self.0 else { return Poll::Pending };
+        let done = std::task::ready!(inner.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(done)
+    }
+}
+
+impl<T> Drop for Detached<T> {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.take()
+            && rt::in_executor()
+        {
+            drop(rt::spawn_local(inner));
+        }
+    }
+}
+
+/// The graph, the root's node and permissions, for one request.
+struct Pinned {
+    graph: Arc<Graph>,
+    node: Arc<Node>,
+    perm: Perm,
+    _inside: Inside,
+}
+
+impl Pinned {
+    fn cx(&self) -> Cx<'_> {
+        Cx { graph: &self.graph, node: &self.node }
+    }
+
+    /// Whether the range lies within the node. A root never grows it by writing.
+    fn inside(&self, off: u64, len: u64) -> IoResult<()> {
+        if end_of(off, len).map_err(|_| Errno::IO)? > self.cx().len() { Err(Errno::IO) } else { Ok(()) }
+    }
+}
+
+impl Root {
+    /// Passes the gate and takes the graph as it is now.
+    async fn pin(&self) -> IoResult<Pinned> {
+        let inside = self.gate.enter().await;
+        let graph = self.ctl.snapshot();
+        let def = graph.root(self.id).ok_or(Errno::NOMEDIUM)?;
+        let (node, perm) = (def.node.ok_or(Errno::NOMEDIUM)?, def.pair.perm);
+        let node = graph.node(node).ok_or(Errno::NOMEDIUM)?.clone();
+        Ok(Pinned { graph, node, perm, _inside: inside })
+    }
+
+    /// Runs a request to its end, even if the caller goes away.
+    async fn request<T, Fut>(&self, f: impl FnOnce(Pinned) -> Fut) -> IoResult<T>
+    where
+        T: 'static,
+        Fut: Future<Output = IoResult<T>> + 'static,
+    {
+        let pinned = self.pin().await?;
+        Detached(Some(Box::pin(f(pinned)))).await
+    }
+
+    /// Fills `buf` with the bytes from `off` on. `EIO` beyond the end.
+    pub async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.request(move |p| async move {
+            p.inside(off, buf.len() as u64)?;
+            p.cx().node_read(off, buf).await
+        })
+        .await
+    }
+
+    /// Writes `buf` at `off`. `EPERM` where the node is read-only or the root has not asked to write; `EIO` beyond
+    /// the end.
+    pub async fn write(&self, off: u64, buf: IoBuf, flags: WriteFlags) -> IoResult<()> {
+        self.request(move |p| async move {
+            p.inside(off, buf.len() as u64)?;
+            p.cx().node_write(off, buf, flags, p.perm - Perm::RESIZE).await
+        })
+        .await
+    }
+
+    /// Makes a range read as zeroes.
+    pub async fn write_zeroes(&self, off: u64, len: u64, flags: ZeroFlags) -> IoResult<()> {
+        self.request(move |p| async move {
+            p.inside(off, len)?;
+            p.cx().node_write_zeroes(off, len, flags, p.perm - Perm::RESIZE).await
+        })
+        .await
+    }
+
+    /// Says that the content of a range does not matter any more.
+    pub async fn discard(&self, off: u64, len: u64) -> IoResult<()> {
+        self.request(move |p| async move {
+            p.inside(off, len)?;
+            p.cx().node_discard(off, len, p.perm).await
+        })
+        .await
+    }
+
+    /// Makes all completed writes stable.
+    pub async fn flush(&self) -> IoResult<()> {
+        self.request(|p| async move { p.cx().node_flush().await }).await
+    }
+
+    /// Where the bytes from `off` on are, through all backing files.
+    pub async fn map(&self, off: u64, len: u64) -> IoResult<Status> {
+        self.request(move |p| async move {
+            p.inside(off, len)?;
+            p.cx().chain_status(off, len).await
+        })
+        .await
+    }
+
+    /// Sets the node's length, bytes.
+    pub async fn truncate(&self, len: u64, exact: bool, prealloc: Prealloc) -> IoResult<()> {
+        self.request(move |p| async move { p.cx().node_truncate(len, exact, prealloc, p.perm).await }).await
+    }
+
+    fn with_cx<T>(&self, none: T, f: impl FnOnce(Cx<'_>) -> T) -> T {
+        let graph = self.ctl.snapshot();
+        match graph.root(self.id).and_then(|r| r.node).and_then(|n| graph.node(n)) {
+            Some(node) => f(Cx { graph: &graph, node }),
+            None => none,
+        }
+    }
+
+    /// The length, bytes; 0 without medium.
+    pub fn len(&self) -> u64 {
+        self.with_cx(0, |cx| cx.len())
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the node refuses writes.
+    pub fn read_only(&self) -> bool {
+        self.with_cx(true, |cx| !cx.node.writable())
+    }
+
+    /// The needs of requests, should the user want to suit them; it need not.
+    pub fn limits(&self) -> Limits {
+        self.with_cx(Limits::default(), |cx| cx.limits())
+    }
+
+    /// The name of the node, if there is one.
+    pub fn node_name(&self) -> Option<String> {
+        self.with_cx(None, |cx| Some(cx.node_name().to_owned()))
+    }
+
+    /// The name of the block backend; may be empty.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The id in the graph.
+    pub fn id(&self) -> RootId {
+        self.id
+    }
+
+    /// The graph that the root is part of.
+    pub fn graph(&self) -> &Arc<BlockGraph> {
+        &self.ctl
+    }
+
+    /// How many requests are in flight.
+    pub fn in_flight(&self) -> u64 {
+        self.gate.in_flight()
+    }
+
+    /// Gives the graph back: waits for requests in flight, writes what was written through, and lets go of the node.
+    pub async fn detach(&self) {
+        let id = self.id;
+        self.ctl.run(|me| async move { me.do_detach(id).await }).await;
+    }
+
+    /// Puts the root on another node, or on none.
+    pub async fn replace(&self, node: Option<&str>) -> Result<(), QError> {
+        let (id, node) = (self.id, node.map(str::to_owned));
+        self.ctl.run(|me| async move { me.do_replace(id, node.as_deref()).await }).await
+    }
+}
+
+impl BlockGraph {
+    /// Attaches a user to the drive or node of this name. Conflicts with other users are told as such.
+    pub async fn attach(&self, name: &str, config: RootConfig) -> Result<Arc<Root>, QError> {
+        let name = name.to_owned();
+        self.run(|me| async move { me.do_attach(&name, config).await }).await
+    }
+
+    /// Whether there is a drive or node of this name.
+    pub fn has(&self, name: &str) -> bool {
+        let g = self.snapshot();
+        g.drive(name).is_some() || g.by_name(name).is_some()
+    }
+
+    async fn do_attach(&self, name: &str, config: RootConfig) -> Result<Arc<Root>, QError> {
+        let _one = self.changing.lock().await;
+        let mut txn = Txn::new(self);
+        let drive = txn.base.drive(name).cloned();
+        let def = match drive {
+            Some(d) if d.qdev.is_some() || !d.drive => {
+                return Err(qerr!("Drive '{name}' is already in use by another block device"));
+            }
+            Some(d) => RootDef {
+                qdev: Some(config.qdev.unwrap_or_default()),
+                pair: PermPair { perm: config.perm, shared: config.shared },
+                on_change: config.on_change,
+                seq: self.next_id(),
+                ..(*d).clone()
+            },
+            None => {
+                let not_found = || qerr!("Cannot find device='{name}' nor node-name='{name}'");
+                let node = txn.base.by_name(name).ok_or_else(not_found)?.id;
+                if txn.base.drive(&config.name).is_some() {
+                    return Err(qerr!("Device with id '{}' already exists", config.name));
+                }
+                RootDef {
+                    id: RootId(self.next_id()),
+                    name: config.name,
+                    qdev: config.qdev,
+                    desc: config.desc,
+                    node: Some(node),
+                    pair: PermPair { perm: config.perm, shared: config.shared },
+                    seq: self.next_id(),
+                    drive: false,
+                    writeback: true,
+                    on_change: config.on_change,
+                    gate: Gate::new(),
+                }
+            }
+        };
+        let root =
+            Root { ctl: self.me(), id: def.id, gate: def.gate.clone(), name: def.name.clone() };
+        txn.next.roots.insert(def.id, Arc::new(def));
+        txn.finish().await?;
+        txn.commit().await;
+        Ok(Arc::new(root))
+    }
+
+    async fn do_detach(&self, id: RootId) {
+        let _one = self.changing.lock().await;
+        let mut txn = Txn::new(self);
+        let Some(def) = txn.base.root(id).cloned() else { return };
+        let closed = def.gate.close();
+        def.gate.idle().await;
+        if let Some(node) = def.node.and_then(|n| txn.base.node(n)) {
+            let cx = Cx { graph: &txn.base, node };
+            if let Err(e) = cx.node_flush().await {
+                tracing::error!(node = %node.name, "flushing on detach: {e}");
+            }
+        }
+        if def.drive {
+            // The drive stays, as it was before a device took it.
+            let pair = PermPair::NONE;
+            let def = RootDef { qdev: None, on_change: None, pair, ..(*def).clone() };
+            txn.next.roots.insert(id, Arc::new(def));
+        } else {
+            txn.next.roots.remove(&id);
+        }
+        // Letting go cannot conflict with anybody; a driver that fails to stage less keeps what it has.
+        match txn.finish().await {
+            Ok(()) => drop(txn.commit().await),
+            Err(e) => tracing::error!("detaching a block device: {e}"),
+        }
+        drop(closed);
+    }
+
+    async fn do_replace(&self, id: RootId, name: Option<&str>) -> Result<(), QError> {
+        let _one = self.changing.lock().await;
+        let mut txn = Txn::new(self);
+        let def = txn.base.root(id).cloned().ok_or_else(|| qerr!("The block device has gone"))?;
+        let node = match name {
+            Some(n) => {
+                let not_found = || qerr!("Cannot find device='{n}' nor node-name='{n}'");
+                Some(txn.base.by_name(n).ok_or_else(not_found)?.id)
+            }
+            None => None,
+        };
+        let closed = def.gate.close();
+        def.gate.idle().await;
+        let seq = self.next_id();
+        let on_change = def.on_change.clone();
+        txn.next.roots.insert(id, Arc::new(RootDef { node, seq, ..(*def).clone() }));
+        txn.finish().await?;
+        txn.commit().await;
+        if let Some(f) = on_change {
+            f(RootEvent::Replaced);
+        }
+        drop(closed);
+        Ok(())
+    }
+}
