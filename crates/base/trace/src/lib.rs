@@ -39,12 +39,10 @@ macro_rules! log {
 /// A trace point: a name in the form `subsystem_event`, then `tracing` fields.
 #[macro_export]
 macro_rules! point {
-    ($name:literal $(, $($field:tt)*)?) => {
-        $crate::__tracing::event!(
-            name: $name,
-            target: "trace::point",
-            $crate::__tracing::Level::TRACE
-            $(, $($field)*)?
-        )
+    ($name:literal) => {
+        $crate::__tracing::event!(name: $name, target: "trace::point", $crate::__tracing::Level::TRACE, {})
+    };
+    ($name:literal, $($field:tt)+) => {
+        $crate::__tracing::event!(name: $name, target: "trace::point", $crate::__tracing::Level::TRACE, $($field)+)
     };
 }

@@ -12,6 +12,7 @@ fn selected_reports_reach_the_file() {
     let report = |n: u32| {
         trace::point!("test_alpha", n, text = "x");
         trace::point!("test_beta", n);
+        trace::point!("test_delta");
         tracing::debug!(target: "test::gamma", n, "hello");
         trace::log!(GuestErrors, "guest {n}");
         trace::log!(Int, "interrupt {n}");
@@ -29,7 +30,7 @@ fn selected_reports_reach_the_file() {
     trace::to_stderr();
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(text, "test_alpha n=1 text=x\nguest 1\ntest::gamma hello n=2\n");
+    assert_eq!(text, "test_alpha n=1 text=x\ntest_delta\nguest 1\ntest::gamma hello n=2\n");
 }
 
 #[test]

@@ -1,0 +1,10 @@
+//! The human monitor: a table of commands, their arguments, and sessions with line editing.
+
+mod args;
+mod readline;
+mod session;
+mod table;
+
+pub use args::HmpArgs;
+pub(crate) use session::run;
+pub use table::{HmpOutput, HmpTable};
