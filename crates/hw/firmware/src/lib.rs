@@ -1,1 +1,7 @@
-//! Device trees, fw_cfg, image loading and the built-in SBI.
+//! Device trees, fw_cfg, image loading, the reset vector and the built-in SBI.
+
+pub mod fdt;
+pub mod fw_cfg;
+pub mod load;
+pub mod reset_vector;
+pub mod sbi;
