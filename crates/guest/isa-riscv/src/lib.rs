@@ -1,1 +1,34 @@
 //! RISC-V: decoder, semantics, CPU state, CSRs, MMU, PMP and interpreter.
+//!
+//! What is emulated is RV64GC with Zicsr, Zifencei, Zicntr, Zihpm (counters that read zero), Zba, Zbb, Zbs and
+//! Sstc; machine, supervisor and user mode; Sv39 and Sv48 with hardware update of accessed and dirty bits;
+//! sixteen PMP entries.
+//!
+//! - [`table`] names every instruction; [`decode`] finds it; [`Insn`] is the decoded form.
+//! - [`semantics`] says what each does, once, generic over [`semantics::RvSem`].
+//! - [`Hart`] runs them: the interpreter over decodes cached by physical page.
+//! - [`HartPins`] are a hart's interrupt inputs, for boards.
+
+pub mod compressed;
+pub mod decode;
+pub mod insn;
+pub mod pmp;
+pub mod semantics;
+pub mod spec;
+pub mod table;
+
+mod code;
+mod cpu;
+mod csr;
+mod hart;
+mod interp;
+mod mmu;
+mod pins;
+mod tlb;
+mod trap;
+
+pub use cpu::{CpuState, HartOptions};
+pub use hart::{Exit, Hart};
+pub use insn::{Ext, Insn};
+pub use pins::{Clock, HartPins};
+pub use spec::Mode;

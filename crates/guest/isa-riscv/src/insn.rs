@@ -1,0 +1,246 @@
+//! The decoded form of an instruction.
+
+use crate::table::Op;
+
+/// A decoded instruction: eight bytes, so that a page of code costs 16 KiB of decodes.
+///
+/// Compressed instructions decode to the operation that they abbreviate; only [`Insn::len`] tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Insn {
+    /// The operation.
+    pub op: Op,
+    rd: u8, // bit 7: two bytes long
+    rs1: u8,
+    rs2: u8,
+    imm: i32,
+}
+
+const SHORT: u8 = 0x80;
+
+impl Insn {
+    /// A slot of a code page that has not been decoded yet.
+    pub(crate) const UNDECODED: Insn = Insn { op: Op::Undecoded, rd: 0, rs1: 0, rs2: 0, imm: 0 };
+
+    /// Register numbers are 0..32; `imm` is what the operation's format says.
+    pub(crate) fn new(op: Op, rd: u32, rs1: u32, rs2: u32, imm: i32, short: bool) -> Insn {
+        let short = if short { SHORT } else { 0 };
+        Insn { op, rd: (rd & 31) as u8 | short, rs1: (rs1 & 31) as u8, rs2: (rs2 & 31) as u8, imm }
+    }
+
+    /// Its length in bytes, 2 or 4.
+    #[inline(always)]
+    pub fn len(self) -> u64 {
+        4 - ((self.rd >> 6) & 2) as u64
+    }
+
+    /// Always false; an instruction has a length.
+    pub fn is_empty(self) -> bool {
+        false
+    }
+
+    /// The destination register.
+    #[inline(always)]
+    pub fn rd(self) -> usize {
+        (self.rd & 31) as usize
+    }
+
+    /// The first source register; the 5-bit immediate of the `csrr?i` forms.
+    #[inline(always)]
+    pub fn rs1(self) -> usize {
+        (self.rs1 & 31) as usize
+    }
+
+    /// The second source register.
+    #[inline(always)]
+    pub fn rs2(self) -> usize {
+        (self.rs2 & 31) as usize
+    }
+
+    /// The third source register of the fused multiply-adds.
+    #[inline(always)]
+    pub fn rs3(self) -> usize {
+        (self.imm & 31) as usize
+    }
+
+    /// The immediate: offset, shift amount, CSR number or, of an illegal instruction, its bits.
+    #[inline(always)]
+    pub fn imm(self) -> i64 {
+        self.imm as i64
+    }
+
+    /// The CSR number.
+    #[inline(always)]
+    pub fn csr(self) -> u16 {
+        (self.imm & 0xfff) as u16
+    }
+
+    /// The rounding mode field of a floating-point instruction, 0..8.
+    #[inline(always)]
+    pub fn rm(self) -> u8 {
+        ((self.imm >> 8) & 7) as u8
+    }
+}
+
+/// How the operands lie in a 32-bit instruction, by the names of the unprivileged specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// No operands.
+    None,
+    /// `rd, rs1, rs2`.
+    R,
+    /// `rd, rs1`.
+    R1,
+    /// `rd, rs1, imm[11:0]`.
+    I,
+    /// `rd, imm(rs1)`: a load.
+    Load,
+    /// `rd, rs1, shamt[5:0]`.
+    Shift6,
+    /// `rd, rs1, shamt[4:0]`.
+    Shift5,
+    /// `rs2, imm(rs1)`: a store.
+    S,
+    /// `rs1, rs2, offset`: a branch.
+    B,
+    /// `rd, imm[31:12]`.
+    U,
+    /// `rd, offset`.
+    J,
+    /// `pred, succ`.
+    Fence,
+    /// `rd, csr, rs1`.
+    Csr,
+    /// `rd, csr, uimm[4:0]`.
+    CsrI,
+    /// `rs1, rs2` (`sfence.vma`).
+    Rs,
+    /// `rd, rs2, (rs1)`: an atomic.
+    Amo,
+    /// `rd, (rs1)`: load-reserved.
+    Lr,
+    /// `fd, fs1, fs2, rm`.
+    FpR,
+    /// `fd, fs1, fs2` without a rounding mode.
+    FpN,
+    /// `fd, fs1, fs2, fs3, rm`.
+    Fp4,
+    /// `fd, fs1, rm`.
+    Fp1,
+    /// `rd, fs1, fs2`: a comparison.
+    FpCmp,
+    /// `rd, fs1, rm`: to an integer register.
+    FpToX,
+    /// `rd, fs1` without a rounding mode (`fmv.x.d`, `fclass.d`).
+    FpToXn,
+    /// `fd, rs1, rm`: from an integer register.
+    FpFromX,
+    /// `fd, rs1` without a rounding mode (`fmv.d.x`).
+    FpFromXn,
+    /// `fd, imm(rs1)`.
+    FpLoad,
+    /// `fs2, imm(rs1)`.
+    FpStore,
+}
+
+impl Format {
+    /// Whether the instruction has a rounding mode field.
+    pub fn has_rm(self) -> bool {
+        matches!(self, Format::FpR | Format::Fp4 | Format::Fp1 | Format::FpToX | Format::FpFromX)
+    }
+}
+
+/// Extensions of the base instruction set, as bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ext(u32);
+
+#[allow(missing_docs)]
+impl Ext {
+    pub const I: Ext = Ext(1);
+    pub const M: Ext = Ext(1 << 1);
+    pub const A: Ext = Ext(1 << 2);
+    pub const F: Ext = Ext(1 << 3);
+    pub const D: Ext = Ext(1 << 4);
+    pub const C: Ext = Ext(1 << 5);
+    pub const ZBA: Ext = Ext(1 << 6);
+    pub const ZBB: Ext = Ext(1 << 7);
+    pub const ZBS: Ext = Ext(1 << 8);
+    pub const SSTC: Ext = Ext(1 << 9);
+    pub const SV48: Ext = Ext(1 << 10);
+}
+
+impl Ext {
+    /// Nothing but what every hart has: RV64I with Zicsr and Zifencei.
+    pub const BASE: Ext = Ext::I;
+    /// All that is implemented.
+    pub const ALL: Ext = Ext((1 << 11) - 1);
+
+    /// Both together.
+    pub const fn with(self, other: Ext) -> Ext {
+        Ext(self.0 | other.0)
+    }
+
+    /// Without those of `other`.
+    pub const fn without(self, other: Ext) -> Ext {
+        Ext(self.0 & !other.0 | Ext::I.0)
+    }
+
+    /// Whether all of `other` are here.
+    #[inline(always)]
+    pub const fn has(self, other: Ext) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The `riscv,isa` string of the device tree, and of `/proc/cpuinfo` in the guest.
+    pub fn isa_string(self) -> String {
+        let mut s = String::from("rv64i");
+        for (e, c) in [(Ext::M, 'm'), (Ext::A, 'a'), (Ext::F, 'f'), (Ext::D, 'd'), (Ext::C, 'c')] {
+            if self.has(e) {
+                s.push(c);
+            }
+        }
+        for name in self.named() {
+            s.push('_');
+            s.push_str(name);
+        }
+        s
+    }
+
+    /// The names of `riscv,isa-extensions`, in canonical order.
+    pub fn isa_extensions(self) -> Vec<&'static str> {
+        let mut v = vec!["i"];
+        for (e, c) in [(Ext::M, "m"), (Ext::A, "a"), (Ext::F, "f"), (Ext::D, "d"), (Ext::C, "c")] {
+            if self.has(e) {
+                v.push(c);
+            }
+        }
+        v.extend(self.named());
+        v
+    }
+
+    fn named(self) -> Vec<&'static str> {
+        let mut v = vec!["zicntr", "zicsr", "zifencei", "zihpm"];
+        for (e, n) in [(Ext::ZBA, "zba"), (Ext::ZBB, "zbb"), (Ext::ZBS, "zbs"), (Ext::SSTC, "sstc")] {
+            if self.has(e) {
+                v.push(n);
+            }
+        }
+        v
+    }
+
+    /// Looks an extension up by the name of a `-cpu` property (`zba`, `c`, …).
+    pub fn by_name(name: &str) -> Option<Ext> {
+        Some(match name {
+            "m" => Ext::M,
+            "a" => Ext::A,
+            "f" => Ext::F,
+            "d" => Ext::D,
+            "c" => Ext::C,
+            "zba" => Ext::ZBA,
+            "zbb" => Ext::ZBB,
+            "zbs" => Ext::ZBS,
+            "sstc" => Ext::SSTC,
+            "sv48" => Ext::SV48,
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,75 @@
+//! Names of the floating-point operations that an instruction may ask for.
+
+/// Formats of IEEE 754.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FpFormat {
+    /// binary32.
+    F32,
+    /// binary64.
+    F64,
+}
+
+/// Integer formats that conversions know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IntFormat {
+    /// 32 bits, signed.
+    I32,
+    /// 32 bits, unsigned.
+    U32,
+    /// 64 bits, signed.
+    I64,
+    /// 64 bits, unsigned.
+    U64,
+}
+
+/// Floating-point operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FpOp {
+    /// `a + b`.
+    Add(FpFormat),
+    /// `a - b`.
+    Sub(FpFormat),
+    /// `a * b`.
+    Mul(FpFormat),
+    /// `a / b`.
+    Div(FpFormat),
+    /// The square root of `a`.
+    Sqrt(FpFormat),
+    /// `a * b + c`, rounded once. The other fused forms negate operands first.
+    Fma(FpFormat),
+    /// IEEE 754-2019 minimumNumber.
+    Min(FpFormat),
+    /// IEEE 754-2019 maximumNumber.
+    Max(FpFormat),
+    /// 1 if `a == b`; quiet.
+    Eq(FpFormat),
+    /// 1 if `a < b`; signalling.
+    Lt(FpFormat),
+    /// 1 if `a <= b`; signalling.
+    Le(FpFormat),
+    /// The class of `a` as a bit of ten, in the order of RISC-V's `fclass`.
+    Class(FpFormat),
+    /// Float to integer.
+    ToInt(FpFormat, IntFormat),
+    /// Integer to float.
+    FromInt(IntFormat, FpFormat),
+    /// Float to float.
+    Convert(FpFormat, FpFormat),
+}
+
+/// How an operation rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FpRound {
+    /// As the guest's control register says when the instruction runs.
+    Dynamic,
+    /// To nearest, ties to even.
+    NearestEven,
+    /// Towards zero.
+    TowardZero,
+    /// Towards minus infinity.
+    Down,
+    /// Towards plus infinity.
+    Up,
+    /// To nearest, ties away from zero.
+    NearestMaxMagnitude,
+}
