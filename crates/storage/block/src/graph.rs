@@ -69,6 +69,8 @@ pub struct Node {
     pub inherits_from: Option<NodeId>,
     /// Put in by a job on its own account, not by the user: queries look through it.
     pub implicit: bool,
+    /// Counts openings: a node that was opened later has a greater number.
+    pub born: u64,
     /// The open driver; `None` only inside a transaction that is about to open it.
     pub driver: Option<Arc<dyn Driver>>,
     /// What requests share: tracked requests and flush generations. The same through all versions of the node.

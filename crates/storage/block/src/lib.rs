@@ -8,6 +8,7 @@ mod open;
 pub mod options;
 pub mod perm;
 pub mod probe;
+mod query;
 mod reopen;
 pub mod request;
 pub mod root;

@@ -128,6 +128,7 @@ impl Txn<'_> {
             monitor_owned: false,
             inherits_from: place.parent.map(|(p, _, _)| p),
             implicit: false,
+            born: 0,
             driver: None,
             live: Arc::new(Live::default()),
         };
@@ -157,7 +158,9 @@ impl Txn<'_> {
         let cx = Cx { graph: &graph, node };
         let open = OpenCx { cx, options: typed, flags: node.flags, node_name: &node.name };
         let driver = (ty.open)(open).await?;
+        let born = self.ctl.next_id();
         if let Some(n) = self.next.edit(id) {
+            n.born = born;
             n.flags.read_only |= driver.forced_read_only();
             n.driver = Some(driver);
         }
