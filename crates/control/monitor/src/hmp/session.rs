@@ -27,12 +27,7 @@ async fn serve(shared: &Arc<Shared>, channel: &dyn Channel, options: HmpOptions)
     let mut editor = Editor::new(if options.readline { PROMPT } else { "" });
     let mut buf = [0; 1024];
     if options.readline {
-        let v = version();
-        let n = v.qemu;
-        let banner = format!(
-            "QEMU {}.{}.{} monitor ({}) - type 'help' for more information\r\n",
-            n.major, n.minor, n.micro, v.package
-        );
+        let banner = format!("{} monitor - type 'help' for more information\r\n", version().package);
         io::write_all(channel, (banner + &editor.start()).as_bytes()).await?;
     }
     loop {

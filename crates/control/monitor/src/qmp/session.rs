@@ -47,12 +47,17 @@ pub(crate) struct Session {
     changed: Event,
 }
 
+/// Several lines, whose ends within are CRLF as well.
+fn pretty(value: &Value) -> Arc<str> {
+    value.to_json_pretty().replace('\n', "\r\n").into()
+}
+
 impl EventSink for Session {
     fn event(&self, event: &Arc<EventRecord>) -> bool {
         if !self.ready.load(Ordering::Acquire) {
             return !self.out.is_closed();
         }
-        let line = if self.options.pretty { event.to_value().to_json_pretty().into() } else { event.line() };
+        let line = if self.options.pretty { pretty(&event.to_value()) } else { event.line() };
         match self.out.push_event(line) {
             Pushed::Queued => true,
             Pushed::Closed => false,
@@ -67,18 +72,13 @@ impl EventSink for Session {
 
 impl Session {
     fn send(&self, value: &Value) {
-        let text = if self.options.pretty { value.to_json_pretty() } else { value.to_json() };
-        self.out.push(text.into());
-    }
-
-    fn command_set(&self) -> &'static str {
-        if self.ready.load(Ordering::Acquire) { "commands" } else { "negotiation" }
+        self.out.push(if self.options.pretty { pretty(value) } else { value.to_json().into() });
     }
 
     /// Finds a request's command and checks that it may run now.
     fn find(&self, request: &Request) -> Result<Handler, QError> {
         let not_found = |desc: String| Err(QError::with_class(ErrorClass::CommandNotFound, desc));
-        let negotiating = self.command_set() == "negotiation";
+        let negotiating = !self.ready.load(Ordering::Acquire);
         let is_caps = request.command == own::CAPABILITIES;
         if negotiating && !is_caps {
             return not_found(format!("Expecting capabilities negotiation with '{}'", own::CAPABILITIES));
@@ -142,8 +142,12 @@ impl Session {
                 if self.out.is_closed() {
                     return false;
                 }
-                let limit = if self.oob.load(Ordering::Acquire) { QUEUE } else { 0 };
-                if q.items.len() + usize::from(q.running && limit == 0) <= limit.saturating_sub(1) {
+                let room = if self.oob.load(Ordering::Acquire) {
+                    q.items.len() < QUEUE
+                } else {
+                    q.items.is_empty() && !q.running
+                };
+                if room {
                     return true;
                 }
             }
@@ -169,7 +173,7 @@ impl Session {
                 }
             };
             json.push(&buf[..n]);
-            while let Some(message) = json.next() {
+            for message in json.by_ref() {
                 if !self.room().await || !self.out.room().await {
                     return;
                 }
