@@ -40,7 +40,7 @@ fn iovecs(buf: &IoBuf) -> Box<[libc::iovec]> {
     let mut left = MAX_BYTES;
     let mut v = Vec::new();
     for seg in buf.segments().take(MAX_SEGMENTS) {
-        let len = (seg.len() as usize).min(left);
+        let len = seg.len().min(left);
         if len == 0 {
             continue;
         }

@@ -23,7 +23,8 @@ fn raw(offset: Option<i64>, size: Option<i64>) -> BlockdevDriverOptions {
 fn raw_conforms() {
     let dir = Dir::new("conform-raw");
     // (offset, size): plain; a window; one that starts inside a sector.
-    let windows = [(None, None), (Some(4096), None), (Some(1536), Some(300 << 10)), (Some(100), Some(256 << 10))];
+    let windows =
+        [(None, None), (Some(4096), None), (Some(1536), Some(300 << 10)), (Some(100), Some(256 << 10))];
     on_each_backend(async || {
         let path = dir.path("image");
         for (offset, size) in windows {
@@ -75,10 +76,7 @@ fn raw_windows_move_in_a_reopen() {
         g.reopen(vec![named("r", raw(Some(1024), Some(1024)))]).await.unwrap();
         assert_eq!((root.len(), read(&root, 0, 1).await), (1024, vec![2]));
         let e = g.reopen(vec![named("r", raw(Some(16384), None))]).await.unwrap_err();
-        assert_eq!(
-            e.desc(),
-            "Offset (16384) cannot be greater than size of the containing file (8192)"
-        );
+        assert_eq!(e.desc(), "Offset (16384) cannot be greater than size of the containing file (8192)");
         assert_eq!((root.len(), read(&root, 0, 1).await), (1024, vec![2]));
         root.detach().await;
     });

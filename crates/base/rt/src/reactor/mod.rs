@@ -62,14 +62,14 @@ pub(crate) enum Interest {
 
 /// The reactor of one executor.
 pub(crate) enum Reactor {
-    Uring(Uring),
+    Uring(Box<Uring>),
     Epoll(Epoll),
 }
 
 impl Reactor {
     pub(crate) fn new(backend: Backend, wakeup: &EventFd) -> IoResult<Reactor> {
         Ok(match backend {
-            Backend::Uring => Reactor::Uring(Uring::new(wakeup)?),
+            Backend::Uring => Reactor::Uring(Box::new(Uring::new(wakeup)?)),
             Backend::Epoll => Reactor::Epoll(Epoll::new(wakeup)?),
         })
     }
