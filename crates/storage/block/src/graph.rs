@@ -3,10 +3,11 @@
 //! A [`Graph`] never changes once it is published. A transaction clones it (the nodes are shared), edits the clone,
 //! has it checked as a whole by [`Graph::check`], and publishes it; the order of the edits never matters.
 
+use crate::drive::ErrorPolicy;
 use crate::driver::{ChildDef, ChildSlot, Driver, DriverType, NodeFlags};
+use crate::gate::Gate;
 use crate::options::NodeOptions;
 use crate::perm::{Perm, PermPair, Role};
-use crate::gate::Gate;
 use crate::track::Live;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -133,6 +134,8 @@ pub struct RootDef {
     pub drive: bool,
     /// Whether writes are acknowledged before they are stable (`cache.writeback`).
     pub writeback: bool,
+    /// What the device does about I/O errors.
+    pub on_error: ErrorPolicy,
     /// Told of changes.
     pub(crate) on_change: Option<OnChange>,
     pub(crate) gate: Arc<Gate>,

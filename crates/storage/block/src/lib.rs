@@ -1,6 +1,7 @@
 //! The block graph: nodes, edges, transactions, permissions, drain and the request core.
 
 pub mod control;
+pub mod drive;
 pub mod driver;
 pub mod gate;
 pub mod graph;
@@ -8,6 +9,7 @@ mod open;
 pub mod options;
 pub mod perm;
 pub mod probe;
+pub mod qmp;
 mod query;
 mod reopen;
 pub mod request;
@@ -16,6 +18,7 @@ mod track;
 mod txn;
 
 pub use control::{BlockGraph, Drained, Policy};
+pub use drive::{Drive, ErrorAction, ErrorPolicy};
 pub use graph::{Graph, Node, NodeId, RootEvent, RootId};
 pub use perm::{Perm, PermPair, Role};
 pub use root::{Root, RootConfig};

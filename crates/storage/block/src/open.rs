@@ -39,8 +39,10 @@ impl Place {
 
 impl BlockGraph {
     pub(crate) async fn do_add(&self, options: BlockdevOptions) -> Result<(), QError> {
-        let name =
-            options.node_name.clone().ok_or_else(|| qerr!("'node-name' must be specified for the root node"))?;
+        let name = options
+            .node_name
+            .clone()
+            .ok_or_else(|| qerr!("'node-name' must be specified for the root node"))?;
         let _one = self.changing.lock().await;
         let mut txn = Txn::new(self);
         let id = txn.open(to_dict(&options), Place::top()).await?;
@@ -152,7 +154,12 @@ impl Txn<'_> {
         Ok(id)
     }
 
-    async fn open_driver(&mut self, id: NodeId, ty: &DriverType, typed: &BlockdevOptions) -> Result<(), QError> {
+    async fn open_driver(
+        &mut self,
+        id: NodeId,
+        ty: &DriverType,
+        typed: &BlockdevOptions,
+    ) -> Result<(), QError> {
         let graph = self.preview();
         let node = graph.node(id).ok_or_else(|| qerr!("The node has gone"))?;
         let cx = Cx { graph: &graph, node };
@@ -205,7 +212,8 @@ impl Txn<'_> {
         if given != ChildGiven::Absent {
             return self.open_child(id, spec, given, place).await;
         }
-        let Some(hint) = self.next.node(id).and_then(|n| n.driver.as_ref()).and_then(|d| d.backing_hint()) else {
+        let Some(hint) = self.next.node(id).and_then(|n| n.driver.as_ref()).and_then(|d| d.backing_hint())
+        else {
             return Ok(());
         };
         let policy = self.ctl.policy();

@@ -107,7 +107,8 @@ pub(crate) fn join(own: &Flat, children: &BTreeMap<&'static str, ChildGiven>) ->
     dict
 }
 
-fn insert_path(dict: &mut Dict, path: &str, value: Value) {
+/// Sets the value at a dotted path, making dictionaries on the way.
+pub(crate) fn insert_path(dict: &mut Dict, path: &str, value: Value) {
     match path.split_once('.') {
         None => {
             dict.insert(path, value);
@@ -192,8 +193,7 @@ fn is_mutable(key: &str, mutable: &[&str]) -> bool {
 
 /// Whether the options left out may go back to their defaults.
 pub(crate) fn check_reset(old: &Flat, new: &Flat, mutable: &[&str]) -> Result<(), QError> {
-    let bad =
-        |k: &String| !new.contains_key(k) && !COMMON.contains(&k.as_str()) && !is_mutable(k, mutable);
+    let bad = |k: &String| !new.contains_key(k) && !COMMON.contains(&k.as_str()) && !is_mutable(k, mutable);
     match old.keys().find(|k| bad(k)) {
         Some(k) => Err(qerr!("Option '{k}' cannot be reset to its default value")),
         None => Ok(()),
@@ -247,7 +247,11 @@ mod tests {
 
     #[test]
     fn join_undoes_flattening() {
-        let own = flat(&[("cache.direct", true.into()), ("cache.no-flush", false.into()), ("driver", "file".into())]);
+        let own = flat(&[
+            ("cache.direct", true.into()),
+            ("cache.no-flush", false.into()),
+            ("driver", "file".into()),
+        ]);
         let d = join(&own, &BTreeMap::from([("file", ChildGiven::Reference("f".into()))]));
         assert_eq!(d.get("cache").and_then(|c| c.get("direct")), Some(&Value::Bool(true)));
         assert_eq!(d.get("file"), Some(&Value::Str("f".into())));

@@ -6,8 +6,8 @@ use crate::graph::{Graph, Node, NodeId, RootDef};
 use crate::open::resolve;
 use crate::perm::Role;
 use api::block_core::{
-    BlockDeviceInfo, BlockDeviceIoStatus, BlockInfo, BlockNodeInfo, BlockdevCacheInfo, BlockdevDetectZeroesOptions,
-    ImageInfo,
+    BlockDeviceInfo, BlockDeviceIoStatus, BlockInfo, BlockNodeInfo, BlockdevCacheInfo,
+    BlockdevDetectZeroesOptions, ImageInfo,
 };
 use qapi::{Dict, Value};
 use std::collections::BTreeMap;
@@ -181,7 +181,8 @@ impl Names {
             None => cx.driver().ok().and_then(|d| d.filename()),
         };
         let hint = hint(cx);
-        let named = hint.as_ref().map(|h| resolve(h, plain.as_deref()).unwrap_or_else(|_| h.filename.clone()));
+        let named =
+            hint.as_ref().map(|h| resolve(h, plain.as_deref()).unwrap_or_else(|_| h.filename.clone()));
         let as_named = named == below(ChildSlot::Backing).map(Name::filename);
         let exact = match primary {
             None => plain.clone(),

@@ -210,7 +210,8 @@ fn child(
             if let Some(c) = current {
                 if c.id == new || below_implicit(&base, c) == new {
                     // As it is. An inline child stays one.
-                    let inline = matches!(said, ChildGiven::Definition(_)) && c.inherits_from == Some(node.id);
+                    let inline =
+                        matches!(said, ChildGiven::Definition(_)) && c.inherits_from == Some(node.id);
                     return Ok(if inline { said } else { ChildGiven::Reference(name) });
                 }
                 changeable(txn, node, spec, c, Some(new))?;

@@ -5,7 +5,8 @@
 //! and zero-writes become writes where a driver cannot do better; reads follow [`Extent`]s down the graph.
 
 use crate::driver::{
-    Caps, ChildSlot, Cx, DetectZeroes, Driver, ExtentKind, Kind, Limits, Prealloc, Support, WriteFlags, ZeroFlags,
+    Caps, ChildSlot, Cx, DetectZeroes, Driver, ExtentKind, Kind, Limits, Prealloc, Support, WriteFlags,
+    ZeroFlags,
 };
 use crate::graph::Edge;
 use crate::perm::{Perm, Role};
@@ -59,7 +60,13 @@ impl<'a> Cx<'a> {
     }
 
     /// Writes to a child. `EPERM` where the link lacks the permission.
-    pub async fn child_write(&self, slot: ChildSlot, off: u64, buf: IoBuf, flags: WriteFlags) -> IoResult<()> {
+    pub async fn child_write(
+        &self,
+        slot: ChildSlot,
+        off: u64,
+        buf: IoBuf,
+        flags: WriteFlags,
+    ) -> IoResult<()> {
         let (child, perm) = (self.child(slot)?, self.edge(slot)?.pair.perm);
         Box::pin(async move { child.node_write(off, buf, flags, perm).await }).await
     }

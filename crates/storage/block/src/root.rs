@@ -1,6 +1,7 @@
 //! Roots: how a device, an export or a tool uses the graph.
 
 use crate::control::BlockGraph;
+use crate::drive::ErrorPolicy;
 use crate::driver::{Cx, Limits, Prealloc, WriteFlags, ZeroFlags};
 use crate::gate::{Gate, Inside};
 use crate::graph::{Graph, Node, OnChange, RootDef, RootEvent, RootId};
@@ -80,6 +81,8 @@ struct Pinned {
     graph: Arc<Graph>,
     node: Arc<Node>,
     perm: Perm,
+    /// Every write is to be stable when it ends.
+    through: bool,
     _inside: Inside,
 }
 
@@ -100,9 +103,9 @@ impl Root {
         let inside = self.gate.enter().await;
         let graph = self.ctl.snapshot();
         let def = graph.root(self.id).ok_or(Errno::NOMEDIUM)?;
-        let (node, perm) = (def.node.ok_or(Errno::NOMEDIUM)?, def.pair.perm);
+        let (node, perm, through) = (def.node.ok_or(Errno::NOMEDIUM)?, def.pair.perm, !def.writeback);
         let node = graph.node(node).ok_or(Errno::NOMEDIUM)?.clone();
-        Ok(Pinned { graph, node, perm, _inside: inside })
+        Ok(Pinned { graph, node, perm, through, _inside: inside })
     }
 
     /// Runs a request to its end, even if the caller goes away.
@@ -129,6 +132,7 @@ impl Root {
     pub async fn write(&self, off: u64, buf: IoBuf, flags: WriteFlags) -> IoResult<()> {
         self.request(move |p| async move {
             p.inside(off, buf.len() as u64)?;
+            let flags = if p.through { flags | WriteFlags::FUA } else { flags };
             p.cx().node_write(off, buf, flags, p.perm - Perm::RESIZE).await
         })
         .await
@@ -138,6 +142,7 @@ impl Root {
     pub async fn write_zeroes(&self, off: u64, len: u64, flags: ZeroFlags) -> IoResult<()> {
         self.request(move |p| async move {
             p.inside(off, len)?;
+            let flags = if p.through { flags | ZeroFlags::FUA } else { flags };
             p.cx().node_write_zeroes(off, len, flags, p.perm - Perm::RESIZE).await
         })
         .await
@@ -219,6 +224,11 @@ impl Root {
         &self.ctl
     }
 
+    /// What the drive's user wants done about I/O errors.
+    pub fn error_policy(&self) -> ErrorPolicy {
+        self.ctl.snapshot().root(self.id).map_or_else(ErrorPolicy::default, |r| r.on_error)
+    }
+
     /// How many requests are in flight.
     pub fn in_flight(&self) -> u64 {
         self.gate.in_flight()
@@ -256,7 +266,7 @@ impl BlockGraph {
         let drive = txn.base.drive(name).cloned();
         let def = match drive {
             Some(d) if d.qdev.is_some() || !d.drive => {
-                return Err(qerr!("Drive '{name}' is already in use by another block device"));
+                return Err(qerr!("Drive '{name}' is already in use by another device"));
             }
             Some(d) => RootDef {
                 qdev: Some(config.qdev.unwrap_or_default()),
@@ -281,13 +291,13 @@ impl BlockGraph {
                     seq: self.next_id(),
                     drive: false,
                     writeback: true,
+                    on_error: ErrorPolicy::default(),
                     on_change: config.on_change,
                     gate: Gate::new(),
                 }
             }
         };
-        let root =
-            Root { ctl: self.me(), id: def.id, gate: def.gate.clone(), name: def.name.clone() };
+        let root = Root { ctl: self.me(), id: def.id, gate: def.gate.clone(), name: def.name.clone() };
         txn.next.roots.insert(def.id, Arc::new(def));
         txn.finish().await?;
         txn.commit().await;

@@ -62,9 +62,7 @@ impl Live {
     }
 
     fn blocked(&self, id: u64, start: u64, end: u64, serialising: bool) -> bool {
-        let hit = |r: &Request| {
-            r.id < id && (serialising || r.serialising) && r.start < end && start < r.end
-        };
+        let hit = |r: &Request| r.id < id && (serialising || r.serialising) && r.start < end && start < r.end;
         self.tracked.lock().list.iter().any(hit)
     }
 

@@ -93,8 +93,13 @@ impl<'g> Txn<'g> {
     /// Closes the gates of all roots over `ids` and waits for their requests to end. They stay closed until the
     /// transaction is over.
     pub(crate) async fn drain(&mut self, ids: &[NodeId]) {
-        let gates: Vec<_> =
-            self.base.roots_over(ids).iter().filter_map(|r| self.base.root(*r)).map(|r| r.gate.clone()).collect();
+        let gates: Vec<_> = self
+            .base
+            .roots_over(ids)
+            .iter()
+            .filter_map(|r| self.base.root(*r))
+            .map(|r| r.gate.clone())
+            .collect();
         self.drained.extend(gates.iter().map(|g| g.close()));
         for g in gates {
             g.idle().await;
@@ -137,7 +142,8 @@ impl<'g> Txn<'g> {
             let graph = if self.base.node(*id).is_some() { &self.base } else { &preview };
             let Some(now) = graph.node(*id) else { continue };
             let cx = Cx { graph, node: now };
-            let writes_within = plan.perm.perm.intersects(Perm::WRITES) && !plan.perm.perm.contains(Perm::RESIZE);
+            let writes_within =
+                plan.perm.perm.intersects(Perm::WRITES) && !plan.perm.perm.contains(Perm::RESIZE);
             if writes_within && cx.len() % u64::from(cx.limits().request_alignment) != 0 {
                 return Err(qerr!(
                     "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment"

@@ -1,0 +1,393 @@
+//! `-drive`: the command line's short form of a block device, translated into node options.
+
+use crate::control::BlockGraph;
+use crate::gate::Gate;
+use crate::graph::{RootDef, RootId};
+use crate::open::Place;
+use crate::options::insert_path;
+use crate::perm::PermPair;
+use crate::probe::{protocol_of, raw_warning};
+use crate::txn::Txn;
+use api::block_core::BlockdevOptions;
+use qapi::{Dict, QError, Value, from_json, from_keyval_dict, opts_parse, qerr, to_value};
+use std::sync::Arc;
+
+/// What a device does about an I/O error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorAction {
+    /// Tell the guest.
+    Report,
+    /// Pretend that all went well.
+    Ignore,
+    /// Stop the machine, to try again when it goes on.
+    Stop,
+    /// Stop where space ran out, else tell the guest.
+    Enospc,
+}
+
+/// What a device does about failing reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorPolicy {
+    /// `rerror`.
+    pub read: ErrorAction,
+    /// `werror`.
+    pub write: ErrorAction,
+}
+
+impl Default for ErrorPolicy {
+    fn default() -> Self {
+        ErrorPolicy { read: ErrorAction::Report, write: ErrorAction::Enospc }
+    }
+}
+
+/// A `-drive` option, understood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drive {
+    /// `id`.
+    pub id: Option<String>,
+    /// `if`: `none`, `virtio`, `pflash`, …; `None` for the machine's default.
+    pub interface: Option<String>,
+    /// `index`, `bus` and `unit`.
+    pub place: (Option<u32>, Option<u32>, Option<u32>),
+    /// `media=cdrom`.
+    pub cdrom: bool,
+    /// `rerror` and `werror`.
+    pub on_error: ErrorPolicy,
+    /// False where a write counts as done only when it is stable.
+    pub writeback: bool,
+    /// `file`, as a plain name.
+    pub file: Option<String>,
+    /// `format` or `driver`; `None`: to be guessed.
+    pub format: Option<String>,
+    /// All other options: those of the node, as key=value text has them.
+    pub options: Dict,
+}
+
+const INTERFACES: [&str; 9] = ["none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen"];
+
+fn on_off(key: &str, value: &str) -> Result<bool, QError> {
+    match value {
+        "on" | "yes" | "true" | "y" => Ok(true),
+        "off" | "no" | "false" | "n" => Ok(false),
+        _ => Err(qerr!("Parameter '{key}' expects 'on' or 'off'")),
+    }
+}
+
+fn number(key: &str, value: &str) -> Result<u32, QError> {
+    value.parse().map_err(|_| qerr!("Parameter '{key}' expects a number"))
+}
+
+fn action(value: &str, write: bool) -> Result<ErrorAction, QError> {
+    match value {
+        "ignore" => Ok(ErrorAction::Ignore),
+        "stop" => Ok(ErrorAction::Stop),
+        "report" => Ok(ErrorAction::Report),
+        "enospc" if write => Ok(ErrorAction::Enospc),
+        _ => Err(qerr!("'{value}' invalid {} error action", if write { "write" } else { "read" })),
+    }
+}
+
+impl Drive {
+    /// Understands the text after `-drive`. What stands in it for the node's driver is checked when the drive is added.
+    pub fn parse(text: &str) -> Result<Drive, QError> {
+        let mut d = Drive {
+            id: None,
+            interface: None,
+            place: (None, None, None),
+            cdrom: false,
+            on_error: ErrorPolicy::default(),
+            writeback: true,
+            file: None,
+            format: None,
+            options: Dict::new(),
+        };
+        let (mut format, mut driver, mut aio, mut read_only) = (None, None, None, false);
+        for (key, value) in opts_parse(text, Some("file")) {
+            match key.as_str() {
+                "id" => {
+                    let mut c = value.chars();
+                    let first = c.next().is_some_and(|c| c.is_ascii_alphabetic());
+                    if !first || !c.all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) {
+                        return Err(qerr!("Parameter 'id' expects an identifier").with_hint(
+                            "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.",
+                        ));
+                    }
+                    d.id = Some(value);
+                }
+                "if" if INTERFACES.contains(&value.as_str()) => d.interface = Some(value),
+                "if" => return Err(qerr!("unsupported bus type '{value}'")),
+                "index" => d.place.0 = Some(number(&key, &value)?),
+                "bus" => d.place.1 = Some(number(&key, &value)?),
+                "unit" => d.place.2 = Some(number(&key, &value)?),
+                "media" => match value.as_str() {
+                    "disk" => d.cdrom = false,
+                    "cdrom" => d.cdrom = true,
+                    _ => return Err(qerr!("'{value}' invalid media")),
+                },
+                "file" => d.file = (!value.is_empty()).then_some(value),
+                "format" => format = Some(value),
+                "driver" => driver = Some(value),
+                "werror" => d.on_error.write = action(&value, true)?,
+                "rerror" => d.on_error.read = action(&value, false)?,
+                "cache" => {
+                    let (direct, no_flush, writeback) = match value.as_str() {
+                        "none" | "off" => (true, false, true),
+                        "directsync" => (true, false, false),
+                        "writeback" => (false, false, true),
+                        "unsafe" => (false, true, true),
+                        "writethrough" => (false, false, false),
+                        _ => return Err(qerr!("invalid cache option")),
+                    };
+                    d.writeback = writeback;
+                    for (k, v) in [("cache.direct", direct), ("cache.no-flush", no_flush)] {
+                        insert_path(&mut d.options, k, Value::from(if v { "on" } else { "off" }));
+                    }
+                }
+                "cache.writeback" => d.writeback = on_off(&key, &value)?,
+                "aio" => aio = Some(value),
+                "readonly" | "read-only" => read_only = on_off("read-only", &value)?,
+                "discard" => {
+                    let v = match value.as_str() {
+                        "ignore" | "off" => "ignore",
+                        "unmap" | "on" => "unmap",
+                        _ => return Err(qerr!("Invalid discard option")),
+                    };
+                    d.options.insert("discard", v);
+                }
+                "detect-zeroes" if ["off", "on", "unmap"].contains(&value.as_str()) => {
+                    d.options.insert("detect-zeroes", value);
+                }
+                "detect-zeroes" => return Err(qerr!("invalid parameter value: {value}")),
+                "snapshot" | "copy-on-read" => {
+                    if on_off(&key, &value)? {
+                        return Err(qerr!("-drive {key}=on is not implemented"));
+                    }
+                }
+                _ => insert_path(&mut d.options, &key, Value::from(value)),
+            }
+        }
+        if d.place.0.is_some() && (d.place.1.is_some() || d.place.2.is_some()) {
+            return Err(qerr!("index cannot be used with bus and unit"));
+        }
+        if format.is_some() && driver.is_some() {
+            return Err(qerr!("Cannot specify both 'driver' and 'format'"));
+        }
+        d.format = format.or(driver);
+        if let Some(aio) = aio {
+            if !["threads", "native", "io_uring"].contains(&aio.as_str()) {
+                return Err(qerr!("invalid aio option"));
+            }
+            insert_path(&mut d.options, "file.aio", Value::from(aio));
+        }
+        if read_only || d.cdrom {
+            d.options.insert("read-only", "on");
+        }
+        if !d.options.contains_key("auto-read-only") {
+            d.options.insert("auto-read-only", "on");
+        }
+        Ok(d)
+    }
+
+    /// The name of the block backend: the id, or one made of interface and place.
+    pub fn name(&self) -> String {
+        let interface = self.interface.as_deref().unwrap_or("none");
+        let index = self.place.0.or(self.place.2).unwrap_or(0);
+        let medium = match interface {
+            "ide" | "scsi" => {
+                if self.cdrom {
+                    "-cd"
+                } else {
+                    "-hd"
+                }
+            }
+            _ => "",
+        };
+        self.id.clone().unwrap_or_else(|| format!("{interface}{medium}{index}"))
+    }
+
+    /// Whether there is no medium: neither a file nor a driver was named.
+    pub fn is_empty(&self) -> bool {
+        self.file.is_none() && self.format.is_none() && !self.options.contains_key("file")
+    }
+
+    /// The options of the node, once format and protocol are known.
+    pub fn node_options(&self, format: &str, protocol: &str) -> Result<BlockdevOptions, QError> {
+        let mut dict = self.options.clone();
+        if let Some(file) = &self.file {
+            if let Some(json) = file.strip_prefix("json:") {
+                return self.json_options(json);
+            }
+            let name = plain_name(file)?;
+            insert_path(&mut dict, "file.driver", Value::from(protocol));
+            insert_path(&mut dict, "file.filename", Value::from(name));
+        }
+        dict.insert("driver", format);
+        if format == protocol
+            && let Some(Value::Dict(file)) = dict.remove("file")
+        {
+            // The format is the protocol itself: there is one node, with the file's options.
+            for (k, v) in file {
+                dict.insert(k, v);
+            }
+        }
+        from_keyval_dict(dict).map_err(|e| {
+            let unexpected =
+                e.desc().strip_prefix("Parameter '").and_then(|r| r.strip_suffix("' is unexpected"));
+            match unexpected {
+                Some(key) => qerr!("Block format '{format}' does not support the option '{key}'"),
+                None => e,
+            }
+        })
+    }
+
+    /// A `json:` name carries all of the node's options; what the drive says beside it is put over that.
+    fn json_options(&self, json: &str) -> Result<BlockdevOptions, QError> {
+        let Value::Dict(mut dict) = Value::parse_json(json)? else {
+            return Err(qerr!("Could not parse the JSON options: expected an object"));
+        };
+        for key in ["read-only", "auto-read-only"] {
+            if let Some(v) = self.options.get(key).and_then(Value::as_str)
+                && !dict.contains_key(key)
+            {
+                dict.insert(key, v == "on");
+            }
+        }
+        from_json(Value::Dict(dict))
+    }
+}
+
+/// A file name without `file:` before it; names of other protocols are refused.
+fn plain_name(file: &str) -> Result<&str, QError> {
+    let name = file.strip_prefix("file:").unwrap_or(file);
+    match name.split_once(':') {
+        Some((protocol, _)) if !protocol.contains('/') && name.len() == file.len() => {
+            Err(qerr!("Unknown protocol '{protocol}'"))
+        }
+        _ => Ok(name),
+    }
+}
+
+impl BlockGraph {
+    /// Adds a drive: its node, and a block backend of its name that a device can be attached to. Returns a warning to
+    /// be shown, if the format had to be guessed and is `raw`.
+    pub async fn add_drive(&self, drive: Drive) -> Result<Option<String>, QError> {
+        self.run(|me| async move { me.do_add_drive(drive).await }).await
+    }
+
+    async fn do_add_drive(&self, drive: Drive) -> Result<Option<String>, QError> {
+        let _one = self.changing.lock().await;
+        let mut txn = Txn::new(self);
+        let name = drive.name();
+        if txn.base.drive(&name).is_some() {
+            return Err(qerr!("Duplicate ID '{name}' for drive"));
+        }
+        if txn.base.by_name(&name).is_some() {
+            return Err(qerr!("Device name '{name}' conflicts with an existing node name"));
+        }
+        let mut warning = None;
+        let mut node = None;
+        if !drive.is_empty() {
+            let plain = drive.file.as_deref().filter(|f| !f.starts_with("json:"));
+            let plain = plain.map(plain_name).transpose()?;
+            let protocol = match plain {
+                Some(f) => protocol_of(f.to_owned()).await,
+                None => "file",
+            };
+            let format = match (&drive.format, plain) {
+                (Some(f), _) => f.clone(),
+                (None, Some(file)) => {
+                    let guess = txn.probe_path(file).await?;
+                    warning = (guess == "raw").then(|| raw_warning(file));
+                    guess
+                }
+                (None, None) => "raw".into(),
+            };
+            self.driver_type(&format)?;
+            let options = drive.node_options(&format, protocol)?;
+            let Value::Dict(dict) = to_value(&options) else { return Err(qerr!("Invalid drive options")) };
+            node = Some(txn.open(dict, Place::top()).await?);
+        }
+        let id = RootId(self.next_id());
+        let def = RootDef {
+            id,
+            name,
+            qdev: None,
+            desc: String::new(),
+            node,
+            pair: PermPair::NONE,
+            seq: self.next_id(),
+            drive: true,
+            writeback: drive.writeback,
+            on_error: drive.on_error,
+            on_change: None,
+            gate: Gate::new(),
+        };
+        txn.next.roots.insert(id, Arc::new(def));
+        self.settle(txn).await?;
+        Ok(warning)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::block_core::{BlockdevDriverOptions, BlockdevRef};
+
+    fn error(text: &str) -> String {
+        Drive::parse(text).and_then(|d| d.node_options("raw", "file")).unwrap_err().desc().to_owned()
+    }
+
+    #[test]
+    fn the_common_keys() {
+        let d = Drive::parse(
+            "file=a,,b.img,if=none,id=d0,format=raw,cache=none,aio=io_uring,discard=on,detect-zeroes=unmap,\
+             readonly=on,werror=stop,rerror=ignore",
+        )
+        .unwrap();
+        assert_eq!(
+            (d.name(), d.file.as_deref(), d.format.as_deref()),
+            ("d0".into(), Some("a,b.img"), Some("raw"))
+        );
+        assert_eq!(d.on_error, ErrorPolicy { read: ErrorAction::Ignore, write: ErrorAction::Stop });
+        let o = d.node_options("raw", "file").unwrap();
+        assert_eq!((o.read_only, o.auto_read_only), (Some(true), Some(true)));
+        assert_eq!(o.cache.unwrap().direct, Some(true));
+        let BlockdevDriverOptions::Raw(raw) = o.driver else { panic!() };
+        let BlockdevRef::Definition(file) = raw.file else { panic!() };
+        let BlockdevDriverOptions::File(file) = file.driver else { panic!() };
+        assert_eq!(file.filename, "a,b.img");
+        assert!(file.aio.is_some());
+    }
+
+    #[test]
+    fn cache_modes() {
+        for (mode, wb) in
+            [("writeback", true), ("writethrough", false), ("directsync", false), ("unsafe", true)]
+        {
+            assert_eq!(Drive::parse(&format!("x,cache={mode}")).unwrap().writeback, wb);
+        }
+    }
+
+    #[test]
+    fn messages() {
+        assert_eq!(error("x,cache=bogus"), "invalid cache option");
+        assert_eq!(error("x,aio=bogus"), "invalid aio option");
+        assert_eq!(error("x,discard=bogus"), "Invalid discard option");
+        assert_eq!(error("x,detect-zeroes=bogus"), "invalid parameter value: bogus");
+        assert_eq!(error("x,werror=bogus"), "'bogus' invalid write error action");
+        assert_eq!(error("x,readonly=maybe"), "Parameter 'read-only' expects 'on' or 'off'");
+        assert_eq!(error("x,if=bogus"), "unsupported bus type 'bogus'");
+        assert_eq!(error("x,format=raw,driver=raw"), "Cannot specify both 'driver' and 'format'");
+        assert_eq!(error("x,id=1a"), "Parameter 'id' expects an identifier");
+        assert_eq!(error("x,index=1,bus=0"), "index cannot be used with bus and unit");
+        assert_eq!(error("x,bogus=1"), "Block format 'raw' does not support the option 'bogus'");
+        assert_eq!(error("nbd://x/y,format=raw"), "Unknown protocol 'nbd'");
+    }
+
+    #[test]
+    fn no_file_is_an_empty_drive() {
+        assert!(Drive::parse("if=none,id=a").unwrap().is_empty());
+        assert!(Drive::parse("file=,if=none,id=a").unwrap().is_empty());
+        assert_eq!(Drive::parse("if=none").unwrap().name(), "none0");
+    }
+}
