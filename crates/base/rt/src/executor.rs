@@ -37,6 +37,9 @@ struct Inbox {
     closed: bool,
 }
 
+/// Timers further away than this are looked at again in between: kernels differ in how far they can count.
+const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);
+
 const RUNNING: u8 = 0;
 const SLEEPING: u8 = 1;
 
@@ -249,7 +252,7 @@ impl Local {
             if at <= now {
                 self.timers.fire(now);
             } else if self.is_idle() {
-                wait = Some(at - now);
+                wait = Some((at - now).min(LONGEST_SLEEP));
             }
         } else if self.is_idle() {
             wait = None;

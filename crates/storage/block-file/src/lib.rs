@@ -3,10 +3,10 @@
 //! One open descriptor does the I/O ([`rt::file::File`]). What makes this more than `pread` and `pwrite`:
 //! - *When it may write.* With `auto-read-only` the descriptor is open for reading only as long as nobody above
 //!   writes; the writable one is opened while the change of permissions is staged, so that a refusal (`EACCES`) fails
-//!   the whole transaction before anything has changed. See [`stage`](mod@stage).
+//!   the whole transaction before anything has changed. See `stage.rs`.
 //! - *Who else uses the file.* The permissions of the node are published to other programs as byte locks that follow
-//!   the descriptor. See [`lock`].
-//! - *Direct I/O* needs alignment that only the file system knows. See [`open`].
+//!   the descriptor. See `lock.rs`.
+//! - *Direct I/O* needs alignment that only the file system knows. See `open.rs`.
 
 #![allow(unsafe_code)] // UNSAFETY: byte locks and ioctls of block devices, which no safe wrapper offers
 

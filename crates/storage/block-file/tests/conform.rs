@@ -39,3 +39,100 @@ fn a_file_of_odd_length_is_padded_with_zeroes() {
         }
     });
 }
+
+#[test]
+fn discards_and_unmapping_zeroes_give_space_back() {
+    use block::driver::{WriteFlags, ZeroFlags};
+    let dir = Dir::new("conform-space");
+    let path = dir.file("image", 1 << 20);
+    let blocks = || std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap());
+    rt::block_on(async {
+        let g = graph(block_file::DRIVERS);
+        let mut o = file_options("n", &path);
+        o.discard = Some(api::block_core::BlockdevDiscardOptions::Unmap);
+        g.add(o).await.unwrap();
+        let all = block::perm::Perm::all();
+        let root = attach(&g, "n", all, all).await.unwrap();
+        let fill = async || {
+            root.write(0, mem::IoBuf::from_bytes(&vec![1; 1 << 20]), WriteFlags::FUA).await.unwrap();
+            assert!(blocks() >= 2048);
+        };
+        fill().await;
+        root.discard(0, 1 << 20).await.unwrap();
+        if blocks() >= 2048 {
+            println!("skipped: the file system has no holes");
+            return;
+        }
+        fill().await;
+        root.write_zeroes(0, 1 << 19, ZeroFlags::MAY_UNMAP).await.unwrap();
+        assert!(blocks() < 2048);
+        // Without leave to unmap, the space stays reserved.
+        fill().await;
+        root.write_zeroes(0, 1 << 20, ZeroFlags::FUA).await.unwrap();
+        assert!(blocks() >= 2048);
+        assert!(read(&root, 0, 1 << 20).await.iter().all(|b| *b == 0));
+        // The hole shows in the block status.
+        root.write_zeroes(0, 1 << 20, ZeroFlags::MAY_UNMAP).await.unwrap();
+        root.write(1 << 19, mem::IoBuf::from_bytes(&[1; 4096]), WriteFlags::empty()).await.unwrap();
+        let hole = root.map(0, 1 << 20).await.unwrap();
+        assert!(hole.zero && !hole.eof && hole.len == 1 << 19, "{hole:?}");
+        let data = root.map(1 << 19, 1 << 19).await.unwrap();
+        assert!(data.data && !data.zero && data.offset == Some(1 << 19), "{data:?}");
+        root.detach().await;
+    });
+}
+
+/// A loop device over a file; gone with its owner.
+struct Loop(String);
+
+impl Loop {
+    fn new(image: &str) -> Result<Loop, String> {
+        let out = std::process::Command::new("losetup").args(["-f", "--show", image]).output();
+        let out = out.map_err(|e| format!("losetup: {e}"))?;
+        if !out.status.success() {
+            return Err(String::from_utf8_lossy(&out.stderr).trim().to_owned());
+        }
+        Ok(Loop(String::from_utf8_lossy(&out.stdout).trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn block_devices_conform() {
+    let dir = Dir::new("conform-device");
+    let image = dir.file("image", 600 << 10);
+    let dev = match Loop::new(&image) {
+        Ok(l) => l,
+        Err(e) => {
+            println!("skipped: no loop device: {e}");
+            return;
+        }
+    };
+    on_each_backend(async || {
+        for direct in [false, true] {
+            let g = graph(block_file::DRIVERS);
+            let mut o = device_options("n", &dev.0);
+            o.cache = Some(api::block_core::BlockdevCacheOptions { direct: Some(direct), no_flush: None });
+            o.discard = Some(api::block_core::BlockdevDiscardOptions::Unmap);
+            g.add(o).await.unwrap();
+            let all = block::perm::Perm::all();
+            let root = attach(&g, "n", all, all).await.unwrap();
+            assert_eq!(root.len(), 600 << 10);
+            root.write_zeroes(0, 600 << 10, block::driver::ZeroFlags::empty()).await.unwrap();
+            // A device has the length that it has.
+            use block::driver::Prealloc::Off;
+            assert_eq!(root.truncate(1 << 20, false, Off).await, Err(base::Errno::INVAL));
+            assert_eq!(root.truncate(4096, true, Off).await, Err(base::Errno::NOTSUP));
+            root.truncate(4096, false, Off).await.unwrap();
+            assert_eq!(root.len(), 600 << 10);
+            root.detach().await;
+            conformance(&g, "n", Traits { resizes: false }).await;
+            g.del("n").await.unwrap();
+        }
+    });
+}

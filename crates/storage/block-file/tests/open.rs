@@ -17,11 +17,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-fn device_options(name: &str, path: &str) -> BlockdevOptions {
-    let o = BlockdevOptionsFile { filename: path.into(), ..Default::default() };
-    named(name, BlockdevDriverOptions::HostDevice(o))
-}
-
 fn with_file(mut o: BlockdevOptions, f: impl FnOnce(&mut BlockdevOptionsFile)) -> BlockdevOptions {
     match &mut o.driver {
         BlockdevDriverOptions::File(x) | BlockdevDriverOptions::HostDevice(x) => f(x),

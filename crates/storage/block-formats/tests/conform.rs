@@ -28,7 +28,8 @@ fn raw_conforms() {
     on_each_backend(async || {
         let path = dir.path("image");
         for (offset, size) in windows {
-            for (what, options) in file_variants(&path) {
+            // The first way and a direct one; the file's own tests try all.
+            for (what, options) in file_variants(&path).into_iter().take(2) {
                 println!("offset={offset:?} size={size:?} {what}");
                 dir.file("image", 600 << 10);
                 let g = graph(&drivers());

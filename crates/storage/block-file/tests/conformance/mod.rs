@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use api::block_core::{
-    BlockdevAioOptions, BlockdevCacheOptions, BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsFile,
+    BlockdevAioOptions, BlockdevCacheOptions, BlockdevDiscardOptions, BlockdevDriverOptions, BlockdevOptions,
+    BlockdevOptionsFile,
 };
 use base::Errno;
 use block::driver::{DriverType, Prealloc, WriteFlags, ZeroFlags};
@@ -56,6 +57,11 @@ pub fn file_options(name: &str, path: &str) -> BlockdevOptions {
     named(name, BlockdevDriverOptions::File(o))
 }
 
+pub fn device_options(name: &str, path: &str) -> BlockdevOptions {
+    let o = BlockdevOptionsFile { filename: path.into(), ..Default::default() };
+    named(name, BlockdevDriverOptions::HostDevice(o))
+}
+
 /// The ways to open a file that all must behave alike.
 pub fn file_variants(path: &str) -> Vec<(String, BlockdevOptions)> {
     let mut out = Vec::new();
@@ -68,6 +74,7 @@ pub fn file_variants(path: &str) -> Vec<(String, BlockdevOptions)> {
             let BlockdevDriverOptions::File(f) = &mut o.driver else { unreachable!() };
             f.aio = aio;
             o.cache = Some(BlockdevCacheOptions { direct: Some(direct), no_flush: None });
+            o.discard = Some(BlockdevDiscardOptions::Unmap);
             out.push((format!("aio={aio:?} direct={direct}"), o));
         }
     }
