@@ -236,6 +236,20 @@ impl Memory {
         unsafe { RamPage::new(NonNull::new_unchecked(p), self.clone()) }
     }
 
+    /// Commits every page of mapped memory now.
+    ///
+    /// # Errors
+    /// `ENOMEM` where the host has not so much, or what else the system says.
+    pub fn populate(&self) -> IoResult<()> {
+        if !matches!(self.backing, Backing::Mapped) {
+            return Ok(());
+        }
+        let advice = rustix::mm::Advice::LinuxPopulateWrite;
+        // SAFETY: exactly our own mapping; its contents do not change.
+        unsafe { rustix::mm::madvise(self.ptr.as_ptr().cast(), self.len as usize, advice) }
+            .map_err(|e| Errno::from_raw(e.raw_os_error()))
+    }
+
     /// Gives the pages of a range back to the host; they read as zero afterwards. Whole host pages of mapped
     /// memory are dropped, everything else is filled with zeroes.
     pub fn discard(&self, off: u64, len: u64) {

@@ -1,1 +1,18 @@
 //! The object tree and user-creatable objects.
+//!
+//! An [`Object`] has a type, properties, and a place in the [`ObjectTree`]. What users make with `-object` or
+//! `object-add` stands under `/objects`: I/O threads, sources of entropy, memory. Whoever uses an object keeps its
+//! `Arc`; an object that somebody keeps cannot be deleted.
+
+mod object;
+mod objects;
+mod options;
+mod tree;
+
+pub use object::{Object, Property, RngBackend, RngFuture};
+pub use objects::{IoThreadObject, MemoryObject, RngBuiltin, RngRandom, create, help, type_help};
+pub use options::{
+    MemoryBackendProperties, ObjectAdd, ObjectDel, ObjectOptions, ObjectProperties, ObjectPropertyInfo,
+    ObjectType, QomGet, QomList, QomSet, RngRandomProperties,
+};
+pub use tree::{ObjectTree, check_id};

@@ -1,6 +1,8 @@
 use crate::{Bus, CharBackend, Device, TimerService};
+use block::{BlockGraph, Perm, Root, RootConfig, RootEvent};
 use mem::Dma;
-use qapi::QError;
+use qapi::{ErrorClass, QError, qerr};
+use qom::Object;
 use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
@@ -47,8 +49,77 @@ pub trait Resources {
     /// The character device `id`; `None` where there is none.
     fn chardev(&self, id: &str) -> Option<Arc<dyn CharBackend>>;
 
+    /// The block graph; `None` where the process has none.
+    fn block(&self) -> Option<Arc<BlockGraph>>;
+
     /// An object that a user made (`-object`), whatever its type; `None` where there is none.
-    fn object(&self, id: &str) -> Option<Arc<dyn Any + Send + Sync>>;
+    fn object(&self, id: &str) -> Option<Arc<dyn Object>>;
+}
+
+impl CreateCx<'_> {
+    /// The object that the link property `prop` names, and what `pick` takes of it. Keep the object as long as it is
+    /// used: that is what holds off its deletion.
+    ///
+    /// # Errors
+    /// `Device 'x' not found`, or that `pick` finds it to be of another type than `expected`.
+    pub fn link<T>(
+        &self,
+        prop: &str,
+        id: &str,
+        expected: &str,
+        pick: impl FnOnce(&dyn Object) -> Option<T>,
+    ) -> Result<(Arc<dyn Object>, T), QError> {
+        let object = self.resources.object(id).ok_or_else(|| {
+            QError::with_class(ErrorClass::DeviceNotFound, format!("Device '{id}' not found"))
+        })?;
+        let picked = pick(&*object)
+            .ok_or_else(|| qerr!("Invalid parameter type for '{prop}', expected: {expected}"))?;
+        Ok((object, picked))
+    }
+
+    /// The character device that a property of `type_name` names.
+    ///
+    /// # Errors
+    /// `Property 'TYPE.chardev' can't find value 'x'`.
+    pub fn chardev(&self, type_name: &str, prop: &str, id: &str) -> Result<Arc<dyn CharBackend>, QError> {
+        let found = self.resources.chardev(id);
+        found.ok_or_else(|| qerr!("Property '{type_name}.{prop}' can't find value '{id}'"))
+    }
+
+    /// Takes the block node or drive that the property `drive` of `type_name` names, to read it and, unless it is
+    /// read-only, to write it; with `share_rw` others may write it too.
+    ///
+    /// # Errors
+    /// `drive property not set`, `Property 'TYPE.drive' can't find value 'x'`, or a conflict with other users.
+    pub async fn drive(
+        &self,
+        type_name: &str,
+        drive: Option<&str>,
+        share_rw: bool,
+        on_change: Arc<dyn Fn(RootEvent) + Send + Sync>,
+    ) -> Result<Arc<Root>, QError> {
+        let drive = drive.filter(|d| !d.is_empty()).ok_or_else(|| QError::new("drive property not set"))?;
+        let not_found = || qerr!("Property '{type_name}.drive' can't find value '{drive}'");
+        let graph = self.resources.block().ok_or_else(not_found)?;
+        let snapshot = graph.snapshot();
+        let node = match snapshot.drive(drive) {
+            Some(d) => d.node.and_then(|n| snapshot.node(n)),
+            None => Some(snapshot.by_name(drive).ok_or_else(not_found)?),
+        };
+        let writable = node.is_some_and(|n| n.writable());
+        let mut config = RootConfig {
+            qdev: Some(self.path.to_owned()),
+            perm: Perm::CONSISTENT_READ,
+            // The guest learns of a new size, so others may resize.
+            shared: Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED | Perm::RESIZE,
+            desc: "block device".into(),
+            on_change: Some(on_change),
+            ..RootConfig::default()
+        };
+        config.perm.set(Perm::WRITE, writable);
+        config.shared.set(Perm::WRITE, share_rw);
+        graph.attach(drive, config).await
+    }
 }
 
 /// An I/O error of a block device, as its event tells it.

@@ -261,6 +261,18 @@ pub enum RawValue {
     Other,
 }
 
+impl From<&qapi::Value> for RawValue {
+    fn from(v: &qapi::Value) -> RawValue {
+        match v {
+            qapi::Value::Str(s) => RawValue::Str(s.clone()),
+            qapi::Value::Bool(b) => RawValue::Bool(*b),
+            qapi::Value::Int(n) => RawValue::Int(*n),
+            qapi::Value::Uint(n) => RawValue::Uint(*n),
+            _ => RawValue::Other,
+        }
+    }
+}
+
 /// A property's value after its type was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PropValue {
