@@ -1,1 +1,37 @@
 //! The qcow2 format, versions 2 and 3.
+//!
+//! A qcow2 image maps guest clusters to clusters of its file by two levels of tables, and counts the references to
+//! each cluster of the file. What an image does not have itself shows through from its backing file.
+//!
+//! - [`spec`]: names and numbers of the public specification; [`geometry`]: its arithmetic; [`header`]: the header.
+//! - [`image`]: an open image over a [`host::Host`]: its locks and the order of its writes are explained there.
+//! - [`driver`]: the driver of the block graph; [`mod@create`] and [`check`]: new images, checks and repairs.
+//!
+//! Not done: encryption, external data files, extended L2 entries (images with them are refused by name); writing
+//! compressed clusters (a request to do so is written plain).
+
+mod alloc;
+pub mod bitmap;
+pub mod check;
+pub mod compress;
+pub mod create;
+pub mod driver;
+pub mod geometry;
+pub mod header;
+pub mod host;
+pub mod image;
+pub mod info;
+mod io;
+pub mod l2map;
+pub mod opts;
+pub mod overlap;
+pub mod ranges;
+pub mod snapshot;
+pub mod spec;
+mod table;
+mod zero;
+
+pub use driver::{DRIVERS, QCOW2};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! Checking an image, and repairing it.
+//!
+//! Every reference to a cluster is counted by walking all tables, and compared with the refcounts on disk. A refcount
+//! that is too high wastes space (a leak); one that is too low lets data be overwritten (a corruption).
+
+mod compare;
+mod rebuild;
+mod refmap;
+mod walk;
+
+use base::Errno;
+use qapi::{QError, qerr};
+
+use crate::header::Header;
+use crate::host::{Host, write_bytes};
+use crate::image::{Image, read_header};
+use crate::opts::{Config, OverlapChecks};
+use crate::spec::{field, incompat};
+use compare::Compared;
+use refmap::RefMap;
+
+/// What to repair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fix {
+    /// Nothing.
+    None,
+    /// Refcounts that are too high.
+    Leaks,
+    /// Everything that can be.
+    All,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Things that could not be checked.
+    pub check_errors: u64,
+    /// Corruptions that are still there.
+    pub corruptions: u64,
+    /// Leaked clusters that are still there.
+    pub leaks: u64,
+    /// Corruptions repaired.
+    pub corruptions_fixed: u64,
+    /// Leaks repaired.
+    pub leaks_fixed: u64,
+    /// Where the last used cluster of the file ends.
+    pub image_end_offset: u64,
+    /// Guest clusters.
+    pub total_clusters: u64,
+    /// Those that are allocated.
+    pub allocated_clusters: u64,
+    /// Those that are compressed.
+    pub compressed_clusters: u64,
+    /// Those that do not follow the one before them in the file.
+    pub fragmented_clusters: u64,
+}
+
+/// The state of one check.
+struct Checker<'a, H: Host> {
+    host: &'a H,
+    log: &'a mut dyn FnMut(&str),
+    header: Header,
+    image: Image,
+    file_len: u64,
+    refs: RefMap,
+    report: Report,
+    /// How many things are wrong with the refcount structures themselves.
+    structure: u64,
+}
+
+fn io(e: Errno) -> QError {
+    qerr!("{e}")
+}
+
+/// Caches of a check: larger than those of a running image, since it jumps about.
+fn config(h: &Header) -> Config {
+    let off = OverlapChecks {
+        main_header: false,
+        active_l1: false,
+        active_l2: false,
+        refcount_table: false,
+        refcount_block: false,
+        snapshot_table: false,
+        inactive_l1: false,
+        inactive_l2: false,
+        bitmap_directory: false,
+    };
+    Config {
+        l2_cache_size: 1 << 20,
+        l2_entry_size: h.geometry.cluster_size(),
+        refcount_cache_size: (16 << 20).max(4 * h.geometry.cluster_size()),
+        lazy_refcounts: false,
+        discard_request: false,
+        discard_other: false,
+        discard_no_unref: false,
+        overlap: off,
+    }
+}
+
+impl<'a, H: Host> Checker<'a, H> {
+    async fn new(host: &'a H, log: &'a mut dyn FnMut(&str)) -> Result<Checker<'a, H>, QError> {
+        let image = Image::open(host, "", false, |h| Ok(config(h))).await?;
+        let header = image.header();
+        let report = Report { total_clusters: header.geometry.clusters(header.size), ..Report::default() };
+        Ok(Checker {
+            host,
+            log,
+            header,
+            image,
+            file_len: host.len().map_err(io)?,
+            refs: RefMap::new(),
+            report,
+            structure: 0,
+        })
+    }
+
+    fn say(&mut self, text: String) {
+        (self.log)(&text);
+    }
+
+    fn corruption(&mut self, text: String) {
+        self.say(text);
+        self.report.corruptions += 1;
+    }
+
+    /// Starts over on what is on disk now; keeps what was fixed.
+    async fn again(&mut self) -> Result<(), QError> {
+        let fresh = Image::open(self.host, "", false, |h| Ok(config(h))).await?;
+        self.header = fresh.header();
+        self.image = fresh;
+        self.file_len = self.host.len().map_err(io)?;
+        self.refs = RefMap::new();
+        Ok(())
+    }
+
+    async fn run(&mut self, fix: Fix) -> Result<(), QError> {
+        self.count_all().await?;
+        let found = self.compare(true).await?;
+        self.take(&found);
+        let rebuild = found.rebuild || self.structure > 0;
+        if rebuild && fix == Fix::Leaks {
+            self.say("ERROR need to rebuild refcount structures".into());
+            return Err(io(Errno::IO));
+        }
+        if rebuild && fix == Fix::All {
+            self.say("Rebuilding refcount structure".into());
+            let before = self.report.clone();
+            self.rebuild_refcounts().await?;
+            self.again().await?;
+            // What the walk says a second time is known already.
+            self.quiet_count().await?;
+            self.report = before;
+            let left = self.compare(false).await?;
+            self.fix_refcounts(&left, true).await?;
+            // The old structures became leaks by the rebuild; they are not what was found.
+            self.report.leaks_fixed += found.leaks;
+            self.report.leaks = 0;
+            self.report.corruptions_fixed += found.corruptions + self.structure;
+            self.report.corruptions -= found.corruptions + self.structure;
+        } else if fix != Fix::None && (found.leaks > 0 || (fix == Fix::All && found.corruptions > 0)) {
+            self.fix_refcounts(&found, fix == Fix::All).await?;
+            self.report.leaks_fixed += found.leaks;
+            self.report.leaks -= found.leaks;
+            if fix == Fix::All {
+                self.report.corruptions_fixed += found.corruptions;
+                self.report.corruptions -= found.corruptions;
+            }
+        }
+        self.check_copied(fix == Fix::All).await?;
+        if fix != Fix::None && self.report.corruptions == 0 && self.report.check_errors == 0 {
+            self.mark_sound().await?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, found: &Compared) {
+        self.report.leaks += found.leaks;
+        self.report.corruptions += found.corruptions;
+        self.report.check_errors += found.errors;
+        self.report.image_end_offset = found.end << self.header.geometry.cluster_bits;
+    }
+
+    /// Nothing is wrong any more: the image may say so.
+    async fn mark_sound(&mut self) -> Result<(), QError> {
+        const MARKS: u64 = incompat::DIRTY | incompat::CORRUPT;
+        if self.header.version < 3 || self.header.incompatible & MARKS == 0 {
+            return Ok(());
+        }
+        self.host.flush().await.map_err(io)?;
+        let bits = self.header.incompatible & !MARKS;
+        write_bytes(self.host, field::INCOMPATIBLE as u64, &bits.to_be_bytes()).await.map_err(io)?;
+        self.header.incompatible = bits;
+        self.host.flush().await.map_err(io)
+    }
+}
+
+/// Checks the image in `host`, repairs what `fix` says, and tells `log` of each finding (one line each).
+///
+/// The image must not be in use. An error means that the check could not be done, or that a repair failed.
+pub async fn check<H: Host>(host: &H, fix: Fix, log: &mut dyn FnMut(&str)) -> Result<Report, QError> {
+    let mut c = Checker::new(host, log).await?;
+    c.run(fix).await?;
+    Ok(c.report)
+}
+
+/// Whether the header says that refcounts may be out of date.
+pub async fn is_dirty<H: Host>(host: &H) -> Result<bool, QError> {
+    Ok(read_header(host).await?.has(incompat::DIRTY))
+}

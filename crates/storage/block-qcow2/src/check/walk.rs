@@ -1,0 +1,237 @@
+//! Counting references by walking every table of the image.
+
+use qapi::QError;
+
+use super::{Checker, io};
+use crate::geometry::Mapping;
+use crate::host::{Host, read_vec};
+use crate::spec;
+
+impl<H: Host> Checker<'_, H> {
+    /// Counts every byte range that something refers to.
+    pub(super) async fn count_all(&mut self) -> Result<(), QError> {
+        let h = self.header.clone();
+        let g = h.geometry;
+        self.count(0, g.cluster_size());
+        self.count_l1(h.l1_offset, h.l1_size, true).await?;
+        let snapshots = self.image.shown.read().snapshots.clone();
+        for s in &snapshots {
+            if let Some(problem) = s.l1_problem(g.cluster_size()) {
+                let what = if problem.ends_with("large") { "too large" } else { "offset invalid" };
+                self.corruption(format!(
+                    "ERROR snapshot {} ({}) l1_offset={:#x}: L1 table {what}",
+                    s.id, s.name, s.l1_offset
+                ));
+                continue;
+            }
+            self.count_l1(s.l1_offset, s.l1_size, false).await?;
+        }
+        if h.snapshot_count > 0 {
+            let (_, bytes) = crate::snapshot::load(self.host, &h, self.file_len).await?;
+            self.count(h.snapshot_offset, bytes);
+        }
+        self.count_bitmaps().await?;
+        self.count(h.reftable_offset, u64::from(h.reftable_clusters) << g.cluster_bits);
+        self.count_refblocks().await;
+        Ok(())
+    }
+
+    /// [`Checker::count_all`] without a word, for counting again.
+    pub(super) async fn quiet_count(&mut self) -> Result<(), QError> {
+        let mut nothing = |_: &str| {};
+        let mut quiet = Checker::new(self.host, &mut nothing).await?;
+        quiet.count_all().await?;
+        self.refs = quiet.refs;
+        Ok(())
+    }
+
+    /// Counts the clusters of a range; one that reaches beyond the file by a cluster or more is damage.
+    fn count(&mut self, off: u64, len: u64) {
+        let g = self.header.geometry;
+        if len == 0 {
+            return;
+        }
+        let last = off.checked_add(len - 1);
+        let limit = g.clusters(self.file_len);
+        match last {
+            Some(last) if last >> g.cluster_bits < limit.max(1) => {
+                for c in off >> g.cluster_bits..=last >> g.cluster_bits {
+                    self.refs.add(c);
+                }
+            }
+            _ => self.corruption(format!(
+                "ERROR: counting reference for region exceeding the end of the file by one cluster or more: \
+                 offset {off:#x} size {len:#x}"
+            )),
+        }
+    }
+
+    async fn count_l1(&mut self, off: u64, size: u32, active: bool) -> Result<(), QError> {
+        let g = self.header.geometry;
+        if size == 0 {
+            return Ok(());
+        }
+        self.count(off, u64::from(size) * 8);
+        let inside = (u64::from(size) * 8).min(self.file_len.saturating_sub(off));
+        let l1 = match read_vec(self.host, off, inside as usize).await {
+            Ok(b) => spec::table_from_bytes(&b),
+            Err(e) => {
+                self.say(format!("ERROR: I/O error in check_refcounts_l1: {e}"));
+                self.report.check_errors += 1;
+                return Err(io(e));
+            }
+        };
+        let mut next = None;
+        for entry in l1 {
+            let table = entry & spec::OFFSET_MASK;
+            if table == 0 {
+                continue;
+            }
+            if entry & spec::L1_RESERVED & 0x1ff != 0 || entry & spec::L1_RESERVED >> 9 << 9 != 0 {
+                self.corruption(format!("ERROR found L1 entry with reserved bits set: {entry:x}"));
+            }
+            self.count(table, g.cluster_size());
+            if g.in_cluster(table) != 0 {
+                self.corruption(format!(
+                    "ERROR l2_offset={table:x}: Table is not cluster aligned; L1 entry corrupted"
+                ));
+            }
+            if table >= self.file_len {
+                continue;
+            }
+            match read_vec(self.host, table, g.cluster_size() as usize).await {
+                Ok(b) => {
+                    for e in spec::table_from_bytes(&b) {
+                        self.count_l2_entry(e, active, &mut next);
+                    }
+                }
+                Err(_) => {
+                    self.say("ERROR: I/O error in check_refcounts_l2".into());
+                    self.report.check_errors += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count_l2_entry(&mut self, e: u64, active: bool, next: &mut Option<u64>) {
+        let g = self.header.geometry;
+        let mapping = g.mapping(e);
+        if !matches!(mapping, Mapping::Compressed(..)) && e & spec::L2_RESERVED != 0 {
+            self.corruption(format!("ERROR found l2 entry with reserved bits set: {e:x}"));
+        }
+        match mapping {
+            Mapping::Compressed(off, len) => {
+                if e & spec::COPIED != 0 {
+                    self.corruption(format!(
+                        "ERROR: coffset=0x{off:x}: copied flag must never be set for compressed clusters"
+                    ));
+                }
+                self.count(off & !511, len + (off & 511));
+                if active {
+                    self.report.allocated_clusters += 1;
+                    self.report.compressed_clusters += 1;
+                    self.report.fragmented_clusters += 1;
+                }
+            }
+            Mapping::Normal(off) | Mapping::ZeroAlloc(off) => {
+                if active {
+                    self.report.allocated_clusters += 1;
+                    if next.is_some_and(|n| n != off) {
+                        self.report.fragmented_clusters += 1;
+                    }
+                    *next = off.checked_add(g.cluster_size());
+                }
+                self.count(off, g.cluster_size());
+                if g.in_cluster(off) != 0 {
+                    let what = if matches!(mapping, Mapping::Normal(_)) {
+                        "Data cluster"
+                    } else {
+                        "Preallocated cluster"
+                    };
+                    self.corruption(format!(
+                        "ERROR offset={off:x}: {what} is not properly aligned; L2 entry corrupted."
+                    ));
+                }
+            }
+            Mapping::Unallocated | Mapping::ZeroPlain => {}
+        }
+    }
+
+    /// Bitmaps hold references only while the image says that they are valid.
+    async fn count_bitmaps(&mut self) -> Result<(), QError> {
+        let bitmaps = self.image.shown.read().bitmaps.clone();
+        if bitmaps.is_empty() {
+            return Ok(());
+        }
+        let g = self.header.geometry;
+        if let Some(x) = self.header.bitmaps {
+            self.count(x.directory_offset, x.directory_size);
+        }
+        for b in bitmaps {
+            if b.table_offset == 0 {
+                continue;
+            }
+            let bytes = u64::from(b.table_size) * 8;
+            self.count(b.table_offset, bytes);
+            let inside = bytes.min(self.file_len.saturating_sub(b.table_offset));
+            let table = match read_vec(self.host, b.table_offset, inside as usize).await {
+                Ok(t) => spec::table_from_bytes(&t),
+                Err(e) => {
+                    self.report.check_errors += 1;
+                    return Err(io(e));
+                }
+            };
+            for e in table {
+                if e & spec::OFFSET_MASK != 0 {
+                    self.count(e & spec::OFFSET_MASK, g.cluster_size());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn count_refblocks(&mut self) {
+        let g = self.header.geometry;
+        let limit = g.clusters(self.file_len);
+        let table = self.image.meta.lock().await.reftable.clone();
+        let mut bad = Vec::new();
+        for (i, entry) in table.into_iter().enumerate() {
+            let off = entry & !spec::REFTABLE_RESERVED;
+            if entry & spec::REFTABLE_RESERVED != 0 {
+                self.corruption(format!("ERROR refcount table entry {i} has reserved bits set"));
+                self.structure += 1;
+                bad.push(i);
+                continue;
+            }
+            if off == 0 {
+                continue;
+            }
+            if g.in_cluster(off) != 0 {
+                self.corruption(format!(
+                    "ERROR refcount block {i} is not cluster aligned; refcount table entry corrupted"
+                ));
+                self.structure += 1;
+                bad.push(i);
+                continue;
+            }
+            let cluster = off >> g.cluster_bits;
+            if cluster >= limit {
+                self.corruption(format!("ERROR refcount block {i} is outside image"));
+                self.structure += 1;
+                bad.push(i);
+                continue;
+            }
+            let n = self.refs.add(cluster);
+            if n != 1 {
+                self.corruption(format!("ERROR refcount block {i} refcount={n}"));
+                self.structure += 1;
+            }
+        }
+        // What cannot be a block counts as none, here in memory.
+        let mut m = self.image.meta.lock().await;
+        for i in bad {
+            m.reftable[i] = 0;
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Making a new image.
+
+use api::block_core::{BlockdevCreateOptionsQcow2, BlockdevQcow2Version, PreallocMode, Qcow2CompressionType};
+use base::Errno;
+use block::driver::Prealloc;
+use qapi::{QError, QapiEnum, qerr};
+
+use crate::geometry::Geometry;
+use crate::header::{Compression, Header};
+use crate::host::{Host, write_bytes};
+use crate::image::Image;
+use crate::opts::Config;
+use crate::spec::{self, compat};
+
+/// Writes an empty image into `host`, whose old content is lost.
+pub async fn create<H: Host>(host: &H, o: &BlockdevCreateOptionsQcow2) -> Result<(), QError> {
+    let mut header = plan(o)?;
+    let g = header.geometry;
+    let cs = g.cluster_size();
+    let io = |e: Errno| qerr!("Could not write qcow2 header: {e}");
+    host.truncate(0, Prealloc::Off).await.map_err(|e| qerr!("Could not resize image: {e}"))?;
+
+    // Cluster 0 the header, 1 the refcount table, 2 the first refcount block, then the L1 table.
+    let l1_entries = g.l1_entries_for(o.size);
+    let l1_clusters = g.clusters(l1_entries * 8);
+    let used = 3 + l1_clusters;
+    header.reftable_offset = cs;
+    header.l1_size = l1_entries as u32;
+    header.l1_offset = 3 * cs;
+    let mut table = Vec::new();
+    // With small clusters one refcount block may not cover a large L1 table: more blocks follow it.
+    let mut blocks = used.div_ceil(g.refblock_entries());
+    let mut table_clusters = 1;
+    let total = loop {
+        let total = 1 + table_clusters + blocks + l1_clusters;
+        let (b, t) = (total.div_ceil(g.refblock_entries()), g.clusters(blocks * 8));
+        if b <= blocks && t <= table_clusters {
+            break total;
+        }
+        (blocks, table_clusters) = (blocks.max(b), table_clusters.max(t));
+    };
+    if table_clusters * cs > spec::MAX_REFTABLE_BYTES {
+        return Err(qerr!(
+            "The image size is too large for file format 'qcow2' (try using a larger cluster size)"
+        ));
+    }
+    header.reftable_clusters = table_clusters as u32;
+    header.l1_offset = (1 + table_clusters + blocks) * cs;
+    for i in 0..blocks {
+        let mut block = vec![0u8; cs as usize];
+        let first = i * g.refblock_entries();
+        for c in first..total.min(first + g.refblock_entries()) {
+            g.refcount_set(&mut block, (c - first) as usize, 1);
+        }
+        let off = (1 + table_clusters + i) * cs;
+        write_bytes(host, off, &block).await.map_err(io)?;
+        table.push(off);
+    }
+    table.resize((table_clusters * cs / 8) as usize, 0);
+    write_bytes(host, cs, &spec::table_to_bytes(&table)).await.map_err(io)?;
+    if l1_entries > 0 {
+        let bytes = vec![0u8; (l1_entries as usize * 8).next_multiple_of(512)];
+        write_bytes(host, header.l1_offset, &bytes).await.map_err(io)?;
+    }
+    // The header last: until it is there, this is no image.
+    host.flush().await.map_err(io)?;
+    let mut first = header.encode()?;
+    first.resize(cs as usize, 0);
+    write_bytes(host, 0, &first).await.map_err(io)?;
+    host.flush().await.map_err(io)?;
+
+    let mode = match o.preallocation.unwrap_or_default() {
+        PreallocMode::Off => return Ok(()),
+        PreallocMode::Metadata => Prealloc::Metadata,
+        PreallocMode::Falloc => Prealloc::Falloc,
+        PreallocMode::Full => Prealloc::Full,
+    };
+    let image = Image::open(host, "", true, |h| Config::new(h, None, false)).await?;
+    let fail = |e: Errno| qerr!("Could not preallocate: {e}");
+    image.modify(host).await.map_err(fail)?;
+    image.preallocate(host, 0, o.size, mode).await.map_err(fail)?;
+    image.make_clean(host).await.map_err(fail)
+}
+
+/// Checks the options and makes the header that they ask for.
+fn plan(o: &BlockdevCreateOptionsQcow2) -> Result<Header, QError> {
+    let cluster_size = o.cluster_size.unwrap_or(65536);
+    if !cluster_size.is_power_of_two()
+        || !(1 << spec::MIN_CLUSTER_BITS..=1 << spec::MAX_CLUSTER_BITS).contains(&cluster_size)
+    {
+        return Err(qerr!("Cluster size must be a power of two between 512 and 2048k"));
+    }
+    if o.size % 512 != 0 {
+        return Err(qerr!("Image size must be a multiple of 512 bytes"));
+    }
+    let v3 = o.version.unwrap_or_default() == BlockdevQcow2Version::V3;
+    if o.extended_l2.unwrap_or(false) {
+        return Err(qerr!("Extended L2 entries are not supported"));
+    }
+    if o.data_file.is_some() || o.data_file_raw.unwrap_or(false) {
+        return Err(qerr!("External data files are not supported"));
+    }
+    let lazy = o.lazy_refcounts.unwrap_or(false);
+    if lazy && !v3 {
+        return Err(qerr!(
+            "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+        ));
+    }
+    let bits = o.refcount_bits.unwrap_or(16);
+    if !(1..=64).contains(&bits) || !(bits as u64).is_power_of_two() {
+        return Err(qerr!("Refcount width must be a power of two and may not exceed 64 bits"));
+    }
+    if bits != 16 && !v3 {
+        return Err(qerr!(
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)"
+        ));
+    }
+    let compression = match o.compression_type.unwrap_or_default() {
+        Qcow2CompressionType::Zlib => Compression::Zlib,
+        Qcow2CompressionType::Zstd => Compression::Zstd,
+    };
+    if compression != Compression::Zlib && !v3 {
+        return Err(qerr!(
+            "Non-zlib compression type is only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+        ));
+    }
+    if o.backing_file.is_some() && matches!(o.preallocation, Some(m) if m != PreallocMode::Off) {
+        return Err(qerr!(
+            "Backing file and preallocation can only be used at the same time if extended_l2 is enabled"
+        ));
+    }
+    if o.backing_fmt.is_some() && o.backing_file.is_none() {
+        return Err(qerr!("Backing format cannot be used without backing file"));
+    }
+    if o.backing_file.as_ref().is_some_and(|n| n.len() > spec::MAX_BACKING_NAME as usize) {
+        return Err(qerr!("Backing file name too long"));
+    }
+    let g = Geometry {
+        cluster_bits: cluster_size.trailing_zeros(),
+        refcount_order: (bits as u64).trailing_zeros(),
+    };
+    if g.l1_entries_for(o.size) > spec::MAX_L1_BYTES / 8 {
+        return Err(qerr!(
+            "The image size is too large for file format 'qcow2' (try using a larger cluster size)"
+        ));
+    }
+    let mut h = Header::new(if v3 { 3 } else { 2 }, g, o.size, compression);
+    if lazy {
+        h.compatible |= compat::LAZY_REFCOUNTS;
+    }
+    h.backing_file = o.backing_file.clone();
+    h.backing_format = o.backing_fmt.map(|f| f.as_str().to_string());
+    h.encode()?;
+    Ok(h)
+}

@@ -1,0 +1,287 @@
+//! The qcow2 driver of the block graph: a thin layer over [`Image`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsQcow2};
+use base::{Errno, IoResult};
+use block::driver::{
+    BackingHint, Caps, ChildOption, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, DriverType, Extent,
+    ExtentKind, IoFuture, Kind, Limits, NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags,
+    ZeroFlags, default_child_perm,
+};
+use block::perm::Role;
+use mem::IoBuf;
+use parking_lot::RwLock;
+use qapi::{QError, qerr};
+use smallvec::{SmallVec, smallvec};
+
+use crate::check::{self, Fix};
+use crate::host::Host;
+use crate::image::Image;
+use crate::info;
+use crate::l2map::RunKind;
+use crate::opts::Config;
+use crate::spec::{self, incompat};
+
+/// The description of the qcow2 driver.
+pub static QCOW2: DriverType = DriverType {
+    name: "qcow2",
+    kind: Kind::Format,
+    mutable_opts: &[
+        "lazy-refcounts",
+        "pass-discard-request",
+        "pass-discard-snapshot",
+        "pass-discard-other",
+        "discard-no-unref",
+        "overlap-check",
+        "cache-size",
+        "l2-cache-size",
+        "l2-cache-entry-size",
+        "refcount-cache-size",
+        "cache-clean-interval",
+    ],
+    supports_backing: true,
+    supports_reopen: true,
+    children,
+    child_perm: default_child_perm,
+    open,
+    probe: Some(probe),
+};
+
+/// The drivers of this crate.
+pub static DRIVERS: &[&DriverType] = &[&QCOW2];
+
+fn children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {
+    let file = Role::DATA | Role::METADATA | Role::PRIMARY;
+    smallvec![
+        ChildOption { name: "file", slot: ChildSlot::File, role: file, required: true },
+        ChildOption { name: "backing", slot: ChildSlot::Backing, role: Role::COW, required: false },
+    ]
+}
+
+fn probe(first: &[u8], _name: &str) -> u32 {
+    let version = spec::be32(first, 4).unwrap_or(0);
+    if spec::be32(first, 0) == Some(spec::MAGIC) && version >= 2 { 100 } else { 0 }
+}
+
+fn qcow2_options(o: &BlockdevOptions) -> Option<&BlockdevOptionsQcow2> {
+    match &o.driver {
+        BlockdevDriverOptions::Qcow2(q) => Some(q),
+        _ => None,
+    }
+}
+
+fn open(ocx: OpenCx<'_>) -> OpenFuture<'_> {
+    Box::pin(async move {
+        let host = NodeHost(ocx.cx);
+        let writable = !ocx.flags.read_only && !ocx.flags.inactive;
+        let config = |h: &crate::header::Header| Config::new(h, qcow2_options(ocx.options), ocx.flags.unmap);
+        let image = Image::open(&host, ocx.node_name, writable, config).await?;
+        Ok(Arc::new(Qcow2 { image: Arc::new(RwLock::new(Arc::new(image))) }) as Arc<dyn Driver>)
+    })
+}
+
+/// A node's children as an image's host.
+struct NodeHost<'a>(Cx<'a>);
+
+impl Host for NodeHost<'_> {
+    fn len(&self) -> IoResult<u64> {
+        self.0.child_len(ChildSlot::File)
+    }
+    async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.0.child_read(ChildSlot::File, off, buf).await
+    }
+    async fn write(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.0.child_write(ChildSlot::File, off, buf, WriteFlags::empty()).await
+    }
+    async fn write_zeroes(&self, off: u64, len: u64) -> IoResult<()> {
+        self.0.child_write_zeroes(ChildSlot::File, off, len, ZeroFlags::empty()).await
+    }
+    async fn discard(&self, off: u64, len: u64) -> IoResult<()> {
+        self.0.child_discard(ChildSlot::File, off, len).await
+    }
+    async fn flush(&self) -> IoResult<()> {
+        self.0.child_flush(ChildSlot::File).await
+    }
+    async fn truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()> {
+        self.0.child_truncate(ChildSlot::File, len, false, prealloc).await
+    }
+    fn backing_len(&self) -> Option<u64> {
+        self.0.child_len(ChildSlot::Backing).ok()
+    }
+    async fn backing_read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.0.child_read(ChildSlot::Backing, off, buf).await
+    }
+}
+
+/// An open qcow2 node.
+pub struct Qcow2 {
+    /// Replaced as a whole where the file may have changed under us (repair, activation).
+    image: Arc<RwLock<Arc<Image>>>,
+}
+
+impl Qcow2 {
+    fn image(&self) -> Arc<Image> {
+        self.image.read().clone()
+    }
+}
+
+impl Driver for Qcow2 {
+    fn len(&self, _cx: &Cx<'_>) -> u64 {
+        self.image.read().len()
+    }
+
+    fn limits(&self, _cx: &Cx<'_>) -> Limits {
+        Limits::default()
+    }
+
+    fn caps(&self, _cx: &Cx<'_>) -> Caps {
+        Caps { fua: Support::Emulate, write_zeroes: Support::Native, discard: Support::Native }
+    }
+
+    fn locate<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Extent> {
+        Box::pin(async move {
+            let image = self.image();
+            let (kind, n) = image.lookup(&NodeHost(*cx), off, len).await?;
+            let kind = match kind {
+                RunKind::Unallocated => ExtentKind::Unallocated,
+                RunKind::Zero(offset) => ExtentKind::Zero { offset },
+                RunKind::Normal { host, .. } => ExtentKind::Child { slot: ChildSlot::File, offset: host },
+                RunKind::Compressed(_) => ExtentKind::Compressed,
+            };
+            Ok(Extent { len: n, kind, eof: off + n >= image.len() })
+        })
+    }
+
+    fn read<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {
+        // Looks the range up again: between the answer of `locate` and now it may have been written.
+        Box::pin(async move { self.image().read_guest(&NodeHost(*cx), off, buf).await })
+    }
+
+    fn write<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, _flags: WriteFlags) -> IoFuture<'a> {
+        Box::pin(async move { self.image().write(&NodeHost(*cx), off, buf).await })
+    }
+
+    fn write_zeroes<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64, flags: ZeroFlags) -> IoFuture<'a> {
+        let unmap = flags.contains(ZeroFlags::MAY_UNMAP);
+        Box::pin(async move { self.image().write_zeroes(&NodeHost(*cx), off, len, unmap).await })
+    }
+
+    fn discard<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a> {
+        Box::pin(async move { self.image().discard(&NodeHost(*cx), off, len).await })
+    }
+
+    fn flush<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        Box::pin(async move { self.image().flush(&NodeHost(*cx)).await })
+    }
+
+    fn truncate<'a>(&'a self, cx: &'a Cx<'a>, len: u64, _exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
+        Box::pin(async move { self.image().truncate(&NodeHost(*cx), len, prealloc).await })
+    }
+
+    fn stage<'a>(&'a self, cx: &'a Cx<'a>, next: &'a NodePlan) -> CtlFuture<'a, Box<dyn Staged>> {
+        Box::pin(async move {
+            let image = self.image();
+            let host = NodeHost(*cx);
+            let writable = !next.flags.read_only && !next.flags.inactive;
+            if next.old_flags.inactive && !next.flags.inactive {
+                // Somebody else had the image meanwhile: nothing that is in memory counts.
+                let config = |h: &crate::header::Header| {
+                    Config::new(h, qcow2_options(&next.options), next.flags.unmap)
+                };
+                let fresh = Image::open(&host, &next.node_name, writable, config).await?;
+                return Ok(
+                    Box::new(Replace { slot: self.image.clone(), image: Arc::new(fresh) }) as Box<dyn Staged>
+                );
+            }
+            let header = image.header();
+            let was = *image.config.read();
+            let config = if next.reopen {
+                Config::new(&header, qcow2_options(&next.options), next.flags.unmap)?
+            } else {
+                was
+            };
+            if writable && (header.has(incompat::CORRUPT) || image.corrupt.load(Ordering::Acquire)) {
+                if !image.writable.load(Ordering::Acquire) {
+                    return Err(qerr!("qcow2: Image is corrupt; cannot be opened read/write"));
+                }
+            } else if !writable || (was.lazy_refcounts && !config.lazy_refcounts) {
+                let fail = |e: Errno| qerr!("Failed to mark the image '{}' clean: {e}", next.node_name);
+                image.make_clean(&host).await.map_err(fail)?;
+            } else if config != was {
+                image.flush(&host).await.map_err(|e| qerr!("Failed to flush the L2 table cache: {e}"))?;
+            }
+            Ok(Box::new(Change { image, config, writable }) as Box<dyn Staged>)
+        })
+    }
+
+    fn activate<'a>(&'a self, cx: &'a Cx<'a>) -> CtlFuture<'a> {
+        Box::pin(async move {
+            let image = self.image();
+            if cx.flags().read_only || cx.flags().inactive || !image.is_dirty() {
+                return Ok(());
+            }
+            // Not closed properly with lazy refcounts: they must be right before anything is allocated.
+            let host = NodeHost(*cx);
+            let fail = |e: QError| e.prepend("Could not repair dirty image");
+            check::check(&host, Fix::All, &mut |line| tracing::warn!(node = %image.node_name, "{line}"))
+                .await
+                .map_err(fail)?;
+            let config = *image.config.read();
+            let fresh = Image::open(&host, &image.node_name, true, |_| Ok(config)).await?;
+            if fresh.is_dirty() {
+                return Err(qerr!("Could not repair dirty image"));
+            }
+            *self.image.write() = Arc::new(fresh);
+            Ok(())
+        })
+    }
+
+    fn close<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        Box::pin(async move { self.image().make_clean(&NodeHost(*cx)).await })
+    }
+
+    fn backing_hint(&self) -> Option<BackingHint> {
+        let h = self.image().header();
+        h.backing_file.map(|filename| BackingHint { filename, format: h.backing_format })
+    }
+
+    fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
+        info::driver_info(&self.image())
+    }
+}
+
+struct Change {
+    image: Arc<Image>,
+    config: Config,
+    writable: bool,
+}
+
+impl Staged for Change {
+    fn commit(self: Box<Self>) {
+        let mut map = self.image.map.write();
+        let mut config = self.image.config.write();
+        let sizes = |c: &Config| (c.l2_entry_size, c.l2_cache_size);
+        if sizes(&config) != sizes(&self.config) && map.is_clean() {
+            map.set_limits(self.config.l2_entry_size, self.config.l2_cache_size);
+        }
+        *config = self.config;
+        self.image.writable.store(self.writable, Ordering::Release);
+        // The next write looks at dirty and autoclear bits again.
+        if !self.writable {
+            self.image.modifying.store(false, Ordering::Release);
+        }
+    }
+}
+
+struct Replace {
+    slot: Arc<RwLock<Arc<Image>>>,
+    image: Arc<Image>,
+}
+
+impl Staged for Replace {
+    fn commit(self: Box<Self>) {
+        *self.slot.write() = self.image;
+    }
+}

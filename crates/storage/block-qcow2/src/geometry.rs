@@ -1,0 +1,193 @@
+//! The arithmetic of clusters, L1 and L2 tables and refcounts of one image: pure and fixed once it is open.
+
+use crate::spec;
+
+/// Sizes that follow from `cluster_bits` and `refcount_order`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// log2 of the cluster size; 9 to 21.
+    pub cluster_bits: u32,
+    /// log2 of the refcount width in bits; 0 to 6.
+    pub refcount_order: u32,
+}
+
+/// What an L2 entry says about its guest cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// Nothing here: the backing file's bytes, or zeros.
+    Unallocated,
+    /// Reads as zeros and has no host cluster.
+    ZeroPlain,
+    /// Reads as zeros; the host cluster at this offset is reserved for it.
+    ZeroAlloc(u64),
+    /// The host cluster at this offset.
+    Normal(u64),
+    /// Compressed data: host offset (any byte) and the number of bytes up to the last 512-byte sector's end.
+    Compressed(u64, u64),
+}
+
+impl Geometry {
+    /// Bytes in a cluster.
+    pub fn cluster_size(&self) -> u64 {
+        1 << self.cluster_bits
+    }
+
+    /// `off` rounded down to its cluster's start.
+    pub fn cluster_start(&self, off: u64) -> u64 {
+        off & !(self.cluster_size() - 1)
+    }
+
+    /// Offset within the cluster.
+    pub fn in_cluster(&self, off: u64) -> u64 {
+        off & (self.cluster_size() - 1)
+    }
+
+    /// Clusters that `bytes` fill, rounded up.
+    pub fn clusters(&self, bytes: u64) -> u64 {
+        (bytes >> self.cluster_bits) + u64::from(self.in_cluster(bytes) != 0)
+    }
+
+    /// Entries in one L2 table.
+    pub fn l2_entries(&self) -> u64 {
+        self.cluster_size() / 8
+    }
+
+    /// Guest bytes that one L2 table maps.
+    pub fn l2_coverage(&self) -> u64 {
+        self.cluster_size() * self.l2_entries()
+    }
+
+    /// Index into the L1 table for a guest offset.
+    pub fn l1_index(&self, off: u64) -> u64 {
+        off >> (2 * self.cluster_bits - 3)
+    }
+
+    /// Index into the L2 table for a guest offset.
+    pub fn l2_index(&self, off: u64) -> u64 {
+        (off >> self.cluster_bits) & (self.l2_entries() - 1)
+    }
+
+    /// L1 entries that a disk of `size` bytes needs.
+    pub fn l1_entries_for(&self, size: u64) -> u64 {
+        let shift = 2 * self.cluster_bits - 3;
+        (size >> shift) + u64::from(size & ((1 << shift) - 1) != 0)
+    }
+
+    /// Bits in one refcount.
+    pub fn refcount_bits(&self) -> u32 {
+        1 << self.refcount_order
+    }
+
+    /// The largest refcount.
+    pub fn refcount_max(&self) -> u64 {
+        if self.refcount_order == 6 { u64::MAX } else { (1 << self.refcount_bits()) - 1 }
+    }
+
+    /// log2 of the refcounts in one refcount block.
+    pub fn refblock_bits(&self) -> u32 {
+        self.cluster_bits + 3 - self.refcount_order
+    }
+
+    /// Refcounts in one refcount block (a cluster).
+    pub fn refblock_entries(&self) -> u64 {
+        1 << self.refblock_bits()
+    }
+
+    /// Position of a cluster's refcount: index in the refcount table, index in the block.
+    pub fn refcount_position(&self, cluster: u64) -> (u64, usize) {
+        (cluster >> self.refblock_bits(), (cluster & (self.refblock_entries() - 1)) as usize)
+    }
+
+    /// Reads refcount number `index` of a block's bytes. Entries narrower than a byte fill it from the low bits.
+    pub fn refcount_get(&self, block: &[u8], index: usize) -> u64 {
+        match self.refcount_order {
+            o @ 0..=2 => {
+                let bit = index << o;
+                let mask = (1u8 << (1 << o)).wrapping_sub(1);
+                u64::from((block[bit / 8] >> (bit % 8)) & mask)
+            }
+            o => {
+                let n = 1usize << (o - 3);
+                block[index * n..(index + 1) * n].iter().fold(0, |v, b| v << 8 | u64::from(*b))
+            }
+        }
+    }
+
+    /// Sets refcount number `index` of a block's bytes; `value` is at most [`Geometry::refcount_max`].
+    pub fn refcount_set(&self, block: &mut [u8], index: usize, value: u64) {
+        debug_assert!(value <= self.refcount_max());
+        match self.refcount_order {
+            o @ 0..=2 => {
+                let bit = index << o;
+                let mask = (1u8 << (1 << o)).wrapping_sub(1) << (bit % 8);
+                block[bit / 8] = (block[bit / 8] & !mask) | (((value as u8) << (bit % 8)) & mask);
+            }
+            o => {
+                let n = 1usize << (o - 3);
+                block[index * n..(index + 1) * n].copy_from_slice(&value.to_be_bytes()[8 - n..]);
+            }
+        }
+    }
+
+    /// Decodes an L2 entry. Version 2 has no zero clusters: its bit 0 is reserved.
+    pub fn mapping(&self, entry: u64) -> Mapping {
+        if entry & spec::COMPRESSED != 0 {
+            let x = 62 - (self.cluster_bits - 8);
+            let offset = entry & ((1 << x) - 1);
+            let sectors = ((entry & !(spec::COPIED | spec::COMPRESSED)) >> x) + 1;
+            return Mapping::Compressed(offset, sectors * 512 - (offset & 511));
+        }
+        let offset = entry & spec::OFFSET_MASK;
+        match (entry & spec::ZERO != 0, offset) {
+            (true, 0) => Mapping::ZeroPlain,
+            (true, o) => Mapping::ZeroAlloc(o),
+            (false, 0) => Mapping::Unallocated,
+            (false, o) => Mapping::Normal(o),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn refcounts_of_every_width_keep_their_neighbours(order in 0u32..=6, index in 0usize..64, v: u64, fill: u8) {
+            let g = Geometry { cluster_bits: 9, refcount_order: order };
+            let v = v & g.refcount_max();
+            let mut b = vec![fill; 512];
+            let before: Vec<u64> = (0..64).map(|i| g.refcount_get(&b, i)).collect();
+            g.refcount_set(&mut b, index, v);
+            for (i, old) in before.iter().enumerate() {
+                prop_assert_eq!(g.refcount_get(&b, i), if i == index { v } else { *old });
+            }
+        }
+
+        #[test]
+        fn any_entry_decodes(bits in 9u32..=21, e: u64) {
+            let g = Geometry { cluster_bits: bits, refcount_order: 4 };
+            match g.mapping(e) {
+                Mapping::Compressed(o, n) => {
+                    prop_assert!(n <= 2 * g.cluster_size() + 512);
+                    prop_assert!(o.checked_add(n).is_some());
+                }
+                Mapping::Normal(o) | Mapping::ZeroAlloc(o) => prop_assert!(o != 0 && o < spec::MAX_FILE_OFFSET),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_specifications_numbers() {
+        let g = Geometry { cluster_bits: 16, refcount_order: 4 };
+        assert_eq!(g.l2_coverage(), 512 << 20);
+        assert_eq!(g.l1_entries_for(1 << 30), 2);
+        assert_eq!(g.l1_entries_for((1 << 30) + 1), 3);
+        assert_eq!(g.refblock_entries(), 32768);
+        // A compressed cluster that starts 100 bytes into a sector and runs over two more sectors.
+        let e = spec::COMPRESSED | 2 << 54 | 0x12345 << 9 | 100;
+        assert_eq!(g.mapping(e), Mapping::Compressed(0x12345 << 9 | 100, 3 * 512 - 100));
+    }
+}

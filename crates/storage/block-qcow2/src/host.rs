@@ -1,0 +1,103 @@
+//! What an image needs of the world: the file that holds it and its backing file.
+//!
+//! The driver implements it over its node's children, creation and checking over a root of the block graph, and the
+//! tests over memory with a log of every write.
+
+use base::{Errno, IoResult};
+use block::Root;
+use block::driver::{Prealloc, WriteFlags, ZeroFlags};
+use mem::IoBuf;
+
+/// The image file (and the backing file's bytes) as the image code sees them.
+///
+/// A future is driven to its end by its caller; several may be in flight.
+#[allow(async_fn_in_trait)] // Futures of the data plane stay on the executor that made them.
+pub trait Host {
+    /// Length of the image file, bytes.
+    fn len(&self) -> IoResult<u64>;
+    /// Reads; bytes beyond the end are zeros.
+    async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()>;
+    /// Writes, growing the file where needed.
+    async fn write(&self, off: u64, buf: IoBuf) -> IoResult<()>;
+    /// Makes a range read as zeros; it may grow the file.
+    async fn write_zeroes(&self, off: u64, len: u64) -> IoResult<()>;
+    /// Tells that a range's content does not matter any more.
+    async fn discard(&self, off: u64, len: u64) -> IoResult<()>;
+    /// Makes completed writes stable.
+    async fn flush(&self) -> IoResult<()>;
+    /// Sets the file's length.
+    async fn truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()>;
+    /// Length of the backing file; `None` without one.
+    fn backing_len(&self) -> Option<u64>;
+    /// Reads the backing file, within its length.
+    async fn backing_read(&self, off: u64, buf: IoBuf) -> IoResult<()>;
+}
+
+/// Reads `len` bytes into a vector. The caller bounds `len`.
+pub async fn read_vec<H: Host>(host: &H, off: u64, len: usize) -> IoResult<Vec<u8>> {
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let buf = IoBuf::zeroed(len);
+    host.read(off, buf.clone()).await?;
+    Ok(buf.to_vec())
+}
+
+/// Writes bytes.
+pub async fn write_bytes<H: Host>(host: &H, off: u64, bytes: &[u8]) -> IoResult<()> {
+    host.write(off, IoBuf::from_bytes(bytes)).await
+}
+
+/// A root of the block graph as the host of an image without a backing file: to create and to check images.
+pub struct RootHost<'a>(pub &'a Root);
+
+impl Host for RootHost<'_> {
+    fn len(&self) -> IoResult<u64> {
+        Ok(self.0.len())
+    }
+    async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        // A root refuses what lies beyond its end.
+        let have = self.0.len().saturating_sub(off).min(buf.len() as u64) as usize;
+        if have < buf.len() {
+            buf.slice(have..buf.len()).fill(0);
+        }
+        if have == 0 {
+            return Ok(());
+        }
+        self.0.read(off, buf.slice(0..have)).await
+    }
+    async fn write(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.grow(off, buf.len() as u64).await?;
+        self.0.write(off, buf, WriteFlags::empty()).await
+    }
+    async fn write_zeroes(&self, off: u64, len: u64) -> IoResult<()> {
+        self.grow(off, len).await?;
+        self.0.write_zeroes(off, len, ZeroFlags::empty()).await
+    }
+    async fn discard(&self, off: u64, len: u64) -> IoResult<()> {
+        self.0.discard(off, len).await
+    }
+    async fn flush(&self) -> IoResult<()> {
+        self.0.flush().await
+    }
+    async fn truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()> {
+        self.0.truncate(len, false, prealloc).await
+    }
+    fn backing_len(&self) -> Option<u64> {
+        None
+    }
+    async fn backing_read(&self, _off: u64, _buf: IoBuf) -> IoResult<()> {
+        Err(Errno::NOMEDIUM)
+    }
+}
+
+impl RootHost<'_> {
+    /// A root's length is fixed for its user: growing is a request of its own.
+    async fn grow(&self, off: u64, len: u64) -> IoResult<()> {
+        let end = off.checked_add(len).ok_or(Errno::FBIG)?;
+        if end > self.0.len() {
+            self.0.truncate(end, false, Prealloc::Off).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,320 @@
+//! An open image: its state, how it is opened, and marks in its header.
+//!
+//! # Locks
+//! - `ranges`: guest ranges that are being changed; taken first.
+//! - `meta`: refcounts, allocation, the header and every change of the map; an async lock, held over metadata I/O.
+//! - `map`: the guest-to-host map; a short synchronous lock, never held over an `.await`. Readers need nothing else.
+//!
+//! # Order of writes
+//! Whatever is on disk at any moment must be a usable image. So metadata reaches the file level by level, each level
+//! stable before the next begins: refcount blocks, refcount table, L2 tables, L1 table ([`Image::write_back`]). A
+//! cluster that lost a reference is only given free once the tables that no longer refer to it are stable. A crash
+//! can thus leak clusters but never lets two things own one, nor shows data that was never there.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use base::{Errno, IoResult};
+use parking_lot::RwLock;
+use qapi::{QError, qerr};
+
+use crate::bitmap::{self, BitmapInfo};
+use crate::geometry::Geometry;
+use crate::header::{self, Header};
+use crate::host::{Host, read_vec, write_bytes};
+use crate::l2map::L2Map;
+use crate::opts::Config;
+use crate::overlap::{Places, Protected};
+use crate::ranges::RangeLocks;
+use crate::snapshot::{self, Snapshot};
+use crate::spec::{self, field, incompat};
+
+/// A refcount block in memory.
+pub struct RefBlock {
+    pub(crate) bytes: Box<[u8]>,
+    pub(crate) dirty: bool,
+    pub(crate) used: bool,
+}
+
+/// A reference that a table on disk may still hold; it is dropped once the table is stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingFree {
+    /// First cluster.
+    pub cluster: u64,
+    /// How many.
+    pub count: u64,
+    /// Whether the file is told to discard them once they are free.
+    pub discard: bool,
+}
+
+/// What the metadata lock protects.
+pub struct Meta {
+    pub(crate) header: Header,
+    pub(crate) reftable: Vec<u64>,
+    /// 512-byte pieces of the refcount table that differ from the disk.
+    pub(crate) reftable_dirty: BTreeSet<u64>,
+    pub(crate) blocks: HashMap<u64, RefBlock>,
+    pub(crate) clock: VecDeque<u64>,
+    pub(crate) max_blocks: usize,
+    /// No free cluster below this one, as far as is known.
+    pub(crate) hint: u64,
+    pub(crate) pending: Vec<PendingFree>,
+    pub(crate) pending_clusters: u64,
+}
+
+/// What queries show, kept apart so that they never wait for a lock that is held over I/O.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The header as it is on disk now.
+    pub header: Header,
+    /// The bitmaps that the image holds, while they are valid.
+    pub bitmaps: Vec<BitmapInfo>,
+    /// Internal snapshots.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// An open image.
+pub struct Image {
+    pub(crate) geo: Geometry,
+    pub(crate) version: u32,
+    pub(crate) node_name: String,
+    pub(crate) size: AtomicU64,
+    pub(crate) map: RwLock<L2Map>,
+    pub(crate) meta: rt::sync::Mutex<Meta>,
+    pub(crate) ranges: RangeLocks,
+    pub(crate) places: RwLock<Places>,
+    pub(crate) config: RwLock<Config>,
+    pub(crate) shown: RwLock<Shown>,
+    /// Something was written to the file since it was last flushed.
+    pub(crate) unflushed: AtomicBool,
+    /// The image may be modified: dirty and autoclear bits are as they must be.
+    pub(crate) modifying: AtomicBool,
+    /// Damage was found; nothing is written any more.
+    pub(crate) corrupt: AtomicBool,
+    /// The node may write.
+    pub(crate) writable: AtomicBool,
+    /// The last decompressed cluster: its L2 entry and its bytes.
+    pub(crate) decompressed: parking_lot::Mutex<Option<(u64, std::sync::Arc<Vec<u8>>)>>,
+}
+
+/// Reads the first cluster and parses the header.
+pub async fn read_header<H: Host>(host: &H) -> Result<Header, QError> {
+    let io = |e: Errno| qerr!("Could not read qcow2 header: {e}");
+    let first = read_vec(host, 0, 512).await.map_err(io)?;
+    let bits = header::cluster_bits(&first)?;
+    let first = read_vec(host, 0, 1 << bits).await.map_err(io)?;
+    Header::parse(&first)
+}
+
+impl Image {
+    /// Opens an image: reads the header and all tables that stay in memory. Writes nothing.
+    pub async fn open<H: Host>(
+        host: &H,
+        node_name: &str,
+        writable: bool,
+        config: impl FnOnce(&Header) -> Result<Config, QError>,
+    ) -> Result<Image, QError> {
+        let header = read_header(host).await?;
+        if writable && header.has(incompat::CORRUPT) {
+            return Err(qerr!("qcow2: Image is corrupt; cannot be opened read/write"));
+        }
+        let config = config(&header)?;
+        let g = header.geometry;
+        // Tables lie within the file, so nothing longer than the file is ever allocated for them.
+        let file_len = host.len().map_err(|e| qerr!("Could not get the image's length: {e}"))?;
+        let inside = |off: u64, want: u64| want.min(file_len.saturating_sub(off));
+        let table = async |off: u64, entries: u64, what: &str| {
+            let n = inside(off, entries * 8) as usize;
+            let bytes = read_vec(host, off, n).await.map_err(|e| qerr!("Could not read {what}: {e}"))?;
+            let mut t = spec::table_from_bytes(&bytes);
+            t.resize(entries as usize, 0);
+            Ok::<_, QError>(t)
+        };
+        let reftable_entries = u64::from(header.reftable_clusters) << (g.cluster_bits - 3);
+        let reftable = table(header.reftable_offset, reftable_entries, "reference count table").await?;
+        let l1 = table(header.l1_offset, u64::from(header.l1_size), "L1 table").await?;
+        let (snapshots, snapshot_bytes) = snapshot::load(host, &header, file_len).await?;
+        let bitmaps = bitmap::load(host, &header, file_len).await?;
+        let refblocks = reftable
+            .iter()
+            .map(|e| (e & !spec::REFTABLE_RESERVED) >> g.cluster_bits)
+            .filter(|c| *c != 0)
+            .collect();
+        let protected = Protected::new(&header, &snapshots, snapshot_bytes, &config);
+        let map = L2Map::new(g, header.version, l1, config.l2_entry_size, config.l2_cache_size);
+        Ok(Image {
+            geo: g,
+            version: header.version,
+            node_name: node_name.to_string(),
+            size: AtomicU64::new(header.size),
+            map: RwLock::new(map),
+            places: RwLock::new(Places { protected, refblocks }),
+            ranges: RangeLocks::new(),
+            corrupt: AtomicBool::new(header.has(incompat::CORRUPT)),
+            shown: RwLock::new(Shown { header: header.clone(), bitmaps, snapshots }),
+            meta: rt::sync::Mutex::new(Meta {
+                header,
+                reftable,
+                reftable_dirty: BTreeSet::new(),
+                blocks: HashMap::new(),
+                clock: VecDeque::new(),
+                max_blocks: config.max_refblocks(g),
+                hint: 0,
+                pending: Vec::new(),
+                pending_clusters: 0,
+            }),
+            config: RwLock::new(config),
+            unflushed: AtomicBool::new(true),
+            modifying: AtomicBool::new(false),
+            writable: AtomicBool::new(writable),
+            decompressed: parking_lot::Mutex::new(None),
+        })
+    }
+
+    /// The virtual size, bytes.
+    pub fn len(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The image's sizes.
+    pub fn geometry(&self) -> Geometry {
+        self.geo
+    }
+
+    /// A copy of the header as it is on disk now.
+    pub fn header(&self) -> Header {
+        self.shown.read().header.clone()
+    }
+
+    /// Whether the dirty bit is set: refcounts on disk may be behind.
+    pub fn is_dirty(&self) -> bool {
+        self.shown.read().header.has(incompat::DIRTY)
+    }
+
+    /// Fails where nothing may be written (any more).
+    pub(crate) fn check_usable(&self) -> IoResult<()> {
+        if self.corrupt.load(Ordering::Acquire) { Err(Errno::IO) } else { Ok(()) }
+    }
+
+    /// The header on disk has changed and `m.header` with it: queries see it now.
+    pub(crate) fn header_changed(&self, m: &Meta) {
+        self.unflushed.store(true, Ordering::Release);
+        self.shown.write().header = m.header.clone();
+    }
+
+    async fn put_incompatible<H: Host>(&self, h: &H, m: &mut Meta, bits: u64) -> IoResult<()> {
+        write_bytes(h, field::INCOMPATIBLE as u64, &bits.to_be_bytes()).await?;
+        m.header.incompatible = bits;
+        self.header_changed(m);
+        Ok(())
+    }
+
+    /// Makes everything written so far stable. Cheap where nothing was.
+    pub(crate) async fn barrier<H: Host>(&self, h: &H) -> IoResult<()> {
+        if self.unflushed.swap(false, Ordering::AcqRel) {
+            let r = h.flush().await;
+            if r.is_err() {
+                self.unflushed.store(true, Ordering::Release);
+            }
+            return r;
+        }
+        Ok(())
+    }
+
+    /// Whether refcount updates may wait (lazy refcounts): the dirty bit stands for them meanwhile.
+    pub(crate) fn lazy(&self) -> bool {
+        self.version >= 3 && self.config.read().lazy_refcounts
+    }
+
+    /// Prepares the header for changes: clears autoclear bits whose extensions Rhea does not keep up to date, and sets
+    /// the dirty bit where refcounts are lazy. Called with the metadata lock before anything is modified; does
+    /// something only the first time.
+    pub(crate) async fn begin_modify<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
+        self.check_usable()?;
+        if self.modifying.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if !self.writable.load(Ordering::Acquire) {
+            return Err(Errno::PERM);
+        }
+        let mut changed = false;
+        if self.version >= 3 {
+            if m.header.autoclear != 0 {
+                write_bytes(h, field::AUTOCLEAR as u64, &[0; 8]).await?;
+                m.header.autoclear = 0;
+                self.shown.write().bitmaps.clear();
+                self.header_changed(m);
+                changed = true;
+            }
+            if self.lazy() && !m.header.has(incompat::DIRTY) {
+                self.put_incompatible(h, m, m.header.incompatible | incompat::DIRTY).await?;
+                changed = true;
+            }
+        }
+        if changed {
+            self.barrier(h).await?;
+        }
+        self.modifying.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// [`Image::begin_modify`] where the caller does not hold the metadata lock.
+    pub(crate) async fn modify<H: Host>(&self, h: &H) -> IoResult<()> {
+        self.check_usable()?;
+        if self.modifying.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut m = self.meta.lock().await;
+        self.begin_modify(h, &mut m).await
+    }
+
+    /// Damage was found: says so once, marks the image so that nobody writes to it before it was repaired, and stops
+    /// writing to it. A node that may not write only says so. Always answers `EIO`.
+    pub(crate) async fn damaged<H: Host>(&self, h: &H, text: &str) -> Errno {
+        let first = !self.corrupt.swap(true, Ordering::AcqRel);
+        if !first {
+            return Errno::IO;
+        }
+        let node = &self.node_name;
+        if self.writable.load(Ordering::Acquire) {
+            tracing::error!(node = %node, "qcow2: Marking image as corrupt: {text}; further corruption events will be suppressed");
+            let bits = {
+                let mut s = self.shown.write();
+                s.header.incompatible |= incompat::CORRUPT;
+                s.header.incompatible
+            };
+            if self.version >= 3 {
+                // Nothing better can be done about a failure here than what is done anyway: no more writes.
+                let _ = write_bytes(h, field::INCOMPATIBLE as u64, &bits.to_be_bytes()).await;
+                let _ = h.flush().await;
+            }
+        } else {
+            tracing::error!(node = %node, "qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
+            // Reading other parts may go on: nothing can get worse.
+            self.corrupt.store(false, Ordering::Release);
+        }
+        Errno::IO
+    }
+
+    /// Writes back everything and clears the dirty bit: after this the file alone is the whole truth. Called when the
+    /// node closes or becomes read-only, with no request in flight.
+    pub async fn make_clean<H: Host>(&self, h: &H) -> IoResult<()> {
+        let mut m = self.meta.lock().await;
+        if self.corrupt.load(Ordering::Acquire) || !self.modifying.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Twice: dropped references of the first round are changes of refcounts again.
+        for _ in 0..2 {
+            self.write_back(h, &mut m).await?;
+        }
+        self.write_refcounts(h, &mut m).await?;
+        if m.header.has(incompat::DIRTY) {
+            self.barrier(h).await?;
+            let bits = m.header.incompatible & !incompat::DIRTY;
+            self.put_incompatible(h, &mut m, bits).await?;
+        }
+        self.barrier(h).await?;
+        self.modifying.store(false, Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! What queries show about an image.
+
+use api::block_core::{
+    ImageInfoSpecific, ImageInfoSpecificQCow2, Qcow2BitmapInfo, Qcow2BitmapInfoFlags, Qcow2CompressionType,
+    SnapshotInfo,
+};
+use block::driver::DriverInfo;
+
+use crate::bitmap::BitmapInfo;
+use crate::header::{Compression, Header};
+use crate::image::Image;
+use crate::snapshot::Snapshot;
+use crate::spec::incompat;
+
+/// What only qcow2 images have.
+pub fn specific(h: &Header, bitmaps: &[BitmapInfo]) -> ImageInfoSpecificQCow2 {
+    let v3 = h.version >= 3;
+    ImageInfoSpecificQCow2 {
+        compat: h.compat().to_string(),
+        data_file: None,
+        data_file_raw: None,
+        extended_l2: v3.then_some(false),
+        lazy_refcounts: v3.then(|| h.lazy_refcounts()),
+        corrupt: v3.then(|| h.has(incompat::CORRUPT)),
+        refcount_bits: i64::from(h.geometry.refcount_bits()),
+        encrypt: None,
+        bitmaps: (!bitmaps.is_empty()).then(|| bitmaps.iter().map(bitmap).collect()),
+        compression_type: match h.compression {
+            Compression::Zlib => Qcow2CompressionType::Zlib,
+            Compression::Zstd => Qcow2CompressionType::Zstd,
+        },
+    }
+}
+
+fn bitmap(b: &BitmapInfo) -> Qcow2BitmapInfo {
+    let flags = [(1, Qcow2BitmapInfoFlags::InUse), (2, Qcow2BitmapInfoFlags::Auto)];
+    Qcow2BitmapInfo {
+        name: b.name.clone(),
+        granularity: 1 << b.granularity_bits,
+        flags: flags.into_iter().filter(|(bit, _)| b.flags & bit != 0).map(|(_, f)| f).collect(),
+    }
+}
+
+fn snapshot(s: &Snapshot) -> SnapshotInfo {
+    SnapshotInfo {
+        id: s.id.clone(),
+        name: s.name.clone(),
+        vm_state_size: s.vm_state_size as i64,
+        date_sec: i64::from(s.date_sec),
+        date_nsec: i64::from(s.date_nsec),
+        vm_clock_sec: (s.vm_clock_nsec / 1_000_000_000) as i64,
+        vm_clock_nsec: (s.vm_clock_nsec % 1_000_000_000) as i64,
+        icount: s.icount.map(|v| v as i64),
+    }
+}
+
+/// The driver's part of query answers. Does not wait for storage.
+pub fn driver_info(image: &Image) -> DriverInfo {
+    let s = image.shown.read();
+    DriverInfo {
+        actual_size: None,
+        cluster_size: Some(image.geometry().cluster_size()),
+        dirty: Some(s.header.has(incompat::DIRTY)),
+        compressed: None,
+        encrypted: None,
+        format_specific: Some(ImageInfoSpecific::Qcow2(specific(&s.header, &s.bitmaps))),
+        snapshots: s.snapshots.iter().map(snapshot).collect(),
+    }
+}

@@ -1,0 +1,303 @@
+//! Reading, and writing with allocation.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base::{Errno, IoResult};
+use mem::IoBuf;
+
+use crate::compress;
+use crate::geometry::Mapping;
+use crate::host::{Host, read_vec};
+use crate::image::Image;
+use crate::l2map::RunKind;
+use crate::spec;
+
+/// Most bytes that one step of an allocating write covers, so that the metadata lock is shared fairly.
+const MAX_STEP: u64 = 8 << 20;
+
+/// What one step of an allocating write got.
+struct Step {
+    /// Guest range, whole clusters.
+    guest: Range<u64>,
+    /// Where it goes in the file.
+    host: u64,
+    /// First cluster to give back if the step fails; `None` where reserved space is used.
+    fresh: Option<u64>,
+}
+
+impl Image {
+    /// Reads a range of the guest's bytes as this image and its backing file show them; zeros beyond the virtual size.
+    pub async fn read_guest<H: Host>(&self, h: &H, off: u64, buf: IoBuf) -> IoResult<()> {
+        let end = self.len();
+        let len = buf.len() as u64;
+        let inside = len.min(end.saturating_sub(off));
+        if inside < len {
+            buf.slice(inside as usize..len as usize).fill(0);
+        }
+        let mut done = 0;
+        while done < inside {
+            let (kind, n) = self.lookup(h, off + done, inside - done).await?;
+            let part = buf.slice(done as usize..(done + n) as usize);
+            match kind {
+                RunKind::Normal { host, .. } => h.read(host, part).await?,
+                RunKind::Zero(_) => part.fill(0),
+                RunKind::Unallocated => self.read_backing(h, off + done, part).await?,
+                RunKind::Compressed(entry) => self.read_compressed(h, entry, off + done, part).await?,
+            }
+            done += n;
+        }
+        Ok(())
+    }
+
+    async fn read_backing<H: Host>(&self, h: &H, off: u64, buf: IoBuf) -> IoResult<()> {
+        let have = h.backing_len().unwrap_or(0).saturating_sub(off).min(buf.len() as u64) as usize;
+        if have < buf.len() {
+            buf.slice(have..buf.len()).fill(0);
+        }
+        if have > 0 {
+            h.backing_read(off, buf.slice(0..have)).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads a part of one compressed cluster.
+    pub async fn read_compressed<H: Host>(&self, h: &H, entry: u64, off: u64, buf: IoBuf) -> IoResult<()> {
+        let from = self.geo.in_cluster(off) as usize;
+        let cached = self.decompressed.lock().as_ref().filter(|c| c.0 == entry).map(|c| c.1.clone());
+        let plain = match cached {
+            Some(p) => p,
+            None => {
+                let Mapping::Compressed(host, n) = self.geo.mapping(entry) else { return Err(Errno::IO) };
+                let raw = read_vec(h, host, n as usize).await?;
+                let size = self.geo.cluster_size() as usize;
+                let kind = self.shown.read().header.compression;
+                let plain = rt::unblock(move || compress::decompress(kind, &raw, size)).await?;
+                let plain = Arc::new(plain);
+                *self.decompressed.lock() = Some((entry, plain.clone()));
+                plain
+            }
+        };
+        let part = plain.get(from..from + buf.len()).ok_or(Errno::IO)?;
+        buf.copy_from(0, part);
+        Ok(())
+    }
+
+    /// Writes guest bytes, allocating where needed. The range lies within the virtual size.
+    pub async fn write<H: Host>(&self, h: &H, off: u64, buf: IoBuf) -> IoResult<()> {
+        let len = buf.len() as u64;
+        if len == 0 {
+            return Ok(());
+        }
+        if off.checked_add(len).is_none_or(|e| e > self.len()) {
+            return Err(Errno::IO);
+        }
+        self.modify(h).await?;
+        let mut done = 0;
+        while done < len {
+            let at = off + done;
+            let n = match self.write_in_place(h, at, &buf, done).await? {
+                0 => self.write_allocating(h, at, &buf, done).await?,
+                n => n,
+            };
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// Writes as much from `at` on as may be overwritten where it stands; 0 where the first byte may not.
+    async fn write_in_place<H: Host>(&self, h: &H, at: u64, buf: &IoBuf, done: u64) -> IoResult<u64> {
+        let left = buf.len() as u64 - done;
+        let _guard = self.ranges.shared(at..at + left).await;
+        let mut wrote = 0;
+        while wrote < left {
+            let RunKindAt::InPlace(host, n) = self.in_place(h, at + wrote, left - wrote).await? else {
+                break;
+            };
+            self.check_data_place(h, host, n).await?;
+            let from = (done + wrote) as usize;
+            h.write(host, buf.slice(from..from + n as usize)).await?;
+            self.unflushed.store(true, Ordering::Release);
+            wrote += n;
+        }
+        Ok(wrote)
+    }
+
+    async fn in_place<H: Host>(&self, h: &H, at: u64, left: u64) -> IoResult<RunKindAt> {
+        Ok(match self.lookup(h, at, left).await? {
+            (RunKind::Normal { host, copied: true }, n) => RunKindAt::InPlace(host, n),
+            _ => RunKindAt::Other,
+        })
+    }
+
+    /// Writes one step that needs new clusters (or reserved ones); answers how many bytes of the request it covered.
+    /// 0 where somebody else has allocated meanwhile.
+    async fn write_allocating<H: Host>(&self, h: &H, at: u64, buf: &IoBuf, done: u64) -> IoResult<u64> {
+        let g = self.geo;
+        let left = buf.len() as u64 - done;
+        // Whole clusters, within one L2 table.
+        let first = g.cluster_start(at);
+        let table_end = (first & !(g.l2_coverage() - 1)).saturating_add(g.l2_coverage());
+        let want_end = (at + left).min(table_end).min(first.saturating_add(MAX_STEP));
+        let last = g.cluster_start(want_end - 1) + g.cluster_size();
+        let _guard = self.ranges.exclusive(first..last).await;
+        let Some(step) = self.allocate_step(h, first..last).await? else { return Ok(0) };
+        let covered = (at + left).min(step.guest.end) - at;
+        let from = done as usize;
+        let data = buf.slice(from..from + covered as usize);
+        let wrote = self.fill_step(h, &step, at, data).await;
+        let mut m = self.meta.lock().await;
+        let count = (step.guest.end - step.guest.start) >> g.cluster_bits;
+        let (old, linked) = match wrote {
+            Ok(()) => {
+                self.unflushed.store(true, Ordering::Release);
+                let entry = |i: u64| (step.host + (i << g.cluster_bits)) | spec::COPIED;
+                self.change_entries(h, &mut m, step.guest.start, count, |i, _| entry(i)).await
+            }
+            Err(e) => (Vec::new(), Err(e)),
+        };
+        if let (Some(c), n) = (step.fresh, old.len() as u64)
+            && n < count
+        {
+            self.unalloc(h, &mut m, c + n, count - n).await;
+        }
+        let discard = self.config.read().discard_other;
+        for (i, e) in old.into_iter().enumerate() {
+            // Reserved space that is now in use keeps its reference.
+            let here = step.host + ((i as u64) << g.cluster_bits);
+            let kept = step.fresh.is_none() && g.mapping(e) == Mapping::ZeroAlloc(here);
+            if !kept {
+                self.release_entry(&mut m, e, discard);
+            }
+        }
+        linked?;
+        if self.map.read().crowded() {
+            self.write_back(h, &mut m).await?;
+        }
+        Ok(covered)
+    }
+
+    /// Finds space for the beginning of a range of whole clusters, whose range lock the caller holds. `None` where its
+    /// first cluster can be written in place by now.
+    async fn allocate_step<H: Host>(&self, h: &H, guest: Range<u64>) -> IoResult<Option<Step>> {
+        let g = self.geo;
+        let mut end = guest.start;
+        let mut reserved: Option<u64> = None;
+        // The range lock keeps these mappings as they are.
+        while end < guest.end {
+            let (kind, n) = self.lookup(h, end, guest.end - end).await?;
+            match kind {
+                RunKind::Normal { copied: true, .. } if end == guest.start => return Ok(None),
+                RunKind::Normal { copied: true, .. } => break,
+                RunKind::Zero(Some(host)) => {
+                    if end > guest.start {
+                        break;
+                    }
+                    reserved = Some(host);
+                    end += n;
+                    break;
+                }
+                _ => end += n.max(1),
+            }
+            // A compressed run ends with its cluster; all others are whole clusters here.
+            end = g.cluster_start(end + g.cluster_size() - 1);
+        }
+        let end = end.min(guest.end);
+        let mut m = self.meta.lock().await;
+        self.begin_modify(h, &mut m).await?;
+        if let Some(host) = reserved {
+            // Only where nobody else refers to the reserved clusters (a snapshot may).
+            let first = host >> g.cluster_bits;
+            let count = (end - guest.start) >> g.cluster_bits;
+            let mut own = 0;
+            while own < count && self.refcount(h, &mut m, first + own).await? == 1 {
+                own += 1;
+            }
+            if own > 0 {
+                self.check_data_place(h, host, own << g.cluster_bits).await?;
+                let end = guest.start + (own << g.cluster_bits);
+                return Ok(Some(Step { guest: guest.start..end, host, fresh: None }));
+            }
+        }
+        let count = (end - guest.start) >> g.cluster_bits;
+        let count = if reserved.is_some() { 1 } else { count };
+        let cluster = self.alloc(h, &mut m, count).await?;
+        let end = guest.start + (count << g.cluster_bits);
+        Ok(Some(Step { guest: guest.start..end, host: cluster << g.cluster_bits, fresh: Some(cluster) }))
+    }
+
+    /// Writes a step's data, and around it what the guest saw there before.
+    async fn fill_step<H: Host>(&self, h: &H, step: &Step, at: u64, data: IoBuf) -> IoResult<()> {
+        let head = (at - step.guest.start) as usize;
+        let tail = (step.guest.end - at) as usize - data.len();
+        let host_data = step.host + head as u64;
+        // Behind the file's end everything is zero already.
+        let zero_there = step.host >= h.len()?;
+        let head_buf = self.old_bytes(h, step.guest.start, head).await?;
+        let tail_buf = self.old_bytes(h, step.guest.end - tail as u64, tail).await?;
+        let (skip_head, skip_tail) = (
+            head_buf.is_none() && (zero_there || head == 0),
+            tail_buf.is_none() && (zero_there || tail == 0),
+        );
+        let mut whole = IoBuf::new();
+        let mut start = host_data;
+        if !skip_head {
+            start = step.host;
+            whole.append(head_buf.unwrap_or_else(|| IoBuf::zeroed(head)));
+        }
+        whole.append(data);
+        if !skip_tail {
+            whole.append(tail_buf.unwrap_or_else(|| IoBuf::zeroed(tail)));
+        }
+        h.write(start, whole).await
+    }
+
+    /// The guest's bytes before an allocating write; `None` where they are known to be zeros.
+    async fn old_bytes<H: Host>(&self, h: &H, off: u64, len: usize) -> IoResult<Option<IoBuf>> {
+        if len == 0 || self.reads_as_zero(h, off, len as u64).await? {
+            return Ok(None);
+        }
+        let buf = IoBuf::zeroed(len);
+        self.read_guest(h, off, buf.clone()).await?;
+        Ok(if buf.is_zero() { None } else { Some(buf) })
+    }
+
+    /// Whether a range is known to read as zeros without reading data.
+    pub(crate) async fn reads_as_zero<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<bool> {
+        let end = (off + len).min(self.len());
+        let backing = h.backing_len().unwrap_or(0);
+        let mut at = off;
+        while at < end {
+            let (kind, n) = self.lookup(h, at, end - at).await?;
+            match kind {
+                RunKind::Zero(_) => {}
+                RunKind::Unallocated if at >= backing => {}
+                _ => return Ok(false),
+            }
+            at += n;
+        }
+        Ok(true)
+    }
+
+    /// Writes back metadata. The caller flushes the file afterwards.
+    pub async fn flush<H: Host>(&self, h: &H) -> IoResult<()> {
+        if !self.modifying.load(Ordering::Acquire) {
+            return self.check_usable_flush();
+        }
+        let mut m = self.meta.lock().await;
+        self.write_back(h, &mut m).await
+    }
+
+    fn check_usable_flush(&self) -> IoResult<()> {
+        if self.corrupt.load(Ordering::Acquire) && self.writable.load(Ordering::Acquire) {
+            return Err(Errno::IO);
+        }
+        Ok(())
+    }
+}
+
+enum RunKindAt {
+    InPlace(u64, u64),
+    Other,
+}

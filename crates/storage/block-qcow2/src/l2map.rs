@@ -1,0 +1,399 @@
+//! The guest-to-host map in memory: the L1 table whole, slices of L2 tables in a cache.
+//!
+//! Readers look up under a shared lock and never wait for storage here. Everything that changes an entry holds the
+//! image's metadata lock too ([`crate::meta::Meta`]), so there is one changer at a time.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::geometry::{Geometry, Mapping};
+use crate::spec;
+
+/// L1 entries in the 512 bytes that are written at a time.
+pub const L1_SECTOR: u64 = 64;
+
+struct Slot {
+    key: u64,
+    data: Box<[u64]>,
+    dirty: bool,
+    used: AtomicBool,
+}
+
+/// The map of one image.
+pub struct L2Map {
+    geo: Geometry,
+    version: u32,
+    /// The active L1 table.
+    pub l1: Vec<u64>,
+    /// 512-byte pieces of the L1 table that differ from the disk.
+    pub l1_dirty: BTreeSet<u64>,
+    /// Clusters that hold active L2 tables.
+    pub tables: HashSet<u64>,
+    slice_entries: u64,
+    max_slots: usize,
+    slots: Vec<Slot>,
+    index: HashMap<u64, usize>,
+    hand: usize,
+    dirty: usize,
+    generation: u64,
+}
+
+/// What a run of guest bytes maps to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunKind {
+    /// Not in this image.
+    Unallocated,
+    /// Zeros; the offset of reserved space.
+    Zero(Option<u64>),
+    /// Plain at this file offset. `copied`: this mapping is the cluster's only reference.
+    Normal {
+        /// File offset of the run's first byte.
+        host: u64,
+        /// May be written in place.
+        copied: bool,
+    },
+    /// Part of one compressed cluster; its L2 entry.
+    Compressed(u64),
+}
+
+/// Answer of a lookup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The first `len` bytes are of this kind.
+    Run(RunKind, u64),
+    /// The slice at this file offset must be loaded first.
+    Missing(u64),
+    /// The tables are damaged here: what is wrong.
+    Bad(String),
+}
+
+/// No clean slot could be given up.
+#[derive(Debug)]
+pub struct AllDirty;
+
+impl L2Map {
+    /// A map over a loaded L1 table. `cache_bytes` is at least two slices in effect.
+    pub fn new(geo: Geometry, version: u32, l1: Vec<u64>, slice_bytes: u64, cache_bytes: u64) -> L2Map {
+        let tables =
+            l1.iter().map(|e| (e & spec::OFFSET_MASK) >> geo.cluster_bits).filter(|c| *c != 0).collect();
+        let mut m = L2Map {
+            geo,
+            version,
+            l1,
+            l1_dirty: BTreeSet::new(),
+            tables,
+            slice_entries: slice_bytes / 8,
+            max_slots: 0,
+            slots: Vec::new(),
+            index: HashMap::new(),
+            hand: 0,
+            dirty: 0,
+            generation: 0,
+        };
+        m.set_limits(slice_bytes, cache_bytes);
+        m
+    }
+
+    /// Changes the cache's size. Everything in it must be clean; it is emptied.
+    pub fn set_limits(&mut self, slice_bytes: u64, cache_bytes: u64) {
+        debug_assert_eq!(self.dirty, 0);
+        self.slots.clear();
+        self.index.clear();
+        self.hand = 0;
+        self.generation += 1;
+        self.slice_entries = slice_bytes / 8;
+        self.max_slots = ((cache_bytes / slice_bytes).clamp(2, 1 << 24)) as usize;
+    }
+
+    /// Bytes of one slice.
+    pub fn slice_bytes(&self) -> u64 {
+        self.slice_entries * 8
+    }
+
+    /// Counts up whenever a slice that had changed leaves the cache: what was read from disk before may be stale then.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// File offset of the slice, and the index in it, for a guest offset whose L2 table is at `table`.
+    pub fn position(&self, table: u64, off: u64) -> (u64, usize) {
+        let i = self.geo.l2_index(off);
+        (table + i / self.slice_entries * self.slice_entries * 8, (i % self.slice_entries) as usize)
+    }
+
+    /// The L1 entry for a guest offset; 0 beyond the table.
+    pub fn l1_entry(&self, off: u64) -> u64 {
+        usize::try_from(self.geo.l1_index(off)).ok().and_then(|i| self.l1.get(i)).copied().unwrap_or(0)
+    }
+
+    /// Sets an L1 entry; it becomes dirty.
+    pub fn set_l1(&mut self, index: u64, entry: u64) {
+        let bits = self.geo.cluster_bits;
+        let old = std::mem::replace(&mut self.l1[index as usize], entry) & spec::OFFSET_MASK;
+        if old != 0 {
+            self.tables.remove(&(old >> bits));
+        }
+        if entry & spec::OFFSET_MASK != 0 {
+            self.tables.insert((entry & spec::OFFSET_MASK) >> bits);
+        }
+        self.l1_dirty.insert(index / L1_SECTOR);
+    }
+
+    /// The slice at a file offset, if it is cached.
+    pub fn slice(&self, key: u64) -> Option<&[u64]> {
+        let s = &self.slots[*self.index.get(&key)?];
+        s.used.store(true, Ordering::Relaxed);
+        Some(&s.data)
+    }
+
+    /// Changes entries of a cached slice, which becomes dirty. `None` where it is not cached.
+    pub fn modify<R>(&mut self, key: u64, f: impl FnOnce(&mut [u64]) -> R) -> Option<R> {
+        let s = &mut self.slots[*self.index.get(&key)?];
+        *s.used.get_mut() = true;
+        if !s.dirty {
+            s.dirty = true;
+            self.dirty += 1;
+        }
+        Some(f(&mut s.data))
+    }
+
+    /// Puts a slice that was read from the disk (or that the disk has as given) into the cache.
+    pub fn insert(&mut self, key: u64, data: Box<[u64]>) -> Result<(), AllDirty> {
+        if let Some(i) = self.index.get(&key) {
+            // Somebody else loaded it meanwhile; theirs may be newer.
+            *self.slots[*i].used.get_mut() = true;
+            return Ok(());
+        }
+        let slot = Slot { key, data, dirty: false, used: AtomicBool::new(true) };
+        if self.slots.len() < self.max_slots {
+            self.index.insert(key, self.slots.len());
+            self.slots.push(slot);
+            return Ok(());
+        }
+        // Two rounds: the first takes the second chances away.
+        for _ in 0..2 * self.slots.len() {
+            let i = self.hand;
+            self.hand = (self.hand + 1) % self.slots.len();
+            let s = &mut self.slots[i];
+            if s.dirty || std::mem::replace(s.used.get_mut(), false) {
+                continue;
+            }
+            self.index.remove(&s.key);
+            self.index.insert(key, i);
+            *s = slot;
+            self.generation += 1;
+            return Ok(());
+        }
+        Err(AllDirty)
+    }
+
+    /// Forgets the slices of a table that is no longer in use. They must be clean or worthless.
+    pub fn forget_table(&mut self, table: u64) {
+        let end = table + self.geo.cluster_size();
+        self.generation += 1;
+        let mut i = 0;
+        while i < self.slots.len() {
+            if (table..end).contains(&self.slots[i].key) {
+                let gone = self.slots.swap_remove(i);
+                self.index.remove(&gone.key);
+                self.dirty -= usize::from(gone.dirty);
+                if let Some(moved) = self.slots.get(i) {
+                    self.index.insert(moved.key, i);
+                }
+            } else {
+                i += 1;
+            }
+        }
+        self.hand = 0;
+    }
+
+    /// Whether most of the cache is dirty, so that it is time to write back.
+    pub fn crowded(&self) -> bool {
+        self.dirty * 4 > self.max_slots * 3
+    }
+
+    /// Copies of all dirty slices as bytes, in file order.
+    pub fn dirty_slices(&self) -> Vec<(u64, Vec<u8>)> {
+        let mut v: Vec<_> =
+            self.slots.iter().filter(|s| s.dirty).map(|s| (s.key, spec::table_to_bytes(&s.data))).collect();
+        v.sort_unstable_by_key(|e| e.0);
+        v
+    }
+
+    /// A slice has reached the file.
+    pub fn mark_clean(&mut self, key: u64) {
+        if let Some(i) = self.index.get(&key) {
+            let s = &mut self.slots[*i];
+            self.dirty -= usize::from(std::mem::replace(&mut s.dirty, false));
+        }
+    }
+
+    /// Whether nothing waits to be written.
+    pub fn is_clean(&self) -> bool {
+        self.dirty == 0 && self.l1_dirty.is_empty()
+    }
+
+    /// The bytes of one 512-byte piece of the L1 table (shorter at its end).
+    pub fn l1_sector(&self, sector: u64) -> Vec<u8> {
+        let from = (sector * L1_SECTOR) as usize;
+        spec::table_to_bytes(&self.l1[from..self.l1.len().min(from + L1_SECTOR as usize)])
+    }
+
+    /// What the first of `len` guest bytes at `off` map to, and how far it goes on like that.
+    pub fn lookup(&self, off: u64, len: u64) -> Lookup {
+        let g = self.geo;
+        let cs = g.cluster_size();
+        let mut found: Option<(RunKind, u64)> = None;
+        let mut at = off;
+        let end = off + len;
+        while at < end {
+            let l1 = self.l1_entry(at);
+            let table = l1 & spec::OFFSET_MASK;
+            let cluster_end = g.cluster_start(at).saturating_add(cs);
+            let (kind, piece_end) = if table == 0 {
+                let cover = g.l2_coverage();
+                (RunKind::Unallocated, (at & !(cover - 1)).saturating_add(cover))
+            } else {
+                if g.in_cluster(table) != 0 {
+                    if found.is_some() {
+                        break;
+                    }
+                    return Lookup::Bad(format!(
+                        "L2 table offset {table:#x} unaligned (L1 index: {:#x})",
+                        g.l1_index(at)
+                    ));
+                }
+                let (key, i) = self.position(table, at);
+                let Some(slice) = self.slice(key) else {
+                    if found.is_some() {
+                        break;
+                    }
+                    return Lookup::Missing(key);
+                };
+                match self.kind(slice[i], at, table) {
+                    Ok(k) => (k, cluster_end),
+                    Err(_) if found.is_some() => break,
+                    Err(text) => return Lookup::Bad(text),
+                }
+            };
+            match &mut found {
+                None => found = Some((kind, piece_end.min(end) - at)),
+                Some((first, n)) => {
+                    let same = match (*first, kind) {
+                        (RunKind::Unallocated, RunKind::Unallocated)
+                        | (RunKind::Zero(None), RunKind::Zero(None)) => true,
+                        (RunKind::Zero(Some(a)), RunKind::Zero(Some(b))) => a.wrapping_add(*n) == b,
+                        (RunKind::Normal { host: a, copied: c }, RunKind::Normal { host: b, copied: d }) => {
+                            a.wrapping_add(*n) == b && c == d
+                        }
+                        _ => false,
+                    };
+                    if !same {
+                        break;
+                    }
+                    *n += piece_end.min(end) - at;
+                }
+            }
+            if matches!(kind, RunKind::Compressed(_)) {
+                break;
+            }
+            at = piece_end.min(end);
+        }
+        let (kind, n) = found.unwrap_or((RunKind::Unallocated, len));
+        Lookup::Run(kind, n)
+    }
+
+    fn kind(&self, entry: u64, at: u64, table: u64) -> Result<RunKind, String> {
+        let g = self.geo;
+        let within = g.in_cluster(at);
+        let aligned = |o: u64, what: &str| {
+            if g.in_cluster(o) == 0 {
+                return Ok(o + within);
+            }
+            Err(format!(
+                "{what} offset {o:#x} unaligned (L2 offset: {table:#x}, L2 index: {:#x})",
+                g.l2_index(at)
+            ))
+        };
+        Ok(match g.mapping(entry) {
+            Mapping::Unallocated => RunKind::Unallocated,
+            Mapping::ZeroPlain | Mapping::ZeroAlloc(_) if self.version < 3 => {
+                return Err(format!(
+                    "Zero cluster entry found in pre-v3 image (L2 offset: {table:#x}, L2 index: {:#x})",
+                    g.l2_index(at)
+                ));
+            }
+            Mapping::ZeroPlain => RunKind::Zero(None),
+            Mapping::ZeroAlloc(o) => RunKind::Zero(Some(aligned(o, "Preallocated zero cluster")?)),
+            Mapping::Normal(o) => {
+                RunKind::Normal { host: aligned(o, "Cluster allocation")?, copied: entry & spec::COPIED != 0 }
+            }
+            Mapping::Compressed(..) => RunKind::Compressed(entry),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(slots: u64) -> L2Map {
+        let g = Geometry { cluster_bits: 9, refcount_order: 4 };
+        L2Map::new(g, 3, vec![0x1000 | spec::COPIED, 0, 0x2100], 512, 512 * slots)
+    }
+
+    #[test]
+    fn runs_merge_where_the_file_is_contiguous() {
+        let mut m = map(2);
+        assert_eq!(m.lookup(0, 100), Lookup::Missing(0x1000));
+        let mut s = vec![0u64; 64].into_boxed_slice();
+        s[0] = 0x8000 | spec::COPIED;
+        s[1] = 0x8200 | spec::COPIED;
+        s[2] = 0x9000 | spec::COPIED;
+        s[3] = spec::ZERO;
+        m.insert(0x1000, s).unwrap();
+        assert_eq!(
+            m.lookup(100, 4096),
+            Lookup::Run(RunKind::Normal { host: 0x8000 + 100, copied: true }, 1024 - 100)
+        );
+        assert_eq!(m.lookup(1536, 4096), Lookup::Run(RunKind::Zero(None), 512));
+        // From the fifth cluster through the hole in the L1 table up to a table that is not loaded.
+        let cover = 64 * 512;
+        assert_eq!(m.lookup(2048, 4 * cover), Lookup::Run(RunKind::Unallocated, 2 * cover - 2048));
+        assert_eq!(m.lookup(2 * cover, 1), Lookup::Missing(0x2000));
+    }
+
+    #[test]
+    fn unaligned_offsets_are_damage() {
+        let g = Geometry { cluster_bits: 10, refcount_order: 4 };
+        let mut m = L2Map::new(g, 2, vec![0x1200, 0x2000], 1024, 4096);
+        assert!(
+            matches!(m.lookup(0, 1), Lookup::Bad(t) if t == "L2 table offset 0x1200 unaligned (L1 index: 0x0)")
+        );
+        let mut s = vec![0u64; 128].into_boxed_slice();
+        (s[0], s[1]) = (0x3200, spec::ZERO);
+        m.insert(0x2000, s).unwrap();
+        let at = 128 * 1024;
+        let text = "Cluster allocation offset 0x3200 unaligned (L2 offset: 0x2000, L2 index: 0x0)";
+        assert_eq!(m.lookup(at, 1), Lookup::Bad(text.into()));
+        assert!(
+            matches!(m.lookup(at + 1024, 1), Lookup::Bad(t) if t.starts_with("Zero cluster entry found in pre-v3"))
+        );
+    }
+
+    #[test]
+    fn dirty_slices_are_never_evicted() {
+        let mut m = map(2);
+        for k in [0x1000u64, 0x3000] {
+            m.insert(k, vec![0; 64].into()).unwrap();
+            m.modify(k, |s| s[0] = 1).unwrap();
+        }
+        assert!(m.insert(0x4000, vec![0; 64].into()).is_err());
+        m.mark_clean(0x1000);
+        let g = m.generation();
+        m.insert(0x4000, vec![0; 64].into()).unwrap();
+        assert!(m.slice(0x1000).is_none() && m.slice(0x3000).is_some() && m.generation() > g);
+        m.forget_table(0x3000);
+        assert!(m.slice(0x3000).is_none() && m.is_clean() && m.slice(0x4000).is_some());
+    }
+}

@@ -1,0 +1,155 @@
+//! Looking up and changing entries of the L2 tables.
+
+use std::sync::atomic::Ordering;
+
+use base::{Errno, IoResult};
+use mem::IoBuf;
+
+use crate::geometry::Mapping;
+use crate::host::{Host, read_vec};
+use crate::image::{Image, Meta};
+use crate::l2map::{Lookup, RunKind};
+use crate::spec;
+
+impl Image {
+    /// What the first of `len` bytes at `off` map to, and for how many bytes. Loads what is not cached.
+    pub async fn lookup<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<(RunKind, u64)> {
+        loop {
+            let (found, generation) = {
+                let map = self.map.read();
+                (map.lookup(off, len), map.generation())
+            };
+            match found {
+                Lookup::Run(kind, n) => return Ok((kind, n)),
+                Lookup::Bad(text) => return Err(self.damaged(h, &text).await),
+                Lookup::Missing(key) => self.load_slice(h, key, generation).await?,
+            }
+        }
+    }
+
+    /// Reads a slice into the cache without the metadata lock. Where the cache lost a changed slice meanwhile, what
+    /// was read may be stale: then nothing happens and the caller looks again.
+    async fn load_slice<H: Host>(&self, h: &H, key: u64, generation: u64) -> IoResult<()> {
+        let bytes = self.map.read().slice_bytes() as usize;
+        let data = read_vec(h, key, bytes).await?;
+        {
+            let mut map = self.map.write();
+            if map.generation() != generation || map.slice_bytes() as usize != bytes {
+                return Ok(());
+            }
+            if map.insert(key, spec::table_from_bytes(&data).into()).is_ok() {
+                return Ok(());
+            }
+        }
+        let mut m = self.meta.lock().await;
+        self.write_back(h, &mut m).await
+    }
+
+    /// [`Image::load_slice`] for one who holds the metadata lock: nothing changes meanwhile.
+    async fn load_slice_locked<H: Host>(&self, h: &H, m: &mut Meta, key: u64) -> IoResult<()> {
+        let bytes = self.map.read().slice_bytes() as usize;
+        let data: Box<[u64]> = spec::table_from_bytes(&read_vec(h, key, bytes).await?).into();
+        if self.map.write().insert(key, data.clone()).is_ok() {
+            return Ok(());
+        }
+        self.write_back(h, m).await?;
+        self.map.write().insert(key, data).map_err(|_| Errno::NOMEM)
+    }
+
+    /// Makes sure that the L2 table for a guest offset exists and belongs to the active L1 table alone, so that its
+    /// entries may change. Answers the table's file offset.
+    pub(crate) async fn own_table<H: Host>(&self, h: &H, m: &mut Meta, off: u64) -> IoResult<u64> {
+        let g = self.geo;
+        let l1 = self.map.read().l1_entry(off);
+        let old = l1 & spec::OFFSET_MASK;
+        if g.in_cluster(old) != 0 {
+            let text = format!("L2 table offset {old:#x} unaligned (L1 index: {:#x})", g.l1_index(off));
+            return Err(self.damaged(h, &text).await);
+        }
+        if old != 0 && l1 & spec::COPIED != 0 {
+            return Ok(old);
+        }
+        let index = g.l1_index(off);
+        if index >= self.map.read().l1.len() as u64 {
+            return Err(Errno::IO);
+        }
+        let cluster = self.alloc(h, m, 1).await?;
+        let new = cluster << g.cluster_bits;
+        // The whole table is in the file before anything refers to it; a write-back makes it stable before the L1 entry.
+        let filled = if old == 0 {
+            self.unflushed.store(true, Ordering::Release);
+            h.write(new, IoBuf::zeroed(g.cluster_size() as usize)).await
+        } else {
+            self.copy_cluster(h, old, new).await
+        };
+        self.unflushed.store(true, Ordering::Release);
+        if let Err(e) = filled {
+            self.unalloc(h, m, cluster, 1).await;
+            return Err(e);
+        }
+        let mut map = self.map.write();
+        // Slices that were cached when the place held another table.
+        map.forget_table(new);
+        map.set_l1(index, new | spec::COPIED);
+        if old != 0 {
+            map.forget_table(old);
+            drop(map);
+            self.release(m, old >> g.cluster_bits, 1, false);
+        }
+        Ok(new)
+    }
+
+    /// Changes the entries for `count` guest clusters from the one at `off` on, all in one L2 table: `f` gets the
+    /// cluster's number in the run and its old entry, and gives the new one. Answers the old entries of those that
+    /// were changed: all of them unless there was an error.
+    pub(crate) async fn change_entries<H: Host>(
+        &self,
+        h: &H,
+        m: &mut Meta,
+        off: u64,
+        count: u64,
+        f: impl Fn(u64, u64) -> u64,
+    ) -> (Vec<u64>, IoResult<()>) {
+        let table = match self.own_table(h, m, off).await {
+            Ok(t) => t,
+            Err(e) => return (Vec::new(), Err(e)),
+        };
+        let mut old = Vec::with_capacity(count as usize);
+        let mut done = 0;
+        while done < count {
+            let at = off + (done << self.geo.cluster_bits);
+            let (key, first) = self.map.read().position(table, at);
+            let changed = self.map.write().modify(key, |slice| {
+                let n = (slice.len() - first).min((count - done) as usize);
+                for (i, e) in slice[first..first + n].iter_mut().enumerate() {
+                    old.push(*e);
+                    *e = f(done + i as u64, *e);
+                }
+                n as u64
+            });
+            match changed {
+                Some(n) => done += n,
+                None => {
+                    if let Err(e) = self.load_slice_locked(h, m, key).await {
+                        return (old, Err(e));
+                    }
+                }
+            }
+        }
+        (old, Ok(()))
+    }
+
+    /// Releases what an overwritten L2 entry referred to.
+    pub(crate) fn release_entry(&self, m: &mut Meta, entry: u64, discard: bool) {
+        let bits = self.geo.cluster_bits;
+        match self.geo.mapping(entry) {
+            Mapping::Normal(o) | Mapping::ZeroAlloc(o) => self.release(m, o >> bits, 1, discard),
+            Mapping::Compressed(o, n) => {
+                let first = o >> bits;
+                let last = (o + n - 1) >> bits;
+                self.release(m, first, last - first + 1, discard);
+            }
+            Mapping::Unallocated | Mapping::ZeroPlain => {}
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of whole images over memory.
+
+mod crash;
+mod malformed;
+mod mem;
+mod random;
+mod reference;

@@ -1,0 +1,327 @@
+//! Zeroing and discarding.
+
+use std::sync::atomic::Ordering;
+
+use base::{Errno, IoResult};
+use block::driver::Prealloc;
+use mem::IoBuf;
+
+use crate::geometry::Mapping;
+use crate::host::Host;
+use crate::image::Image;
+use crate::spec;
+
+/// Most clusters that one turn with the metadata lock changes.
+const MAX_TURN: u64 = 1 << 16;
+/// Most bytes of zeros that are written at a time where a cluster cannot be marked.
+const ZERO_BUFFER: u64 = 1 << 20;
+
+/// What is to become of whole clusters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum To {
+    /// Read as zeros; reserved space is kept.
+    Zero,
+    /// Read as zeros; space is given up.
+    ZeroUnmap,
+    /// The guest no longer needs them.
+    Discard,
+    /// Beyond a new end: nothing remains.
+    Gone,
+}
+
+impl Image {
+    /// Makes a range read as zeros. `ENOTSUP` where only writing zeros does it (version 2 over a backing file).
+    pub async fn write_zeroes<H: Host>(&self, h: &H, off: u64, len: u64, may_unmap: bool) -> IoResult<()> {
+        let size = self.len();
+        let end = off.checked_add(len).filter(|e| *e <= size).ok_or(Errno::IO)?;
+        if len == 0 {
+            return Ok(());
+        }
+        if self.version < 3 && h.backing_len().is_some() {
+            return Err(Errno::NOTSUP);
+        }
+        self.modify(h).await?;
+        let g = self.geo;
+        let first = g.cluster_start(off + g.cluster_size() - 1).min(end);
+        // The last cluster may end behind the disk's end; the disk's end is its end.
+        let last = if end == size { end } else { g.cluster_start(end).max(first) };
+        if first >= last {
+            return self.zero_part(h, off, end - off).await;
+        }
+        self.zero_part(h, off, first - off).await?;
+        // Version 2 can only forget clusters; without a backing file that is the same.
+        let to = if may_unmap || self.version < 3 { To::ZeroUnmap } else { To::Zero };
+        self.change_range(h, first, last - first, to).await?;
+        self.zero_part(h, last, end - last).await
+    }
+
+    /// Zeroes less than whole clusters.
+    async fn zero_part<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<()> {
+        let mut done = 0;
+        while done < len {
+            let at = off + done;
+            let in_cluster = (self.geo.cluster_size() - self.geo.in_cluster(at)).min(len - done);
+            // A writer of the rest of this cluster must have finished before it is looked at.
+            let zero = {
+                let start = self.geo.cluster_start(at);
+                let _guard = self.ranges.shared(start..start + self.geo.cluster_size()).await;
+                self.reads_as_zero(h, at, in_cluster).await?
+            };
+            if zero {
+                done += in_cluster;
+                continue;
+            }
+            let n = in_cluster.min(ZERO_BUFFER);
+            self.write(h, at, IoBuf::zeroed(n as usize)).await?;
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// The guest no longer needs a range; parts of clusters at its ends stay as they are. Discarded clusters read as
+    /// zeros in version 3. In version 2 over a backing file they would show its old bytes: `ENOTSUP`.
+    pub async fn discard<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<()> {
+        if self.version < 3 && h.backing_len().is_some() {
+            return Err(Errno::NOTSUP);
+        }
+        let g = self.geo;
+        let size = self.len();
+        let end = off.saturating_add(len).min(size);
+        let first = g.cluster_start(off.saturating_add(g.cluster_size() - 1));
+        let last = if end == size { end } else { g.cluster_start(end) };
+        if first >= last {
+            return Ok(());
+        }
+        self.modify(h).await?;
+        self.change_range(h, first, last - first, To::Discard).await
+    }
+
+    /// Unmaps everything from `off` (a multiple of the cluster size) to the end of the L1 table: before shrinking.
+    pub(crate) async fn unmap_tail<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<()> {
+        self.change_range(h, off, len, To::Gone).await
+    }
+
+    async fn change_range<H: Host>(&self, h: &H, off: u64, len: u64, to: To) -> IoResult<()> {
+        let g = self.geo;
+        let end = off + len;
+        let mut at = off;
+        let has_backing = h.backing_len().is_some();
+        while at < end {
+            // Within one L2 table; tables that do not exist need none where nothing shows through them.
+            let table_end = (at & !(g.l2_coverage() - 1)).saturating_add(g.l2_coverage());
+            let stop = end.min(table_end).min(at.saturating_add(MAX_TURN << g.cluster_bits));
+            let absent = self.map.read().l1_entry(at) & spec::OFFSET_MASK == 0;
+            if absent && (!has_backing || to == To::Gone) {
+                // Nobody can create it while we look: whoever did would have to have locked this range first, and is
+                // then later than this request.
+                at = stop;
+                continue;
+            }
+            let lock_end = g.cluster_start(stop + g.cluster_size() - 1);
+            let _guard = self.ranges.exclusive(at..lock_end).await;
+            self.change_clusters(h, at, g.clusters(stop - at), to, has_backing).await?;
+            at = stop;
+        }
+        Ok(())
+    }
+
+    async fn change_clusters<H: Host>(
+        &self,
+        h: &H,
+        at: u64,
+        count: u64,
+        to: To,
+        has_backing: bool,
+    ) -> IoResult<()> {
+        let g = self.geo;
+        let v3 = self.version >= 3;
+        let (no_unref, pass_request, pass_other) = {
+            let c = self.config.read();
+            (c.discard_no_unref, c.discard_request, c.discard_other)
+        };
+        let mut m = self.meta.lock().await;
+        self.begin_modify(h, &mut m).await?;
+        let bare = if v3 { spec::ZERO } else { 0 };
+        let new = |_: u64, e: u64| match (to, g.mapping(e)) {
+            (To::Gone, _) => 0,
+            // Reads as zeros already.
+            (_, Mapping::Unallocated) if !has_backing => e,
+            (To::Zero | To::Discard, Mapping::ZeroPlain | Mapping::ZeroAlloc(_))
+                if to == To::Zero || no_unref =>
+            {
+                e
+            }
+            (To::Zero, Mapping::Normal(_)) => e | spec::ZERO,
+            (To::Discard, Mapping::Normal(_)) if no_unref => e | spec::ZERO,
+            _ => bare,
+        };
+        let (old, result) = self.change_entries(h, &mut m, at, count, new).await;
+        let discard = match to {
+            To::Discard => pass_request,
+            _ => pass_other || (to == To::ZeroUnmap && pass_request),
+        };
+        let mut kept = Vec::new();
+        for (i, e) in old.into_iter().enumerate() {
+            let now = new(i as u64, e);
+            let still = matches!((g.mapping(e), g.mapping(now)),
+                (Mapping::Normal(a) | Mapping::ZeroAlloc(a), Mapping::Normal(b) | Mapping::ZeroAlloc(b)) if a == b);
+            if !still {
+                self.release_entry(&mut m, e, discard);
+            } else if to == To::Discard && discard && e & spec::COPIED != 0 {
+                kept.push(now & spec::OFFSET_MASK);
+            }
+        }
+        result?;
+        if !kept.is_empty() {
+            // The space stays reserved, but the file need not hold its bytes once the zero flags are stable.
+            self.write_back(h, &mut m).await?;
+            self.barrier(h).await?;
+            for host in kept {
+                let _ = h.discard(host, g.cluster_size()).await;
+            }
+        }
+        if self.map.read().crowded() {
+            self.write_back(h, &mut m).await?;
+        }
+        Ok(())
+    }
+
+    /// Sets the virtual size. Growing moves the L1 table where it is too small; shrinking gives up what lies beyond.
+    pub async fn truncate<H: Host>(&self, h: &H, len: u64, prealloc: Prealloc) -> IoResult<()> {
+        let old = self.len();
+        if len & 511 != 0 {
+            // The format counts bytes, but everybody else counts sectors.
+            return Err(Errno::INVAL);
+        }
+        if len == old {
+            return Ok(());
+        }
+        self.modify(h).await?;
+        let g = self.geo;
+        let snapshots = self.shown.read().header.snapshot_count > 0;
+        if snapshots && (len < old || self.version < 3) {
+            // Version 2 does not record a snapshot's own size.
+            return Err(Errno::NOTSUP);
+        }
+        if len < old {
+            let from = g.cluster_start(len + g.cluster_size() - 1);
+            if from < old {
+                self.unmap_tail(h, from, old - from).await?;
+            }
+            // What is left of the last cluster must not come back when the image grows again.
+            if g.in_cluster(len) != 0 {
+                self.zero_part(h, len, (from - len).min(old - len)).await?;
+            }
+        }
+        {
+            let mut m = self.meta.lock().await;
+            self.begin_modify(h, &mut m).await?;
+            self.write_back(h, &mut m).await?;
+            if len > old {
+                self.grow_l1(h, &mut m, g.l1_entries_for(len)).await?;
+            }
+            self.barrier(h).await?;
+            crate::host::write_bytes(h, spec::field::SIZE as u64, &len.to_be_bytes()).await?;
+            m.header.size = len;
+            self.header_changed(&m);
+            self.size.store(len, Ordering::Release);
+            self.barrier(h).await?;
+        }
+        if len > old && g.in_cluster(old) != 0 {
+            // Whatever another program left behind the old end in its last cluster.
+            self.zero_part(h, old, (g.cluster_size() - g.in_cluster(old)).min(len - old)).await?;
+        }
+        if prealloc != Prealloc::Off && len > old {
+            self.preallocate(h, old, len - old, prealloc).await?;
+        }
+        Ok(())
+    }
+
+    async fn grow_l1<H: Host>(&self, h: &H, m: &mut crate::image::Meta, entries: u64) -> IoResult<()> {
+        let old_entries = self.map.read().l1.len() as u64;
+        if entries <= old_entries {
+            return Ok(());
+        }
+        if entries * 8 > spec::MAX_L1_BYTES {
+            return Err(Errno::FBIG);
+        }
+        let g = self.geo;
+        let entries = entries.max(old_entries * 3 / 2).min(spec::MAX_L1_BYTES / 8);
+        let clusters = g.clusters(entries * 8);
+        let first = self.alloc(h, m, clusters).await?;
+        let mut l1 = self.map.read().l1.clone();
+        l1.resize(entries as usize, 0);
+        let off = first << g.cluster_bits;
+        let mut bytes = spec::table_to_bytes(&l1);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        self.unflushed.store(true, Ordering::Release);
+        if let Err(e) = crate::host::write_bytes(h, off, &bytes).await {
+            self.unalloc(h, m, first, clusters).await;
+            return Err(e);
+        }
+        self.unflushed.store(true, Ordering::Release);
+        if !self.lazy() {
+            self.write_refcounts(h, m).await?;
+        }
+        self.barrier(h).await?;
+        // The size and the place of the table are neighbours in one sector: they change together.
+        let mut fields = (entries as u32).to_be_bytes().to_vec();
+        fields.extend_from_slice(&off.to_be_bytes());
+        crate::host::write_bytes(h, spec::field::L1_SIZE as u64, &fields).await?;
+        let (old_off, old_size) = (m.header.l1_offset, u64::from(m.header.l1_size));
+        m.header.l1_offset = off;
+        m.header.l1_size = entries as u32;
+        self.header_changed(m);
+        self.map.write().l1 = l1;
+        self.places.write().protected.moved(crate::overlap::Section::ActiveL1, first..first + clusters);
+        self.barrier(h).await?;
+        if old_size > 0 {
+            self.release(m, old_off >> g.cluster_bits, g.clusters(old_size * 8), false);
+        }
+        Ok(())
+    }
+
+    /// Gives every cluster of a range that has none a host cluster that reads as zeros.
+    pub(crate) async fn preallocate<H: Host>(
+        &self,
+        h: &H,
+        off: u64,
+        len: u64,
+        mode: Prealloc,
+    ) -> IoResult<()> {
+        // The file's own space is preallocated where the file grows; what is inside it is there already.
+        let mode = if mode == Prealloc::Metadata { Prealloc::Off } else { mode };
+        let g = self.geo;
+        let end = off + len;
+        let mut at = g.cluster_start(off + g.cluster_size() - 1);
+        while at < end {
+            let stop = end.min((at & !(g.l2_coverage() - 1)).saturating_add(g.l2_coverage()));
+            let _guard = self.ranges.exclusive(at..g.cluster_start(stop + g.cluster_size() - 1)).await;
+            let count = g.clusters(stop - at);
+            let mut m = self.meta.lock().await;
+            let first = self.alloc(h, &mut m, count).await?;
+            let flag = if self.version >= 3 { spec::COPIED | spec::ZERO } else { spec::COPIED };
+            let host = first << g.cluster_bits;
+            if self.version < 3 && host < h.len()? {
+                h.write_zeroes(host, count << g.cluster_bits).await?;
+                self.unflushed.store(true, Ordering::Release);
+            }
+            let entry = |i: u64, _: u64| (host + (i << g.cluster_bits)) | flag;
+            let (old, result) = self.change_entries(h, &mut m, at, count, entry).await;
+            let n = old.len() as u64;
+            for e in old {
+                self.release_entry(&mut m, e, false);
+            }
+            if n < count {
+                self.unalloc(h, &mut m, first + n, count - n).await;
+            }
+            result?;
+            let file_end = host + (count << g.cluster_bits);
+            if h.len()? < file_end {
+                h.truncate(file_end, mode).await?;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+}
