@@ -137,7 +137,7 @@ fn timers_fire_in_order_and_not_early() {
                 .map(|ms| {
                     let order = order.clone();
                     rt::spawn_local(async move {
-                        rt::sleep(Duration::from_millis(ms)).await;
+                        rt::sleep_until(start + Duration::from_millis(ms)).await;
                         assert!(start.elapsed() >= Duration::from_millis(ms));
                         order.borrow_mut().push(ms);
                     })

@@ -132,6 +132,11 @@ impl Inner {
         open::sectors(self.bytes.load(Ordering::Acquire))
     }
 
+    /// Takes over a length that was looked up while nobody wrote.
+    pub(crate) fn set_bytes(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Release);
+    }
+
     fn grown_to(&self, end: u64) {
         self.bytes.fetch_max(end, Ordering::AcqRel);
     }
@@ -435,10 +440,11 @@ impl Driver for FileDriver {
     }
 
     fn stage<'a>(&'a self, _cx: &'a Cx<'a>, next: &'a NodePlan) -> CtlFuture<'a, Box<dyn Staged>> {
-        let (inner, flags, perm) = (self.0.clone(), next.flags, next.perm);
-        let writes = next.writes();
+        let inner = self.0.clone();
+        let target =
+            stage::Target { flags: next.flags, perm: next.perm, writes: next.writes(), reopen: next.reopen };
         Box::pin(async move {
-            let change = rt::unblock(move || stage::prepare(inner, flags, perm, writes)).await?;
+            let change = rt::unblock(move || stage::prepare(inner, target)).await?;
             Ok(Box::new(change) as Box<dyn Staged>)
         })
     }

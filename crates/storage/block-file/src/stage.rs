@@ -5,13 +5,13 @@
 //! giving up is a matter of letting go.
 
 use block::driver::{NodeFlags, Staged};
-use block::perm::PermPair;
+use block::perm::{Perm, PermPair};
 use qapi::{QError, qerr};
 use std::sync::Arc;
 
 use crate::driver::{Inner, wanted_mode};
 use crate::lock::Locks;
-use crate::open::Open;
+use crate::open::{self, Open};
 
 /// A staged change.
 pub(crate) struct Change {
@@ -20,23 +20,35 @@ pub(crate) struct Change {
     open: Option<Arc<Open>>,
     old: Locks,
     new: Locks,
+    /// The file's length, to be taken over: another program may have changed it while nobody here wrote.
+    bytes: Option<u64>,
     done: bool,
 }
 
-/// Stages what a node with these flags and permissions needs. Blocks.
-pub(crate) fn prepare(
-    inner: Arc<Inner>,
-    flags: NodeFlags,
-    perm: PermPair,
-    writes: bool,
-) -> Result<Change, QError> {
+/// What the node is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub(crate) flags: NodeFlags,
+    pub(crate) perm: PermPair,
+    /// Whether some parent will write.
+    pub(crate) writes: bool,
+    /// A reopen: the node is drained, and what is known of the file may be looked up anew.
+    pub(crate) reopen: bool,
+}
+
+/// Stages what a node needs to become `target`. Blocks.
+pub(crate) fn prepare(inner: Arc<Inner>, target: Target) -> Result<Change, QError> {
+    let Target { flags, mut perm, writes, reopen } = target;
     inner.config.check_flags(flags)?;
+    if flags.force_share {
+        perm.shared = Perm::all();
+    }
     let new = if !inner.locking || flags.inactive { Locks::NONE } else { Locks::of(perm) };
     let current = inner.current();
     let old = *inner.locks.lock();
     new.acquire(current.file.fd(), old, &inner.config.filename)?;
     // From here on, a drop gives the new locks back.
-    let mut change = Change { inner: inner.clone(), open: None, old, new, done: false };
+    let mut change = Change { inner: inner.clone(), open: None, old, new, bytes: None, done: false };
     let mode = wanted_mode(flags, writes);
     if mode != current.mode {
         let open = Open::new(&inner.config.filename, inner.config.want, mode, inner.config.aio)?;
@@ -44,6 +56,11 @@ pub(crate) fn prepare(
         // No look for conflicts: the present descriptor's locks would be one, and they guard until the exchange.
         new.lock(open.file.fd()).map_err(|(byte, e)| qerr!("Failed to lock byte {byte}: {e}"))?;
         change.open = Some(Arc::new(open));
+    }
+    if reopen {
+        let fd = change.open.as_ref().unwrap_or(&current).file.fd();
+        let refresh = |e| qerr!("Could not refresh total sector count: {e}");
+        change.bytes = Some(open::length(fd).map_err(refresh)?);
     }
     Ok(change)
 }
@@ -72,6 +89,9 @@ impl Staged for Change {
             None => self.old.trim_to(inner.current().file.fd(), self.new),
         }
         *inner.locks.lock() = self.new;
+        if let Some(bytes) = self.bytes {
+            inner.set_bytes(bytes);
+        }
     }
 }
 

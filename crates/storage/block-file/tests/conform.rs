@@ -82,6 +82,98 @@ fn discards_and_unmapping_zeroes_give_space_back() {
     });
 }
 
+#[test]
+fn a_file_on_a_memory_file_system_conforms() {
+    // Another file system, with other gaps in what it can.
+    let path = format!("/dev/shm/rhea-conform-{}", std::process::id());
+    if let Err(e) = std::fs::write(&path, []) {
+        println!("skipped: /dev/shm: {e}");
+        return;
+    }
+    let _gone_at_the_end = Remove(path.clone());
+    on_each_backend(async || {
+        std::fs::File::create(&path).unwrap().set_len(600 << 10).unwrap();
+        let g = graph(block_file::DRIVERS);
+        g.add(file_options("n", &path)).await.unwrap();
+        conformance(&g, "n", Traits { resizes: true }).await;
+        g.del("n").await.unwrap();
+    });
+}
+
+struct Remove(String);
+
+impl Drop for Remove {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_full_file_system_is_told_as_such() {
+    use block::driver::{Prealloc, WriteFlags};
+    use std::process::Command;
+    struct Mount(Dir);
+    impl Drop for Mount {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(self.0.path("")).status();
+        }
+    }
+    let dir = Dir::new("conform-full");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs", &dir.path("")])
+        .output()
+        .is_ok_and(|o| o.status.success());
+    if !mounted {
+        println!("skipped: may not mount a file system");
+        return;
+    }
+    let m = Mount(dir);
+    on_each_backend(async || {
+        let path = m.0.file("image", 1 << 20);
+        let g = graph(block_file::DRIVERS);
+        g.add(file_options("n", &path)).await.unwrap();
+        let all = block::perm::Perm::all();
+        let root = attach(&g, "n", all, all).await.unwrap();
+        let mib = mem::IoBuf::from_bytes(&vec![1; 1 << 20]);
+        assert_eq!(root.write(0, mib, WriteFlags::empty()).await, Err(base::Errno::NOSPC));
+        for prealloc in [Prealloc::Falloc, Prealloc::Full] {
+            let r = root.truncate(4 << 20, true, prealloc).await;
+            assert_eq!(r, Err(base::Errno::NOSPC));
+            // The attempt leaves the length as it was.
+            assert_eq!((root.len(), std::fs::metadata(&path).unwrap().len()), (1 << 20, 1 << 20));
+        }
+        root.detach().await;
+    });
+}
+
+/// More pieces than one system call takes: the driver goes on where it stopped.
+#[test]
+fn requests_of_many_pieces() {
+    let dir = Dir::new("conform-pieces");
+    on_each_backend(async || {
+        let path = dir.path("image");
+        for (what, options) in file_variants(&path) {
+            println!("{what}");
+            dir.file("image", 4 << 20);
+            let g = graph(block_file::DRIVERS);
+            g.add(options).await.unwrap();
+            let all = block::perm::Perm::all();
+            let root = attach(&g, "n", all, all).await.unwrap();
+            let (mut out, mut back) = (mem::IoBuf::new(), mem::IoBuf::new());
+            for i in 0..3000u32 {
+                let piece = mem::Memory::buffer(8192, 4096);
+                piece.fill(0, 512, i as u8);
+                out.push(piece, 0, 512);
+                back.push(mem::Memory::buffer(8192, 4096), 4096, 512);
+            }
+            root.write(512, out.clone(), block::driver::WriteFlags::FUA).await.unwrap();
+            root.read(512, back.clone()).await.unwrap();
+            assert!(back.to_vec() == out.to_vec());
+            root.detach().await;
+        }
+    });
+}
+
 /// A loop device over a file; gone with its owner.
 struct Loop(String);
 

@@ -328,6 +328,41 @@ fn locks_move_with_the_descriptor() {
 }
 
 #[test]
+fn force_share_respects_nobody_and_hinders_nobody() {
+    let dir = Dir::new("open-force");
+    let image = dir.file("image", 1 << 20);
+    rt::block_on(async {
+        let a = locked_graph(&image).await;
+        let w = attach(&a, "n", READ | Perm::WRITE, READ).await.unwrap();
+        let b = graph(block_file::DRIVERS);
+        let mut o = read_only(file_options("n", &image));
+        o.force_share = Some(true);
+        b.add(o).await.unwrap();
+        let r = attach(&b, "n", READ, READ).await.unwrap();
+        w.detach().await;
+        let w = attach(&a, "n", READ | Perm::WRITE, READ).await.unwrap();
+        w.detach().await;
+        r.detach().await;
+    });
+}
+
+#[test]
+fn a_reopen_looks_at_the_length_again() {
+    let dir = Dir::new("open-length");
+    let image = dir.file("image", 1 << 20);
+    rt::block_on(async {
+        let g = graph(block_file::DRIVERS);
+        g.add(read_only(file_options("n", &image))).await.unwrap();
+        let r = attach(&g, "n", READ, Perm::all()).await.unwrap();
+        dir.file("image", 3 << 20);
+        assert_eq!(r.len(), 1 << 20);
+        g.reopen(vec![read_only(file_options("n", &image))]).await.unwrap();
+        assert_eq!(r.len(), 3 << 20);
+        r.detach().await;
+    });
+}
+
+#[test]
 fn locking_can_be_off() {
     let dir = Dir::new("open-nolock");
     let image = dir.file("image", 1 << 20);

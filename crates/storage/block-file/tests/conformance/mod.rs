@@ -145,7 +145,7 @@ pub async fn read(root: &Root, off: u64, len: usize) -> Vec<u8> {
 /// Sector edges, odd ranges, the end, nothing at all.
 async fn edges(root: &Root) {
     let len = root.len();
-    assert!(len >= 256 << 10 && len % 512 == 0);
+    assert!(len >= 256 << 10 && len.is_multiple_of(512));
     for off in [0, 1, 511, 512, 513, 4095, 4096, 4097, len - 513, len - 512, len - 1] {
         for n in [1usize, 2, 511, 512, 513, 4096, 8191] {
             if off + n as u64 > len {
