@@ -1,5 +1,53 @@
-//! Every QAPI type, command and event, one module for each schema file.
+//! Every QAPI type, command and event, one module for each schema file: data only.
+//!
+//! The doc comments are the reference manual, so they tell what a user of the contract needs: what a member means, its unit, and what
+//! happens when it is left out. What Rhea does not do is not declared: tools look at the introspection to learn what works.
 
 pub mod block_core;
+pub mod char;
 pub mod common;
+pub mod control;
 pub mod crypto;
+pub mod introspect;
+pub mod machine;
+pub mod misc;
+pub mod qom;
+pub mod run_state;
+pub mod sockets;
+
+use qapi::{Introspection, Value};
+
+/// The introspection of every command and event that is defined here, whether or not a program registers it.
+///
+/// What a running program answers to `query-qmp-schema` is assembled from the commands that it registered; this is for tests and
+/// for the manual.
+pub fn introspection() -> Introspection {
+    let mut i = Introspection::new();
+    i.command::<run_state::QueryStatus>();
+    i.event::<run_state::ShutdownEvent>();
+    i.event::<run_state::PowerdownEvent>();
+    i.event::<run_state::ResetEvent>();
+    i.event::<run_state::StopEvent>();
+    i.event::<run_state::ResumeEvent>();
+    i.command::<block_core::QueryBlock>();
+    i.command::<block_core::QueryNamedBlockNodes>();
+    i.command::<block_core::BlockdevAdd>();
+    i.command::<block_core::BlockdevReopen>();
+    i.command::<block_core::BlockdevDel>();
+    i.command::<control::QmpCapabilities>();
+    i.command::<control::QueryVersion>();
+    i.command::<control::QueryCommands>();
+    i.command::<control::Quit>();
+    i.command::<introspect::QueryQmpSchema>();
+    i.command::<machine::SystemReset>();
+    i.command::<machine::SystemPowerdown>();
+    i.command::<misc::Stop>();
+    i.command::<misc::Cont>();
+    i.command::<misc::HumanMonitorCommand>();
+    i
+}
+
+/// The value that `query-qmp-schema` would return if every command and event of this crate were registered.
+pub fn schema() -> Value {
+    introspection().finish()
+}

@@ -16,16 +16,6 @@ pub enum BlockDeviceIoStatus {
     Nospace,
 }
 
-/// The flags of a dirty bitmap stored in an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Qapi)]
-#[qapi(schema_name = "Qcow2BitmapInfoFlags")]
-pub enum BlockDirtyBitmapFlags {
-    /// It was not stored properly; its content cannot be relied on.
-    InUse,
-    /// It tracks writes as soon as the image is opened.
-    Auto,
-}
-
 /// How a node uses the host's page cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
 pub struct BlockdevCacheInfo {

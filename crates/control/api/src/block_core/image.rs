@@ -2,7 +2,6 @@
 
 use qapi::Qapi;
 
-use super::BlockDirtyBitmapFlags;
 use crate::crypto::{QCryptoBlockInfoLUKS, QCryptoBlockInfoQCow2};
 
 /// A snapshot inside an image.
@@ -36,6 +35,15 @@ pub enum Qcow2CompressionType {
     Zstd,
 }
 
+/// The flags of a dirty bitmap stored in an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Qapi)]
+pub enum Qcow2BitmapInfoFlags {
+    /// It was not stored properly; its content cannot be relied on.
+    InUse,
+    /// It tracks writes as soon as the image is opened.
+    Auto,
+}
+
 /// A dirty bitmap stored in a qcow2 image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
 pub struct Qcow2BitmapInfo {
@@ -44,7 +52,7 @@ pub struct Qcow2BitmapInfo {
     /// Bytes that one bit stands for.
     pub granularity: u32,
     /// Its flags.
-    pub flags: Vec<BlockDirtyBitmapFlags>,
+    pub flags: Vec<Qcow2BitmapInfoFlags>,
 }
 
 /// What only qcow2 images have.
