@@ -235,6 +235,28 @@ fn io_threads_run_tasks_and_stop() {
     assert!(matches!(out, Err(JoinError::Aborted)));
 }
 
+/// An executor ends while others still wake it and spawn on it.
+#[test]
+fn ending_under_fire() {
+    for _ in 0..300 {
+        for ex in executors() {
+            let handle = ex.handle();
+            let t = std::thread::spawn(move || {
+                (0..20).map(|i| handle.spawn(move || async move { i })).collect::<Vec<_>>()
+            });
+            ex.block_on(rt::yield_now());
+            drop(ex);
+            let joins = t.join().unwrap();
+            // Each has run or counts as aborted; none is left hanging.
+            Executor::with_backend(Backend::Epoll).unwrap().block_on(async {
+                for j in joins {
+                    let _ = rt::timeout(Duration::from_secs(5), j.outcome()).await.expect("an end");
+                }
+            });
+        }
+    }
+}
+
 #[test]
 fn unblock_runs_many_on_few_threads() {
     for ex in executors() {

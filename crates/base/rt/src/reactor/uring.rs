@@ -5,7 +5,7 @@
 //! away again only after the completion, so a late cancellation cannot hit another operation: the ring keeps the
 //! order of submissions.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
@@ -57,6 +57,8 @@ pub(crate) struct Uring {
     ring: RefCell<IoUring>,
     ops: RefCell<Slab<Slot>>,
     wakeup: EventFd,
+    /// Nothing new is started for the executor's own sake.
+    closing: Cell<bool>,
 }
 
 fn build() -> std::io::Result<IoUring> {
@@ -82,7 +84,12 @@ impl Uring {
         if !p.is_feature_ext_arg() || !p.is_feature_nodrop() {
             return Err(Errno::NOTSUP);
         }
-        let this = Uring { ring: RefCell::new(ring), ops: RefCell::default(), wakeup: wakeup.clone() };
+        let this = Uring {
+            ring: RefCell::new(ring),
+            ops: RefCell::default(),
+            wakeup: wakeup.clone(),
+            closing: Cell::new(false),
+        };
         this.arm_wakeup();
         Ok(this)
     }
@@ -153,7 +160,7 @@ impl Uring {
                     State::Orphan => drop(ops.remove(key)),
                     State::Wakeup(_) => {
                         ops.remove(key);
-                        rearm = cqe.result() >= 0;
+                        rearm = !self.closing.get();
                     }
                     State::Done(_) => unreachable!("an operation completes once"),
                 }
@@ -198,6 +205,7 @@ impl Uring {
 
     /// Cancels everything and waits for the last completion.
     pub(crate) fn shut_down(&self) {
+        self.closing.set(true);
         let keys: Vec<usize> = {
             let ops = self.ops.borrow();
             ops.iter().filter(|(_, s)| s.memory.is_some()).map(|(k, _)| k).collect()
@@ -208,6 +216,13 @@ impl Uring {
         while self.ops.borrow().iter().any(|(_, s)| s.memory.is_some()) {
             self.turn(None);
         }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // The kernel may use what lies in the table until it has answered, even when the ring is closed.
+        self.shut_down();
     }
 }
 
