@@ -310,6 +310,17 @@ impl Stream {
         }
     }
 
+    /// Whether the other end is gone altogether, so that nothing more can be written. Bytes that it sent before
+    /// may still be there to read.
+    pub fn is_hung_up(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let Some(fd) = self.fd() else { return false };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(gone)
+    }
+
     /// The descriptor that is read from (or written to, where there is no input).
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.0.input.as_ref().or(self.0.output.as_ref()).map(AsyncFd::fd)

@@ -83,7 +83,8 @@ fn files_null_and_missing_ends() {
         assert_eq!(s.write(b"gone").await, Ok(4));
 
         let p = path("file");
-        let mut file = std::fs::File::options().create(true).truncate(true).read(true).write(true).open(&p).unwrap();
+        let mut file =
+            std::fs::File::options().create(true).truncate(true).read(true).write(true).open(&p).unwrap();
         file.write_all(b"abc").unwrap();
         file.rewind().unwrap();
         let s = Stream::from_pair(Some(file.into()), None).unwrap();
