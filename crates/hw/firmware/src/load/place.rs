@@ -59,16 +59,16 @@ pub fn place_firmware(data: &[u8], ram: RamRange) -> Result<Kernel, QError> {
 }
 
 /// Places a kernel. An `Image` stands where its header asks, an ELF program where it was linked for or, if that is no
-/// RAM and it may run elsewhere, at the first place for kernels, as does anything else. `behind` is the first free
-/// address (behind a firmware), at least the start of RAM.
+/// RAM and it may run elsewhere, at the first place for kernels from `first` on, as does anything else. `behind` is the
+/// first free address (behind a firmware), at least the start of RAM.
 ///
 /// # Errors
 /// A damaged or compressed file, or one that does not fit; the text says why, without the file's name.
-pub fn place_kernel(data: &[u8], ram: RamRange, behind: u64) -> Result<Kernel, QError> {
+pub fn place_kernel(data: &[u8], ram: RamRange, behind: u64, first: u64) -> Result<Kernel, QError> {
     if data.starts_with(&[0x1f, 0x8b]) {
         return Err(QError::new("it is compressed with gzip; unpack it first"));
     }
-    let mut at = align_up(behind.max(ram.base), KERNEL_ALIGN);
+    let mut at = align_up(first.max(behind).max(ram.base), KERNEL_ALIGN);
     if let Some(h) = ImageHeader::parse(data)
         && let Some(wanted) = ram.base.checked_add(h.text_offset)
     {
@@ -162,43 +162,46 @@ mod tests {
     #[test]
     fn an_image_stands_where_it_asks_or_behind_the_firmware() {
         let i = image(0x20_0000, 0x100_0000, 4096);
-        let k = place_kernel(&i, RAM, RAM.base).unwrap();
+        let k = place_kernel(&i, RAM, RAM.base, 0).unwrap();
         assert_eq!((k.entry, k.placed.start, k.placed.end), (0x8020_0000, 0x8020_0000, 0x8120_0000));
-        assert_eq!(place_kernel(&i, RAM, 0x8004_5678).unwrap().entry, 0x8020_0000);
-        assert_eq!(place_kernel(&i, RAM, 0x8040_0001).unwrap().entry, 0x8060_0000);
+        assert_eq!(place_kernel(&i, RAM, 0x8004_5678, 0).unwrap().entry, 0x8020_0000);
+        assert_eq!(place_kernel(&i, RAM, 0x8040_0001, 0).unwrap().entry, 0x8060_0000);
     }
 
     #[test]
     fn raw_and_elf_kernels() {
-        assert_eq!(place_kernel(b"raw", RAM, RAM.base).unwrap().entry, 0x8000_0000);
-        assert_eq!(place_kernel(b"raw", RAM, RAM.base + 1).unwrap().entry, 0x8020_0000);
+        assert_eq!(place_kernel(b"raw", RAM, RAM.base, 0).unwrap().entry, 0x8000_0000);
+        assert_eq!(place_kernel(b"raw", RAM, RAM.base + 1, 0).unwrap().entry, 0x8020_0000);
         // Linked for RAM: stays there. A kernel linked for physical address 0: moved.
         let f = file(2, 0x8123_0000, 0x8123_0000, 0x8123_0004, b"12345678", 16);
-        let k = place_kernel(&f, RAM, RAM.base).unwrap();
+        let k = place_kernel(&f, RAM, RAM.base, 0).unwrap();
         assert_eq!((k.entry, k.placed.start, k.placed.end), (0x8123_0004, 0x8123_0000, 0x8123_0010));
         let f = file(3, 0xffff_ffff_8000_0000, 0, 0xffff_ffff_8000_0002, b"12345678", 16);
-        let k = place_kernel(&f, RAM, 0x8000_0001).unwrap();
+        let k = place_kernel(&f, RAM, 0x8000_0001, 0).unwrap();
         assert_eq!((k.entry, k.placed.start), (0x8020_0002, 0x8020_0000));
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
         let e = |r: Result<Kernel, QError>| r.unwrap_err().to_string();
-        assert!(e(place_kernel(&image(0x20_0000, 1 << 40, 64), RAM, RAM.base)).contains("but RAM is"));
-        assert!(e(place_kernel(&image(u64::MAX - 4096, u64::MAX, 64), RAM, RAM.base)).contains("but RAM is"));
+        assert!(e(place_kernel(&image(0x20_0000, 1 << 40, 64), RAM, RAM.base, 0)).contains("but RAM is"));
         assert!(
-            e(place_kernel(&file(2, 0x1000, 0x1000, 0x1000, b"x", 1), RAM, RAM.base)).contains("but RAM is")
+            e(place_kernel(&image(u64::MAX - 4096, u64::MAX, 64), RAM, RAM.base, 0)).contains("but RAM is")
+        );
+        assert!(
+            e(place_kernel(&file(2, 0x1000, 0x1000, 0x1000, b"x", 1), RAM, RAM.base, 0))
+                .contains("but RAM is")
         );
         let f = file(2, 0x8000_0000, 0x8000_0000, 0x8000_0000, b"x", 1);
-        assert!(e(place_kernel(&f, RAM, 0x8001_0000)).contains("in the middle of the firmware"));
-        assert!(e(place_kernel(b"", RAM, RAM.base)).contains("empty"));
-        assert!(e(place_kernel(&[0x1f, 0x8b, 8], RAM, RAM.base)).contains("gzip"));
+        assert!(e(place_kernel(&f, RAM, 0x8001_0000, 0)).contains("in the middle of the firmware"));
+        assert!(e(place_kernel(b"", RAM, RAM.base, 0)).contains("empty"));
+        assert!(e(place_kernel(&[0x1f, 0x8b, 8], RAM, RAM.base, 0)).contains("gzip"));
         assert!(e(place_firmware(&vec![0; 300 << 20], RAM)).contains("but RAM is"));
     }
 
     #[test]
     fn initrd_and_device_tree_find_their_place() {
-        let k = place_kernel(b"raw", RAM, RAM.base).unwrap().placed;
+        let k = place_kernel(b"raw", RAM, RAM.base, 0).unwrap().placed;
         let i = place_initrd(vec![0; 1000], RAM, &k).unwrap();
         assert_eq!((i.start, i.end), (0x8800_0000, 0x8800_03e8));
         let small = RamRange { size: 16 * MIB, ..RAM };

@@ -1,0 +1,106 @@
+//! The machine's commands, for programs and for people.
+
+use crate::machine::Machine;
+use crate::registers;
+use crate::runstate::hmp_line;
+use api::control::Quit;
+use api::machine::{SystemPowerdown, SystemReset};
+use api::misc::{Cont, Stop};
+use api::run_state::{PowerdownEvent, QueryStatus, ResetEvent, ResumeEvent, ShutdownEvent, StopEvent};
+use monitor::{CommandTable, HmpTable};
+use std::sync::Arc;
+
+/// Registers the machine's commands and events: `query-status`, `stop`, `cont`, `quit`, `system_reset`,
+/// `system_powerdown`, and what people type for them.
+pub fn register(table: &mut CommandTable, hmp: &mut HmpTable, machine: &Arc<Machine>) {
+    let m = machine.clone();
+    table.register_oob::<QueryStatus, _>(move |_| Ok(m.status()));
+    let m = machine.clone();
+    table.register(move |_: Stop| {
+        let m = m.clone();
+        async move {
+            m.stop().await;
+            Ok(())
+        }
+    });
+    let m = machine.clone();
+    table.register(move |_: Cont| {
+        let m = m.clone();
+        async move { m.cont().await }
+    });
+    let m = machine.clone();
+    table.register(move |_: Quit| {
+        let m = m.clone();
+        async move {
+            m.quit().await;
+            Ok(())
+        }
+    });
+    let m = machine.clone();
+    table.register(move |_: SystemReset| {
+        let m = m.clone();
+        async move { m.system_reset().await }
+    });
+    let m = machine.clone();
+    table.register(move |_: SystemPowerdown| {
+        let m = m.clone();
+        async move {
+            m.powerdown();
+            Ok(())
+        }
+    });
+    table.event::<StopEvent>();
+    table.event::<ResumeEvent>();
+    table.event::<ResetEvent>();
+    table.event::<ShutdownEvent>();
+    table.event::<PowerdownEvent>();
+    register_hmp(hmp, machine);
+}
+
+fn register_hmp(hmp: &mut HmpTable, machine: &Arc<Machine>) {
+    let m = machine.clone();
+    hmp.register("info status", "", "show the current VM status (running|paused)", move |_| {
+        std::future::ready(hmp_line(m.run_state()))
+    });
+    let m = machine.clone();
+    hmp.register(
+        "info registers",
+        "[-a]",
+        "show the cpu registers (-a: show register info for all cpus)",
+        move |a| {
+            let m = m.clone();
+            async move { registers::info(&m, a.flag('a')) }
+        },
+    );
+    let m = machine.clone();
+    hmp.register(
+        "info mtree",
+        "[-f]",
+        "show memory tree (-f: dump flat view for address spaces)",
+        move |a| std::future::ready(registers::mtree(&m, a.flag('f'))),
+    );
+    let m = machine.clone();
+    hmp.register("stop|s", "", "stop emulation", move |_| {
+        let m = m.clone();
+        async move { m.stop().await }
+    });
+    let m = machine.clone();
+    hmp.register("cont|c", "", "resume emulation", move |_| {
+        let m = m.clone();
+        async move { m.cont().await }
+    });
+    let m = machine.clone();
+    hmp.register("quit|q", "", "quit the emulator", move |_| {
+        let m = m.clone();
+        async move { m.quit().await }
+    });
+    let m = machine.clone();
+    hmp.register("system_reset", "", "reset the system", move |_| {
+        let m = m.clone();
+        async move { m.system_reset().await }
+    });
+    let m = machine.clone();
+    hmp.register("system_powerdown", "", "send system power down event", move |_| {
+        std::future::ready(m.powerdown())
+    });
+}

@@ -1,0 +1,85 @@
+//! What the human monitor shows of harts and memory.
+
+use crate::machine::Machine;
+use mem::FlatKind;
+use std::fmt::Write as _;
+use vcpu::CpuState;
+
+/// Names of the integer registers in the standard's calling convention.
+const X: [&str; 32] = [
+    "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6",
+    "a7", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6",
+];
+/// Those of the floating-point registers.
+const F: [&str; 32] = [
+    "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "fs0", "fs1", "fa0", "fa1", "fa2", "fa3", "fa4",
+    "fa5", "fa6", "fa7", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8",
+    "ft9", "ft10", "ft11",
+];
+
+/// The registers of the first hart, or of all.
+pub(crate) fn info(machine: &Machine, all: bool) -> String {
+    let Some(cpus) = machine.cpus() else { return "No CPU available\n".into() };
+    let n = if all { cpus.len() as u32 } else { 1 };
+    (0..n).filter_map(|h| Some(format!("\nCPU#{h}\n{}", draw(&cpus.registers(h)?)))).collect()
+}
+
+fn draw(s: &CpuState) -> String {
+    let mut out = String::new();
+    let rows = [
+        ("pc", s.pc),
+        ("mhartid", s.hart),
+        ("mstatus", s.mstatus),
+        ("mip", s.mip),
+        ("mie", s.mie),
+        ("mideleg", s.mideleg),
+        ("medeleg", s.medeleg),
+        ("mtvec", s.mtvec),
+        ("stvec", s.stvec),
+        ("mepc", s.mepc),
+        ("sepc", s.sepc),
+        ("mcause", s.mcause),
+        ("scause", s.scause),
+        ("mtval", s.mtval),
+        ("stval", s.stval),
+        ("mscratch", s.mscratch),
+        ("sscratch", s.sscratch),
+        ("satp", s.satp),
+    ];
+    for (name, v) in rows {
+        let _ = writeln!(out, " {name:<8} {v:016x}");
+    }
+    grid(&mut out, 'x', &X, &s.x);
+    let _ = writeln!(out, " {:<8} {:016x}", "fcsr", s.fcsr);
+    grid(&mut out, 'f', &F, &s.f);
+    out
+}
+
+fn grid(out: &mut String, kind: char, names: &[&str; 32], values: &[u64; 32]) {
+    for (i, (name, v)) in names.iter().zip(values).enumerate() {
+        let _ = write!(out, " {:<8} {v:016x}", format!("{kind}{i}/{name}"));
+        if i % 4 == 3 {
+            out.push('\n');
+        }
+    }
+}
+
+/// The tree of memory regions, or with `flat` what an access finds.
+pub(crate) fn mtree(machine: &Machine, flat: bool) -> String {
+    let Some(space) = machine.memory() else { return String::new() };
+    if !flat {
+        return space.mtree();
+    }
+    let mut out =
+        format!("FlatView #0\n AS \"{0}\", root: system\n Root memory region: system\n", space.name());
+    for r in space.map().ranges() {
+        let (kind, name) = match &r.kind {
+            FlatKind::Ram { writes: Some((dev, _)), .. } => ("romd", dev.name()),
+            FlatKind::Ram { read_only: true, mem, .. } => ("rom", mem.name()),
+            FlatKind::Ram { mem, .. } => ("ram", mem.name()),
+            FlatKind::Io { dev, .. } => ("i/o", dev.name()),
+        };
+        let _ = writeln!(out, "  {:016x}-{:016x} (prio 0, {kind}): {name}", r.start, r.last);
+    }
+    out
+}
