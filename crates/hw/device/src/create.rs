@@ -1,4 +1,4 @@
-use crate::{Bus, CharBackend, Device, TimerService};
+use crate::{Bus, CharBackend, Device, DeviceTree, TimerService};
 use block::{BlockGraph, Perm, Root, RootConfig, RootEvent};
 use mem::Dma;
 use qapi::{ErrorClass, QError, qerr};
@@ -22,6 +22,8 @@ pub struct CreateCx<'a> {
     pub path: &'a str,
     /// The bus that it will be plugged into.
     pub bus: Arc<dyn Bus>,
+    /// All buses and devices.
+    pub tree: &'a DeviceTree,
     /// Guest RAM, as seen from that bus.
     pub dma: Dma,
     /// What a user made before: block nodes, character devices, objects.
@@ -57,6 +59,18 @@ pub trait Resources {
 }
 
 impl CreateCx<'_> {
+    /// The name of a bus that the device brings along: `ID.0`, or `KIND.N` where the user gave no id.
+    pub fn child_bus_name(&self, kind: &str) -> String {
+        match self.id {
+            Some(id) => format!("{id}.0"),
+            None => {
+                let prefix = format!("{kind}.");
+                let taken = self.tree.buses().iter().filter(|b| b.name().starts_with(&prefix)).count();
+                format!("{prefix}{taken}")
+            }
+        }
+    }
+
     /// The object that the link property `prop` names, and what `pick` takes of it. Keep the object as long as it is
     /// used: that is what holds off its deletion.
     ///

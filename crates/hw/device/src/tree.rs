@@ -175,6 +175,7 @@ impl DeviceTree {
             path: &claim.path,
             dma: bus.dma(),
             bus: bus.clone(),
+            tree: self,
             resources: env.resources,
             timers: env.timers,
             io: env.io,

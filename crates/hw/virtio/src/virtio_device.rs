@@ -15,7 +15,7 @@ pub trait TransportEvents: Send + Sync {
 /// `deactivate` and `reset_queue` come one after the other.
 ///
 /// As a [`Device`], it saves its own state only: the transport saves the rings. Both are paused, saved, loaded
-/// (in any order) and resumed.
+/// (into devices that were just reset, in any order) and resumed.
 pub trait VirtioDevice: Device {
     /// Its type (section 5).
     fn device_id(&self) -> u32;

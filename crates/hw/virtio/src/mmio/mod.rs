@@ -500,6 +500,7 @@ impl Device for VirtioMmio {
     fn reset(&self, _kind: Reset) {
         let _turn = self.lifecycle.lock();
         self.reset_locked(self.device().as_deref());
+        self.wires.generation.store(0, Ordering::SeqCst);
     }
 
     fn pause(&self) -> BoxFuture<'_> {
@@ -572,7 +573,9 @@ impl Device for VirtioMmio {
         for (i, q) in made {
             regs.queues[i].queue = Some(q);
         }
-        self.reset_locked(dev.as_deref());
+        // A device that never had queues may have loaded its own state before.
+        let was_active = self.regs.lock().active;
+        self.reset_locked(dev.as_deref().filter(|_| was_active));
         let queues: Vec<_> = regs.queues.iter().map(|q| q.queue.clone()).collect();
         *self.wires.queues.lock() = queues.iter().flatten().cloned().collect();
         self.wires.needs_reset.store(s.needs_reset, Ordering::SeqCst);
