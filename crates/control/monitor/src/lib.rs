@@ -21,7 +21,6 @@ mod own;
 mod qmp;
 mod server;
 mod table;
-pub mod wire;
 
 pub use events::{EventBus, EventKey, EventRecord, EventSink, EventStream};
 pub use hmp::{HmpArgs, HmpOutput, HmpTable};

@@ -3,10 +3,9 @@
 use crate::hmp::HmpTable;
 use crate::server::Shared;
 use crate::table::CommandTable;
-use crate::wire::{
-    HumanMonitorCommand, QMPCapability, QmpCapabilities, QueryCommands, QueryQmpSchema, QueryVersion,
-    VersionInfo, VersionTriple,
-};
+use api::control::{QMPCapability, QmpCapabilities, QueryCommands, QueryVersion, VersionInfo, VersionTriple};
+use api::introspect::QueryQmpSchema;
+use api::misc::HumanMonitorCommand;
 use qapi::{Command, Dict, QError, Value};
 use std::sync::{Arc, OnceLock};
 
@@ -22,6 +21,20 @@ pub fn version() -> VersionInfo {
     }
 }
 
+/// [`version`] as it is written. Its members stand in the order that scripts which compare the greeting's text
+/// know.
+fn version_value() -> Value {
+    let v = version();
+    let mut qemu = Dict::new();
+    qemu.insert("micro", v.qemu.micro);
+    qemu.insert("minor", v.qemu.minor);
+    qemu.insert("major", v.qemu.major);
+    let mut d = Dict::new();
+    d.insert("qemu", qemu);
+    d.insert("package", v.package);
+    Value::Dict(d)
+}
+
 /// What `info version` shows, without the line's end.
 pub fn hmp_version_text() -> String {
     let v = version();
@@ -31,7 +44,7 @@ pub fn hmp_version_text() -> String {
 /// The first line of a QMP session.
 pub(crate) fn greeting(oob: bool) -> Value {
     let mut inner = Dict::new();
-    inner.insert("version", qapi::to_value(&version()));
+    inner.insert("version", version_value());
     let caps: Vec<Value> = if oob { vec!["oob".into()] } else { Vec::new() };
     inner.insert("capabilities", caps);
     let mut d = Dict::new();
@@ -60,7 +73,7 @@ pub(crate) fn register(
     shared: &Arc<OnceLock<std::sync::Weak<Shared>>>,
 ) {
     table.register_session::<QmpCapabilities>();
-    table.register_value::<QueryVersion>(|| qapi::to_value(&version()));
+    table.register_value::<QueryVersion>(version_value);
     let cell = shared.clone();
     let with = move |f: fn(&Shared) -> Value| {
         cell.get().and_then(std::sync::Weak::upgrade).map_or(Value::List(Vec::new()), |s| f(&s))
