@@ -126,7 +126,7 @@ fn plan(o: &BlockdevCreateOptionsQcow2) -> Result<Header, QError> {
     }
     if o.backing_file.is_some() && matches!(o.preallocation, Some(m) if m != PreallocMode::Off) {
         return Err(qerr!(
-            "Backing file and preallocation can only be used at the same time if extended_l2 is enabled"
+            "Backing file and preallocation can only be used at the same time if extended_l2 is on"
         ));
     }
     if o.backing_fmt.is_some() && o.backing_file.is_none() {

@@ -1,1 +1,16 @@
-//! What rhea img does, as a library.
+//! What `rhea img` does, as a library: [`create`], [`info`] and [`check`] answer data; [`img`] is the command line
+//! with its texts. All of it goes through the block graph, with the drivers `file`, `host_device`, `raw` and `qcow2`.
+
+pub mod check;
+pub mod create;
+pub mod img;
+pub mod info;
+pub mod json;
+pub mod open;
+
+use block::driver::DriverType;
+
+/// The drivers that images are opened with.
+pub fn drivers() -> Vec<&'static DriverType> {
+    [block_file::DRIVERS, block_formats::DRIVERS, block_qcow2::DRIVERS].concat()
+}

@@ -1,0 +1,122 @@
+//! `check`. Exit codes: 0 sound, 1 the check failed, 2 damaged, 3 leaks only, 63 the format has no checks.
+
+use block_qcow2::check::{Fix, Report};
+
+use super::args::{Spec, flag, long_flag, long_value, value};
+use super::{CmdResult, Failed, Tool};
+use crate::check::{self, CheckError};
+use crate::open::{OpenFlags, Source};
+
+const SPECS: &[Spec] = &[
+    flag('h', "help"),
+    flag('q', "quiet"),
+    value('f', "format"),
+    long_flag("image-opts"),
+    value('T', "cache"),
+    flag('U', "force-share"),
+    long_value("output"),
+    value('r', "repair"),
+];
+
+const HELP: &str = "\
+  -f, --format FMT        the image's format; found out where it is not given
+  --image-opts            FILENAME is a description (driver=...,file.filename=...), not a file name
+  -r, --repair leaks|all  repair wasted space, or everything that can be repaired
+  -T, --cache MODE        accepted for compatibility
+  -U, --force-share       also check an image that is being written to
+  --output human|json     how to print (default human)
+  -q, --quiet             print findings and errors only
+  -h, --help              this text
+";
+
+const CACHE_MODES: [&str; 6] = ["none", "off", "directsync", "writeback", "unsafe", "writethrough"];
+
+pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
+    let p = tool.parse("check", SPECS, given)?;
+    let (mut format, mut image_opts, mut json, mut quiet, mut fix) = (None, false, false, false, Fix::None);
+    let mut flags = OpenFlags::default();
+    for (name, v) in p.options {
+        match name {
+            "help" => {
+                let text = format!("Look for damage in an image.\n\nUsage: {} check [OPTIONS] FILENAME\n\n{HELP}", tool.prog);
+                tool.print(&text);
+                return Ok(0);
+            }
+            "format" => format = Some(v),
+            "image-opts" => image_opts = true,
+            "quiet" => quiet = true,
+            "force-share" => flags.force_share = true,
+            "output" => json = tool.json_wanted("check", &v)?,
+            "cache" if !CACHE_MODES.contains(&v.as_str()) => {
+                return tool.fail(&format!("Invalid source cache option: {v}"));
+            }
+            "repair" => {
+                fix = match v.as_str() {
+                    "leaks" => Fix::Leaks,
+                    "all" => Fix::All,
+                    _ => {
+                        return tool.usage("check", &format!("--repair (-r) expects 'leaks' or 'all' not '{v}'"));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let [name] = &p.rest[..] else { return tool.usage("check", "Expecting one image file name") };
+    if image_opts && format.is_some() {
+        return tool.usage("check", "--image-opts and --format are mutually exclusive");
+    }
+    let source = Source { name: name.clone(), format, image_opts };
+    let mut report = one(tool, &source, flags, fix)?;
+    if report.corruptions_fixed + report.leaks_fixed > 0 {
+        let (leaks, corruptions) = (report.leaks_fixed, report.corruptions_fixed);
+        if !json && !quiet {
+            tool.print(&format!(
+                "The following inconsistencies were found and repaired:\n\n    {leaks} leaked clusters\n    \
+                 {corruptions} corruptions\n\nDouble checking the fixed image now...\n"
+            ));
+        }
+        report = one(tool, &source, flags, Fix::None)?;
+        (report.leaks_fixed, report.corruptions_fixed) = (leaks, corruptions);
+    }
+    if json {
+        let value = qapi::to_value(&check::image_check(name, "qcow2", &report));
+        tool.print(&crate::json::pretty(value));
+    } else if !quiet {
+        tool.print(&check::human(&report));
+    }
+    Ok(match &report {
+        r if r.check_errors > 0 => 1,
+        r if r.corruptions > 0 => 2,
+        r if r.leaks > 0 => 3,
+        _ => 0,
+    })
+}
+
+fn one(tool: &mut Tool<'_>, source: &Source, flags: OpenFlags, fix: Fix) -> Result<Report, Failed> {
+    let mut lines = Vec::new();
+    let result = {
+        let err = &mut *tool.err;
+        let mut log = |line: &str| {
+            // Findings appear while the check runs.
+            let _ = writeln!(err, "{line}");
+        };
+        match rt::Executor::new() {
+            Ok(x) => Ok(x.block_on(check::check(source, flags, fix, &mut log))),
+            Err(e) => {
+                lines.push(format!("Could not start: {e}"));
+                Err(())
+            }
+        }
+    };
+    match result {
+        Ok(Ok(r)) => Ok(r),
+        Ok(Err(CheckError::Unsupported)) => {
+            tool.report("This image format does not support checks", None);
+            Err(Failed(63))
+        }
+        Ok(Err(CheckError::Open(e))) => tool.fail_with(&e.prepend(&format!("Could not open '{}'", source.name))),
+        Ok(Err(CheckError::Failed(e))) => tool.fail_with(&e.prepend("Check failed")),
+        Err(()) => tool.fail(&lines.join("\n")),
+    }
+}

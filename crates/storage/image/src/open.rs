@@ -1,0 +1,198 @@
+//! Opening an image by its name in a graph of its own.
+
+use std::sync::Arc;
+
+use api::block_core::{
+    BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsFile, BlockdevOptionsQcow2, BlockdevOptionsRaw, BlockdevRef,
+    BlockdevRefOrNull,
+};
+use base::Errno;
+use block::driver::Prealloc;
+use block::{BlockGraph, Perm, Root, RootConfig};
+use mem::IoBuf;
+use monitor::EventBus;
+use qapi::{QError, qerr};
+
+use crate::drivers;
+
+/// How to open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenFlags {
+    /// For writing.
+    pub write: bool,
+    /// Also where somebody else has it open for writing (read-only).
+    pub force_share: bool,
+}
+
+/// What the user named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// A file name, or with `image_opts` a description (`driver=…,file.filename=…`).
+    pub name: String,
+    /// The format; found out by probing where it is not given.
+    pub format: Option<String>,
+    /// Whether `name` is a description.
+    pub image_opts: bool,
+}
+
+impl Source {
+    /// A file of a format (or of one to be found out).
+    pub fn file(name: &str, format: Option<&str>) -> Source {
+        Source { name: name.into(), format: format.map(Into::into), image_opts: false }
+    }
+}
+
+/// The node names that an opened image has.
+const TOP: &str = "image";
+const FILE: &str = "image-file";
+
+/// An image that is open in a graph of its own.
+pub struct Opened {
+    /// The graph that holds it.
+    pub graph: Arc<BlockGraph>,
+    /// The node that shows the image's bytes.
+    pub node: String,
+    /// The name of its format driver.
+    pub format: String,
+    /// The node of the file that holds it.
+    pub file: Option<String>,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("node", &self.node).field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
+/// What is known about a driver's place in this tool.
+fn is_protocol(name: &str) -> bool {
+    drivers().iter().any(|d| d.name == name && d.kind == block::driver::Kind::Protocol)
+}
+
+async fn file_options(name: &str, flags: OpenFlags) -> BlockdevOptions {
+    let plain = block_file::strip_prefix(name);
+    let path = if plain.is_empty() { name } else { plain };
+    let file = BlockdevOptionsFile { filename: path.to_string(), ..BlockdevOptionsFile::default() };
+    let mut o = BlockdevOptions::new(match block::probe::protocol_of(path.to_string()).await {
+        "host_device" => BlockdevDriverOptions::HostDevice(file),
+        _ => BlockdevDriverOptions::File(file),
+    });
+    o.read_only = Some(!flags.write);
+    o.force_share = Some(flags.force_share);
+    o
+}
+
+/// Opens the node of a file: no format. The file must exist.
+pub async fn open_file(name: &str, flags: OpenFlags) -> Result<Opened, QError> {
+    let graph = BlockGraph::new(&drivers(), EventBus::new());
+    let mut o = file_options(name, flags).await;
+    o.node_name = Some(FILE.into());
+    let format = if matches!(o.driver, BlockdevDriverOptions::HostDevice(_)) { "host_device" } else { "file" };
+    graph.add(o).await?;
+    Ok(Opened { graph, node: FILE.into(), format: format.into(), file: None })
+}
+
+/// Opens an image without its backing files. Messages are those of the cause: the caller says whose image it was.
+pub async fn open(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
+    if flags.force_share && flags.write {
+        return Err(qerr!("force-share=on can only be used with read-only images"));
+    }
+    if source.image_opts {
+        return open_described(&source.name, flags).await;
+    }
+    if let Some(f) = &source.format
+        && !drivers().iter().any(|d| d.name == f)
+    {
+        return Err(qerr!("Unknown driver '{f}'"));
+    }
+    let mut opened = open_file(&source.name, flags).await?;
+    let format = match &source.format {
+        Some(f) if is_protocol(f) => {
+            opened.format = f.clone();
+            return Ok(opened);
+        }
+        Some(f) => f.clone(),
+        None => opened.probe(&source.name).await?,
+    };
+    let file = BlockdevRef::Reference(FILE.into());
+    let mut o = BlockdevOptions::new(match format.as_str() {
+        "qcow2" => {
+            let mut q = BlockdevOptionsQcow2::new(file);
+            q.backing = Some(BlockdevRefOrNull::Null);
+            BlockdevDriverOptions::Qcow2(q)
+        }
+        "raw" => BlockdevDriverOptions::Raw(BlockdevOptionsRaw { file, offset: None, size: None }),
+        other => return Err(qerr!("Unknown driver '{other}'")),
+    });
+    o.node_name = Some(TOP.into());
+    o.read_only = Some(!flags.write);
+    o.force_share = Some(flags.force_share);
+    opened.graph.add(o).await?;
+    opened.format = format;
+    opened.file = Some(FILE.into());
+    opened.node = TOP.into();
+    Ok(opened)
+}
+
+async fn open_described(text: &str, flags: OpenFlags) -> Result<Opened, QError> {
+    let mut o: BlockdevOptions = qapi::from_arg(text, Some("file"))?;
+    o.node_name.get_or_insert_with(|| TOP.into());
+    let node = o.node_name.clone().unwrap_or_default();
+    o.read_only = Some(!flags.write);
+    if flags.force_share {
+        o.force_share = Some(true);
+    }
+    if let BlockdevDriverOptions::Qcow2(q) = &mut o.driver {
+        q.backing.get_or_insert(BlockdevRefOrNull::Null);
+    }
+    let graph = BlockGraph::new(&drivers(), EventBus::new());
+    graph.add(o).await?;
+    let snapshot = graph.snapshot();
+    let (format, file) = match snapshot.by_name(&node) {
+        Some(n) => {
+            let below = n.primary().and_then(|e| snapshot.node(e.child)).map(|c| c.name.to_string());
+            (n.ty.name.to_string(), below)
+        }
+        None => return Err(qerr!("Cannot find device='' nor node-name='{node}'")),
+    };
+    Ok(Opened { graph, node, format, file })
+}
+
+impl Opened {
+    /// A user of a node with these permissions; others may do what `shared` says.
+    pub async fn root(&self, node: &str, perm: Perm, shared: Perm) -> Result<Arc<Root>, QError> {
+        let config = RootConfig { perm, shared, desc: "image tool".into(), ..RootConfig::default() };
+        self.graph.attach(node, config).await
+    }
+
+    async fn probe(&self, name: &str) -> Result<String, QError> {
+        let root = self.root(&self.node, Perm::CONSISTENT_READ, Perm::all()).await?;
+        let n = root.len().min(block::probe::PROBE_BYTES as u64) as usize;
+        let buf = IoBuf::zeroed(n.max(1));
+        let buf = buf.slice(0..n);
+        let read = if n > 0 { root.read(0, buf.clone()).await } else { Ok(()) };
+        root.detach().await;
+        read.map_err(|e: Errno| qerr!("Could not read image for determining its format: {e}"))?;
+        Ok(block::probe::probe(&drivers(), &buf.to_vec(), name).to_string())
+    }
+
+    /// The node's virtual size, bytes.
+    pub fn len(&self) -> u64 {
+        self.graph.image_info(&self.node).map_or(0, |i| i.base.virtual_size as u64)
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Closes everything.
+    pub async fn close(self) {
+        self.graph.close_all().await;
+    }
+}
+
+/// Sets a file's length through its root.
+pub async fn truncate(root: &Root, len: u64, mode: Prealloc) -> Result<(), QError> {
+    root.truncate(len, true, mode).await.map_err(|e| qerr!("Could not resize file: {e}"))
+}
