@@ -4,7 +4,10 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::meta::ParseNestedMeta;
 use syn::spanned::Spanned;
-use syn::{Attribute, Data, DeriveInput, Error, Expr, Field, Fields, Ident, Lit, LitStr, Meta, Path, Result, Type, Variant};
+use syn::{
+    Attribute, Data, DeriveInput, Error, Expr, Field, Fields, Ident, Lit, LitStr, Meta, Path, Result, Type,
+    Variant,
+};
 
 /// Special features.
 #[derive(Default)]
@@ -52,15 +55,28 @@ fn once<T>(meta: &ParseNestedMeta, slot: &mut Option<T>, value: T) -> Result<()>
 fn wire_name(meta: &ParseNestedMeta) -> Result<LitStr> {
     let name: LitStr = meta.value()?.parse()?;
     let text = name.value();
-    let ok = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if ok { Ok(name) } else { Err(Error::new(name.span(), "a name has letters, digits, `-`, `_` and `.` only")) }
+    let ok = !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if ok {
+        Ok(name)
+    } else {
+        Err(Error::new(name.span(), "a name has letters, digits, `-`, `_` and `.` only"))
+    }
 }
 
 /// Reads all `#[qapi(…)]` of an item through `take`, which tells whether it knew an attribute.
-fn parse_all(attrs: &[Attribute], known: &str, mut take: impl FnMut(&ParseNestedMeta) -> Result<bool>) -> Result<()> {
+fn parse_all(
+    attrs: &[Attribute],
+    known: &str,
+    mut take: impl FnMut(&ParseNestedMeta) -> Result<bool>,
+) -> Result<()> {
     for attr in attrs.iter().filter(|a| a.path().is_ident("qapi")) {
         attr.parse_nested_meta(|meta| {
-            if take(&meta)? { Ok(()) } else { Err(meta.error(format_args!("not known here; there are: {known}"))) }
+            if take(&meta)? {
+                Ok(())
+            } else {
+                Err(meta.error(format_args!("not known here; there are: {known}")))
+            }
         })?;
     }
     Ok(())
@@ -127,8 +143,11 @@ pub struct Container {
 
 impl Container {
     pub fn parse(input: &DeriveInput) -> Result<Container> {
-        let mut c =
-            Container { schema_name: input.ident.to_string(), doc: doc(&input.attrs), ..Container::default() };
+        let mut c = Container {
+            schema_name: input.ident.to_string(),
+            doc: doc(&input.attrs),
+            ..Container::default()
+        };
         let (mut tag, mut tag_type, mut schema_name) = (None, None, None);
         let is_enum = matches!(input.data, Data::Enum(_));
         let known = if is_enum {
@@ -238,7 +257,8 @@ impl Member {
             Ok(true)
         })?;
         let fail = |what: &str| Err(Error::new_spanned(&field.ty, what));
-        if (m.flatten || m.union) && (name.is_some() || m.size || m.inner.is_some() || m.condition.is_some()) {
+        if (m.flatten || m.union) && (name.is_some() || m.size || m.inner.is_some() || m.condition.is_some())
+        {
             return fail("a flattened type or union has no name, size or condition, and is not optional");
         }
         if m.flatten && m.union {
@@ -246,6 +266,10 @@ impl Member {
         }
         if m.condition.is_some() && m.inner.is_none() {
             return fail("a member with a condition must be an `Option`");
+        }
+        let size_of = m.inner.as_ref().unwrap_or(&m.ty);
+        if m.size && !matches!(size_of, Type::Path(p) if p.path.is_ident("u64")) {
+            return fail("a size is a `u64`");
         }
         if let Some(name) = name {
             m.name = name.value();

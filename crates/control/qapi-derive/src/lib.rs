@@ -1,7 +1,7 @@
 //! The derive macro `Qapi`. The attributes are told in the documentation of the crate `qapi`.
 //!
-//! Each kind of type has its module: [`object`] for structs, [`names`] for enumerations, [`union`] for tagged unions, [`alternate`]
-//! for alternates. [`attrs`] reads the attributes and refuses what makes no sense.
+//! Each kind of type has its module: `object` for structs, `names` for enumerations, `union` for tagged unions, `alternate`
+//! for alternates. `attrs` reads the attributes and refuses what makes no sense.
 
 mod alternate;
 mod attrs;
@@ -36,3 +36,6 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

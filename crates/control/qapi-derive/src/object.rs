@@ -64,7 +64,11 @@ fn check(list: &[Member]) -> Result<()> {
 pub fn qapi_impl(ty: &Ident, container: &Container) -> TokenStream {
     let Container { schema_name, doc, features, .. } = container;
     // The features of a command or event are its own, not those of its arguments.
-    let features = if container.command.is_some() || container.event.is_some() { quote!(&[]) } else { quote!(#features) };
+    let features = if container.command.is_some() || container.event.is_some() {
+        quote!(&[])
+    } else {
+        quote!(#features)
+    };
     quote! {
         impl ::qapi::Qapi for #ty {
             const KIND: ::qapi::Kind = ::qapi::Kind::Object;
@@ -124,7 +128,9 @@ fn read(m: &Member) -> TokenStream {
         (Some(_), true) => quote!(input.optional_with(dict, #name, |input, value| input.size(&value))?),
     };
     match &m.condition {
-        Some(cond) => quote!(let #ident: #ty = if cfg!(#cond) { #value } else { ::core::option::Option::None };),
+        Some(cond) => {
+            quote!(let #ident: #ty = if cfg!(#cond) { #value } else { ::core::option::Option::None };)
+        }
         None => quote!(let #ident: #ty = #value;),
     }
 }
@@ -159,7 +165,7 @@ fn write(m: &Member) -> TokenStream {
 fn tell(m: &Member) -> TokenStream {
     let Member { ty, name, doc, features, inner, .. } = m;
     if m.union {
-        return quote!(schema.union::<#ty>(object););
+        return quote!(schema.union::<#ty>(object, #doc););
     }
     if m.flatten {
         return quote!(<#ty as ::qapi::Members>::schema_members(schema, object););

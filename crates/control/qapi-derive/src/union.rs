@@ -83,7 +83,7 @@ pub fn expand(input: &DeriveInput, container: &Container, data: &DataEnum) -> Re
             }
 
             fn schema_members(schema: &mut ::qapi::schema::Schema, object: &mut ::qapi::schema::ObjectBuilder) {
-                schema.union::<Self>(object);
+                schema.union::<Self>(object, "Which branch it is.");
             }
         }
 

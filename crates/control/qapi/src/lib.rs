@@ -72,7 +72,8 @@ pub use opts::opts_parse;
 pub use qapi_derive::Qapi;
 pub use schema::Introspection;
 pub use types::{
-    Command, Event, Kind, Members, Qapi, QapiEnum, Union, from_arg, from_json, from_keyval, from_keyval_dict, to_value,
+    Command, Event, Kind, Members, Qapi, QapiEnum, Union, from_arg, from_json, from_keyval, from_keyval_dict,
+    to_value,
 };
 pub use value::{Dict, Value, flatten};
 pub use visit::Input;

@@ -171,8 +171,11 @@ impl Schema {
         }
         let mut object = ObjectBuilder::default();
         object.member(name, inner, false, &[], "");
-        let def =
-            TypeDef { name: format!("{}Wrapper", self.get(inner).name), shape: Shape::Object(object), ..TypeDef::default() };
+        let def = TypeDef {
+            name: format!("{}Wrapper", self.get(inner).name),
+            shape: Shape::Object(object),
+            ..TypeDef::default()
+        };
         let ty = self.add(def);
         self.wrappers.insert(inner, ty);
         ty
@@ -211,10 +214,10 @@ impl Schema {
         })
     }
 
-    /// The members of a union: its tag, and the branches.
-    pub fn union<T: crate::Union>(&mut self, object: &mut ObjectBuilder) {
+    /// The members of a union: its tag, described by `doc`, and the branches.
+    pub fn union<T: crate::Union>(&mut self, object: &mut ObjectBuilder, doc: &'static str) {
         let tag = T::Tag::schema(self);
-        object.member(T::TAG, tag, false, &[], "");
+        object.member(T::TAG, tag, false, &[], doc);
         object.tag = Some(T::TAG);
         T::schema_branches(self, object);
     }
@@ -234,14 +237,21 @@ pub struct Introspection {
     entries: Vec<Entry>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    name: &'static str,
-    features: &'static [&'static str],
-    doc: &'static str,
-    arg: TypeRef,
-    /// Return type and whether it may run out of band; none for an event.
-    command: Option<(TypeRef, bool)>,
+/// A command or an event.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// Its special features.
+    pub features: &'static [&'static str],
+    /// Its description.
+    pub doc: &'static str,
+    /// Arguments or data: an object.
+    pub arg: TypeRef,
+    /// What a command returns; none for an event.
+    pub ret: Option<TypeRef>,
+    /// Whether a command may run out of band.
+    pub allow_oob: bool,
 }
 
 impl Introspection {
@@ -257,8 +267,14 @@ impl Introspection {
         }
         let arg = C::schema(&mut self.schema);
         let ret = C::Ret::schema(&mut self.schema);
-        let command = Some((ret, C::ALLOW_OOB));
-        self.entries.push(Entry { name: C::NAME, features: C::FEATURES, doc: C::DOC, arg, command });
+        self.entries.push(Entry {
+            name: C::NAME,
+            features: C::FEATURES,
+            doc: C::DOC,
+            arg,
+            ret: Some(ret),
+            allow_oob: C::ALLOW_OOB,
+        });
     }
 
     /// Adds an event; adding it again changes nothing.
@@ -267,7 +283,14 @@ impl Introspection {
             return;
         }
         let arg = E::schema(&mut self.schema);
-        self.entries.push(Entry { name: E::NAME, features: E::FEATURES, doc: E::DOC, arg, command: None });
+        self.entries.push(Entry {
+            name: E::NAME,
+            features: E::FEATURES,
+            doc: E::DOC,
+            arg,
+            ret: None,
+            allow_oob: false,
+        });
     }
 
     /// The names of commands and events in the order in which they were added.
@@ -280,9 +303,9 @@ impl Introspection {
         &self.schema
     }
 
-    /// The descriptions of commands and events, for the reference manual.
-    pub fn docs(&self) -> impl Iterator<Item = (&'static str, &'static str, TypeRef)> + '_ {
-        self.entries.iter().map(|e| (e.name, e.doc, e.arg))
+    /// The commands and events in the order in which they were added, for the reference manual.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// The value that `query-qmp-schema` returns: commands and events in the order in which they were added, then types in the
@@ -342,12 +365,12 @@ impl Writer<'_> {
     fn entry(&mut self, e: &Entry) -> Value {
         let mut d = Dict::new();
         d.insert("name", e.name);
-        match e.command {
-            Some((ret, allow_oob)) => {
+        match e.ret {
+            Some(ret) => {
                 d.insert("meta-type", "command");
                 d.insert("arg-type", self.name(e.arg));
                 d.insert("ret-type", self.name(ret));
-                if allow_oob {
+                if e.allow_oob {
                     d.insert("allow-oob", true);
                 }
             }

@@ -37,7 +37,9 @@ impl Kind {
             | (Kind::Int, Value::Int(_) | Value::Uint(_))
             | (Kind::Number, Value::Int(_) | Value::Uint(_) | Value::Num(_))
             | (Kind::Null, Value::Null) => true,
-            (Kind::Bool, Value::Str(s)) if keyval => matches!(s.as_str(), "on" | "off" | "yes" | "no" | "true" | "false"),
+            (Kind::Bool, Value::Str(s)) if keyval => {
+                matches!(s.as_str(), "on" | "off" | "yes" | "no" | "true" | "false")
+            }
             (Kind::Int | Kind::Number, Value::Str(s)) if keyval => {
                 s.trim_start().trim_start_matches(['-', '+']).starts_with(|c: char| c.is_ascii_digit())
             }

@@ -118,9 +118,7 @@ impl Input {
     /// A number of bytes: like [`Input::uint`], and in key=value text with the suffixes B, K, M, G, T, P and E.
     pub fn size(&self, value: &Value) -> Result<u64, QError> {
         match value {
-            Value::Str(s) if self.keyval => {
-                base::units::parse_size(s, 1).map_err(|_| self.expects("size"))
-            }
+            Value::Str(s) if self.keyval => base::units::parse_size(s, 1).map_err(|_| self.expects("size")),
             _ if self.keyval => Err(self.wrong_type("size")),
             v => self.uint(v),
         }
