@@ -14,6 +14,8 @@ mod query;
 mod reopen;
 pub mod request;
 pub mod root;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod track;
 mod txn;
 

@@ -37,7 +37,7 @@ impl BlockGraph {
             let name = options.node_name.as_deref().ok_or_else(|| qerr!("node-name not specified"))?;
             let node = txn.base.by_name(name);
             let id = node.ok_or_else(|| qerr!("Failed to find node with node-name='{name}'"))?.id;
-            ask(&txn.base, &mut queue, id, Given::Dict(to_dict(options)), None);
+            ask(&txn.base, &mut queue, id, Given::Dict(to_dict(options)), None)?;
         }
         let ids: Vec<NodeId> = queue.keys().copied().collect();
         txn.drain(&ids).await;
@@ -75,8 +75,8 @@ fn ask(
     id: NodeId,
     given: Given,
     parent: Option<(NodeId, Role)>,
-) {
-    let Some(node) = base.node(id) else { return };
+) -> Result<(), QError> {
+    let Some(node) = base.node(id) else { return Ok(()) };
     let specs = (node.ty.children)(&node.options.typed);
     let (own, children, keep) = match given {
         Given::Dict(d) => {
@@ -88,10 +88,22 @@ fn ask(
     };
     let fresh = !queue.contains_key(&id);
     let asked = queue.entry(id).or_default();
-    asked.own.extend(own);
+    // A node may be in the list twice, or be reached through its parent too; what is said must fit together.
+    let twice =
+        |key: &str| qerr!("Option '{key}' of node '{}' is given twice with different values", node.name);
+    for (key, value) in own {
+        if asked.own.get(&key).is_some_and(|v| *v != value) {
+            return Err(twice(&key));
+        }
+        asked.own.insert(key, value);
+    }
     for (name, child) in children {
-        if child != ChildGiven::Absent || !asked.children.contains_key(name) {
-            asked.children.insert(name, child);
+        match asked.children.get(name) {
+            Some(said) if *said != ChildGiven::Absent && child != ChildGiven::Absent && *said != child => {
+                return Err(twice(name));
+            }
+            Some(said) if *said != ChildGiven::Absent => {}
+            _ => drop(asked.children.insert(name, child)),
         }
     }
     // Options of its own say more than a parent's reference, whichever comes first.
@@ -103,13 +115,14 @@ fn ask(
         let parent = Some((id, edge.role));
         match children.get(edge.name) {
             Some(ChildGiven::Reference(n)) if *n == child.name => {
-                ask(base, queue, child.id, Given::Keep, parent);
+                ask(base, queue, child.id, Given::Keep, parent)?;
             }
-            Some(ChildGiven::Definition(d)) => ask(base, queue, child.id, Given::Dict(d.clone()), parent),
-            None | Some(ChildGiven::Absent) if keep => ask(base, queue, child.id, Given::Keep, parent),
+            Some(ChildGiven::Definition(d)) => ask(base, queue, child.id, Given::Dict(d.clone()), parent)?,
+            None | Some(ChildGiven::Absent) if keep => ask(base, queue, child.id, Given::Keep, parent)?,
             _ => {}
         }
     }
+    Ok(())
 }
 
 /// Writes what is asked of a node into the transaction's graph.

@@ -1,0 +1,357 @@
+//! Simulated files: a protocol driver over memory, with faults.
+
+use crate::driver::{
+    Caps, CtlFuture, Cx, Driver, DriverInfo, DriverType, Extent, ExtentKind, IoFuture, Kind, Limits,
+    NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags, default_child_perm,
+    no_children,
+};
+use crate::perm::Perm;
+use api::block_core::BlockdevDriverOptions;
+use base::Errno;
+use mem::IoBuf;
+use parking_lot::Mutex;
+use qapi::qerr;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+/// What goes wrong, each as a chance in 1000.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// A read fails with `EIO`.
+    pub read: u64,
+    /// A write fails with `EIO`, after some of its sectors were written.
+    pub write: u64,
+    /// A write fails with `ENOSPC`.
+    pub space: u64,
+    /// A flush fails with `EIO`.
+    pub flush: u64,
+    /// Staging a reopen or a permission change fails.
+    pub stage: u64,
+    /// A request takes its time.
+    pub delay: u64,
+}
+
+/// All simulated files of a test.
+#[derive(Debug, Default)]
+pub struct World {
+    disks: Mutex<BTreeMap<String, Arc<Disk>>>,
+    faults: Mutex<Faults>,
+    /// Staged changes that were neither committed nor dropped.
+    staged: AtomicUsize,
+}
+
+thread_local! {
+    static WORLD: RefCell<Option<Arc<World>>> = const { RefCell::new(None) };
+}
+
+/// Makes a world the one that this thread's `file` nodes are opened in; the one before comes back when dropped.
+pub struct WorldGuard(Option<Arc<World>>);
+
+impl Drop for WorldGuard {
+    fn drop(&mut self) {
+        let before = self.0.take();
+        WORLD.with(|w| *w.borrow_mut() = before);
+    }
+}
+
+impl World {
+    /// A world without files or faults.
+    pub fn new() -> Arc<World> {
+        Arc::new(World::default())
+    }
+
+    /// Enters the world on this thread.
+    pub fn enter(self: &Arc<Self>) -> WorldGuard {
+        WorldGuard(WORLD.with(|w| w.borrow_mut().replace(self.clone())))
+    }
+
+    /// Makes a file with these bytes.
+    pub fn create(&self, name: &str, bytes: Vec<u8>) -> Arc<Disk> {
+        let disk = Arc::new(Disk {
+            data: Mutex::new(bytes.clone()),
+            stable: Mutex::new((0, bytes)),
+            began: AtomicUsize::new(0),
+            limits: Mutex::new(Limits::default()),
+            flushes: AtomicUsize::new(0),
+        });
+        self.disks.lock().insert(name.to_owned(), disk.clone());
+        disk
+    }
+
+    /// The file of this name.
+    pub fn disk(&self, name: &str) -> Option<Arc<Disk>> {
+        self.disks.lock().get(name).cloned()
+    }
+
+    /// Sets what goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.faults.lock() = faults;
+    }
+
+    /// How many staged changes are in the air; 0 whenever no transaction runs.
+    pub fn staged(&self) -> usize {
+        self.staged.load(SeqCst)
+    }
+
+    fn chance(&self, pick: impl Fn(&Faults) -> u64) -> bool {
+        let p = pick(&self.faults.lock());
+        p > 0 && rt::sim::is_active() && rt::sim::rng().chance(p, 1000)
+    }
+
+    async fn delay(&self) {
+        if self.chance(|f| f.delay) {
+            let us = rt::sim::rng().below(2000);
+            rt::sleep(Duration::from_micros(us)).await;
+        }
+    }
+}
+
+/// A simulated file.
+#[derive(Debug)]
+pub struct Disk {
+    data: Mutex<Vec<u8>>,
+    /// The bytes of the youngest flush that succeeded, and its number.
+    stable: Mutex<(usize, Vec<u8>)>,
+    began: AtomicUsize,
+    limits: Mutex<Limits>,
+    flushes: AtomicUsize,
+}
+
+impl Disk {
+    /// The bytes as a reader sees them.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.data.lock().clone()
+    }
+
+    /// The bytes that would be there after a crash.
+    pub fn stable_bytes(&self) -> Vec<u8> {
+        self.stable.lock().1.clone()
+    }
+
+    /// Loses what was not flushed.
+    pub fn crash(&self) {
+        let stable = self.stable.lock().1.clone();
+        *self.data.lock() = stable;
+    }
+
+    /// What the driver demands of requests; it panics where one does not keep to it.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.lock() = limits;
+    }
+
+    /// How many flushes reached it.
+    pub fn flushes(&self) -> usize {
+        self.flushes.load(SeqCst)
+    }
+
+    fn put(&self, off: u64, bytes: &[u8]) {
+        let mut data = self.data.lock();
+        let (at, end) = (off as usize, off as usize + bytes.len());
+        if data.len() < end {
+            data.resize(end, 0);
+        }
+        data[at..end].copy_from_slice(bytes);
+    }
+}
+
+struct SimFile {
+    world: Arc<World>,
+    disk: Arc<Disk>,
+    filename: String,
+}
+
+/// The driver of simulated files; answers to `file`.
+pub static SIM_FILE: DriverType = DriverType {
+    name: "file",
+    kind: Kind::Protocol,
+    mutable_opts: &[],
+    supports_backing: false,
+    supports_reopen: true,
+    children: no_children,
+    child_perm: default_child_perm,
+    open,
+    probe: None,
+};
+
+fn open(o: OpenCx<'_>) -> OpenFuture<'_> {
+    Box::pin(async move {
+        let BlockdevDriverOptions::File(f) = &o.options.driver else { return Err(qerr!("not a file")) };
+        let world = WORLD.with(|w| w.borrow().clone()).ok_or_else(|| qerr!("no simulated world"))?;
+        let disk = world
+            .disk(&f.filename)
+            .ok_or_else(|| qerr!("Could not open '{}': No such file or directory", f.filename))?;
+        Ok(Arc::new(SimFile { world, disk, filename: f.filename.clone() }) as Arc<dyn Driver>)
+    })
+}
+
+impl SimFile {
+    fn check(&self, off: u64, len: u64, buf: Option<&IoBuf>) {
+        let l = self.disk.limits.lock();
+        let align = u64::from(l.request_alignment);
+        assert!(off % align == 0 && len % align == 0, "request {off}+{len} is not aligned to {align}");
+        if let Some(b) = buf {
+            assert!(b.is_aligned(u64::from(l.buffer_alignment)), "buffer is not aligned");
+            assert!(l.max_transfer == 0 || len <= l.max_transfer, "request of {len} is too long");
+        }
+    }
+}
+
+struct SimStaged(Arc<World>);
+
+impl Staged for SimStaged {
+    fn commit(self: Box<Self>) {}
+}
+
+impl Drop for SimStaged {
+    fn drop(&mut self) {
+        self.0.staged.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Driver for SimFile {
+    fn len(&self, _: &Cx<'_>) -> u64 {
+        self.disk.data.lock().len() as u64
+    }
+
+    fn limits(&self, _: &Cx<'_>) -> Limits {
+        *self.disk.limits.lock()
+    }
+
+    fn caps(&self, _: &Cx<'_>) -> Caps {
+        Caps { fua: Support::Emulate, write_zeroes: Support::Native, discard: Support::Native }
+    }
+
+    fn locate<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Extent> {
+        Box::pin(async move {
+            let total = self.len(cx);
+            let n = len.min(4096 - off % 4096).min(total - off);
+            let zero = self.disk.data.lock()[off as usize..(off + n) as usize].iter().all(|b| *b == 0);
+            Ok(Extent { len: n, kind: ExtentKind::Own { offset: Some(off), zero }, eof: off + n == total })
+        })
+    }
+
+    fn read<'a>(&'a self, _: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.check(off, buf.len() as u64, Some(&buf));
+            self.world.delay().await;
+            if self.world.chance(|f| f.read) {
+                return Err(Errno::IO);
+            }
+            let data = self.disk.data.lock();
+            let have = (data.len() as u64).saturating_sub(off).min(buf.len() as u64) as usize;
+            if have > 0 {
+                buf.copy_from(0, &data[off as usize..off as usize + have]);
+            }
+            buf.slice(have..buf.len()).fill(0);
+            drop(data);
+            self.world.delay().await;
+            Ok(())
+        })
+    }
+
+    fn write<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, _: WriteFlags) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.check(off, buf.len() as u64, Some(&buf));
+            assert!(
+                !cx.flags().read_only && cx.perm().perm.contains(Perm::WRITE),
+                "a write without permission"
+            );
+            self.world.delay().await;
+            if self.world.chance(|f| f.space) {
+                return Err(Errno::NOSPC);
+            }
+            let bytes = buf.to_vec();
+            if self.world.chance(|f| f.write) {
+                // Torn: some sectors, not necessarily the first, got through.
+                for (i, sector) in bytes.chunks(512).enumerate() {
+                    if rt::sim::rng().chance(1, 2) {
+                        self.disk.put(off + i as u64 * 512, sector);
+                    }
+                }
+                return Err(Errno::IO);
+            }
+            self.disk.put(off, &bytes);
+            self.world.delay().await;
+            Ok(())
+        })
+    }
+
+    fn write_zeroes<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64, _: ZeroFlags) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.check(off, len, None);
+            assert!(
+                !cx.flags().read_only && cx.perm().perm.contains(Perm::WRITE),
+                "a write without permission"
+            );
+            self.world.delay().await;
+            if rt::sim::is_active() && rt::sim::rng().chance(1, 4) {
+                return Err(Errno::NOTSUP);
+            }
+            self.disk.put(off, &vec![0; len as usize]);
+            Ok(())
+        })
+    }
+
+    fn discard<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a> {
+        Box::pin(async move {
+            let end = (off + len).min(self.len(cx));
+            self.disk.put(off, &vec![0; (end - off) as usize]);
+            Ok(())
+        })
+    }
+
+    fn flush<'a>(&'a self, _: &'a Cx<'a>) -> IoFuture<'a> {
+        Box::pin(async move {
+            // What was complete when the flush began is stable when it ends.
+            let now = self.disk.data.lock().clone();
+            let began = self.disk.began.fetch_add(1, SeqCst);
+            self.world.delay().await;
+            if self.world.chance(|f| f.flush) {
+                return Err(Errno::IO);
+            }
+            // Flushes may end in another order than they began.
+            let mut stable = self.disk.stable.lock();
+            if began >= stable.0 {
+                *stable = (began, now);
+            }
+            self.disk.flushes.fetch_add(1, SeqCst);
+            Ok(())
+        })
+    }
+
+    fn truncate<'a>(&'a self, _: &'a Cx<'a>, len: u64, _: bool, _: Prealloc) -> IoFuture<'a> {
+        Box::pin(async move {
+            if len > 1 << 30 {
+                return Err(Errno::FBIG);
+            }
+            self.disk.data.lock().resize(len as usize, 0);
+            Ok(())
+        })
+    }
+
+    fn stage<'a>(&'a self, _: &'a Cx<'a>, next: &'a NodePlan) -> CtlFuture<'a, Box<dyn Staged>> {
+        Box::pin(async move {
+            self.world.delay().await;
+            if self.world.chance(|f| f.stage) {
+                return Err(qerr!("Could not change '{}' (simulated)", next.node_name));
+            }
+            self.world.staged.fetch_add(1, SeqCst);
+            Ok(Box::new(SimStaged(self.world.clone())) as Box<dyn Staged>)
+        })
+    }
+
+    fn filename(&self) -> Option<String> {
+        Some(self.filename.clone())
+    }
+
+    fn info(&self, _: &Cx<'_>) -> DriverInfo {
+        DriverInfo {
+            actual_size: Some(self.disk.data.lock().len() as u64),
+            dirty: Some(false),
+            ..DriverInfo::default()
+        }
+    }
+}
