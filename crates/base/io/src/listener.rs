@@ -8,6 +8,7 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Connections that the kernel may hold for us before they are accepted.
 const BACKLOG: i32 = 16;
@@ -129,14 +130,28 @@ impl Listener {
     pub async fn accept(&self) -> IoResult<Stream> {
         loop {
             match net::accept_with(self.fd.fd(), FLAGS) {
-                Ok(fd) => return Stream::from_fd(fd),
+                Ok(fd) => match Stream::from_fd(fd) {
+                    Ok(stream) => return Ok(stream),
+                    Err(e) => tracing::warn!("a connection to {} was lost at once: {e}", self.addr),
+                },
                 Err(Sys::INTR | Sys::CONNABORTED) => {}
                 Err(Sys::AGAIN) => self.fd.readable().await?,
-                Err(Sys::MFILE | Sys::NFILE | Sys::NOBUFS | Sys::NOMEM) => {
-                    // The shortage is the process's or the system's: wait for it to pass, keep listening.
-                    tracing::warn!(target: "io", "out of descriptors while accepting on {}", self.addr);
-                    rt::sleep(std::time::Duration::from_millis(100)).await;
+                // The shortage is the process's or the system's (accept(2)): wait for it to pass.
+                Err(e @ (Sys::MFILE | Sys::NFILE | Sys::NOBUFS | Sys::NOMEM)) => {
+                    tracing::warn!("cannot accept on {} now: {}", self.addr, sys(e));
+                    rt::sleep(Duration::from_millis(100)).await;
                 }
+                // Errors of a connection that is gone already; slowly, should they be something else.
+                Err(
+                    Sys::PERM
+                    | Sys::PROTO
+                    | Sys::NETDOWN
+                    | Sys::NETUNREACH
+                    | Sys::HOSTDOWN
+                    | Sys::HOSTUNREACH
+                    | Sys::NONET
+                    | Sys::NOPROTOOPT,
+                ) => rt::sleep(Duration::from_millis(10)).await,
                 Err(e) => return Err(sys(e)),
             }
         }

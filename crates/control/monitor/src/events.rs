@@ -49,7 +49,7 @@ impl EventRecord {
 }
 
 /// Somebody who gets every event. Called on the emitter's thread with the bus's lock held: it must be quick,
-/// must not wait, and must not emit.
+/// must not wait, and must not emit, subscribe or unsubscribe.
 pub trait EventSink: Send + Sync {
     /// Takes an event; `false` ends the subscription.
     fn event(&self, event: &Arc<EventRecord>) -> bool;
@@ -61,11 +61,36 @@ pub struct EventBus(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    sinks: Mutex<Vec<Arc<dyn EventSink>>>,
+    sinks: Mutex<Sinks>,
     throttle: Mutex<Throttle>,
     /// Tells the task that delivers held-back events that there is a new deadline.
     changed: event_listener::Event,
     emitted: AtomicU64,
+}
+
+#[derive(Default)]
+struct Sinks {
+    list: Vec<(u64, Arc<dyn EventSink>)>,
+    next: u64,
+}
+
+/// Gets events until it is dropped.
+pub struct Subscription {
+    bus: Weak<Inner>,
+    number: u64,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(bus) = self.bus.upgrade() {
+            // The sink may hold the last reference to much: it is dropped after the lock.
+            let mut sinks = bus.sinks.lock();
+            let at = sinks.list.iter().position(|(n, _)| *n == self.number);
+            let gone = at.map(|at| sinks.list.remove(at));
+            drop(sinks);
+            drop(gone);
+        }
+    }
 }
 
 struct Limit {
@@ -168,21 +193,26 @@ impl EventBus {
         }
     }
 
-    /// Adds a subscriber.
-    pub fn subscribe(&self, sink: Arc<dyn EventSink>) {
-        self.0.sinks.lock().push(sink);
+    /// Adds a subscriber, until the subscription is dropped or the sink has had enough.
+    #[must_use]
+    pub fn subscribe(&self, sink: Arc<dyn EventSink>) -> Subscription {
+        let mut sinks = self.0.sinks.lock();
+        let number = sinks.next;
+        sinks.next += 1;
+        sinks.list.push((number, sink));
+        Subscription { bus: Arc::downgrade(&self.0), number }
     }
 
     /// A stream of the events from now on; it holds at most `capacity` that were not received yet, and
     /// loses further ones.
     pub fn listen(&self, capacity: usize) -> EventStream {
         let (tx, rx) = flume::bounded(capacity);
-        self.subscribe(Arc::new(StreamSink(tx)));
-        EventStream(rx)
+        let subscription = self.subscribe(Arc::new(StreamSink(tx)));
+        EventStream { events: rx, _subscription: subscription }
     }
 
     fn deliver(&self, event: &Arc<EventRecord>) {
-        self.0.sinks.lock().retain(|s| s.event(event));
+        self.0.sinks.lock().list.retain(|(_, s)| s.event(event));
     }
 
     /// Whether `event` waits for its interval to end.
@@ -260,17 +290,20 @@ impl EventSink for StreamSink {
 }
 
 /// Events received one by one; see [`EventBus::listen`].
-pub struct EventStream(flume::Receiver<Arc<EventRecord>>);
+pub struct EventStream {
+    events: flume::Receiver<Arc<EventRecord>>,
+    _subscription: Subscription,
+}
 
 impl EventStream {
     /// The next event; `None` once the bus is gone.
     pub async fn next(&self) -> Option<Arc<EventRecord>> {
-        self.0.recv_async().await.ok()
+        self.events.recv_async().await.ok()
     }
 
     /// The next event, if one is there already.
     pub fn try_next(&self) -> Option<Arc<EventRecord>> {
-        self.0.try_recv().ok()
+        self.events.try_recv().ok()
     }
 }
 
@@ -326,8 +359,7 @@ mod tests {
         }
         assert_eq!(names(&s).len(), 2);
         drop(s);
-        bus.emit_value("A", None);
-        assert!(bus.0.sinks.lock().is_empty());
+        assert!(bus.0.sinks.lock().list.is_empty());
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod qmp;
 mod server;
 mod table;
 
-pub use events::{EventBus, EventKey, EventRecord, EventSink, EventStream};
+pub use events::{EventBus, EventKey, EventRecord, EventSink, EventStream, Subscription};
 pub use hmp::{HmpArgs, HmpOutput, HmpTable};
 pub use own::{hmp_version_text, version};
 pub use server::{HmpOptions, Monitor, QmpOptions};

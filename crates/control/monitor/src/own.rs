@@ -86,7 +86,7 @@ pub(crate) fn register(
         let shared = cell.get().and_then(std::sync::Weak::upgrade);
         async move {
             let shared = shared.ok_or_else(|| QError::new("The monitor is closing"))?;
-            Ok(shared.hmp_run(&c.command_line).await.replace('\n', "\r\n"))
+            Ok(crate::hmp::terminal(&shared.hmp_run(&c.command_line).await))
         }
     });
     hmp.register("info version", "", "show the version of Rhea", |_| async {

@@ -161,7 +161,8 @@ fn a_flood_of_rubbish_is_answered_within_bounds() {
 #[test]
 fn a_panic_in_a_command_is_an_error_reply() {
     let rig = rig("panic");
-    let mut c = rig.client(CAPS);
+    let mut c = rig.client(CAPS_OOB);
+    assert!(c.ask(r#"{"exec-oob":"panic-oob"}"#).contains("internal error"));
     assert!(c.ask(r#"{"execute":"panic"}"#).contains("internal error"));
     assert_eq!(c.ask(r#"{"execute":"echo","arguments":{"n":1}}"#), r#"{"return": {"n": 1}}"#);
 }
@@ -396,4 +397,52 @@ fn shutdown_writes_the_last_reply() {
         assert_eq!(text.matches("TICK").count(), 3, "{text}");
         assert!(text.ends_with("{\"return\": {}}\r\n"), "{text}");
     }
+}
+
+#[test]
+fn sessions_leave_nothing_behind() {
+    let rig = rig("leak");
+    let open = || std::fs::read_dir("/proc/self/fd").map(|d| d.count()).unwrap_or(0);
+    drop(rig.client(CAPS));
+    for _ in 0..300 {
+        drop(rig.client(CAPS));
+        drop(rig.raw());
+    }
+    // Other tests of this process open some at the same time; 600 would be ours.
+    eventually("their descriptors are closed", || open() < 300);
+    // Sessions that live at once are bounded; the others are served in their turn.
+    let many: Vec<_> = (0..80).map(|_| rig.raw()).collect();
+    let mut last = rig.raw();
+    drop(many);
+    assert!(last.line().starts_with(r#"{"QMP""#));
+}
+
+#[test]
+fn held_back_events_arrive_in_the_end() {
+    let rig = rig("limit");
+    rig.bus.set_rate_limit("TICK", Duration::from_millis(60), None);
+    let mut c = rig.client(CAPS);
+    let start = Instant::now();
+    for n in 0..5 {
+        rig.bus.emit(Tick { n, text: String::new() });
+    }
+    rig.bus.emit(Plain {});
+    assert!(c.line().contains(r#""n": 0"#));
+    assert!(c.line().contains("PLAIN"));
+    assert!(c.line().contains(r#""n": 4"#));
+    assert!(start.elapsed() >= Duration::from_millis(55));
+}
+
+#[test]
+fn preconfig() {
+    let rig = rig("preconfig");
+    rig.monitor.set_preconfig(true);
+    let mut c = rig.client(CAPS);
+    assert_eq!(
+        c.ask(r#"{"execute":"echo","arguments":{"n":1}}"#),
+        generic("The command 'echo' is permitted only after machine initialization has completed")
+    );
+    assert!(c.ask(r#"{"execute":"query-version"}"#).starts_with(r#"{"return""#));
+    rig.monitor.set_preconfig(false);
+    assert_eq!(c.ask(r#"{"execute":"echo","arguments":{"n":1}}"#), r#"{"return": {"n": 1}}"#);
 }

@@ -1,5 +1,7 @@
 //! What a character device is to be, as `-chardev` says it.
 
+use api::char::{ChardevBackend, ChardevOptions, ChardevSocket};
+use api::sockets::SocketAddressLegacy;
 use io::{Addr, InetAddr};
 use qapi::{QError, opts_parse, qerr};
 use std::collections::BTreeMap;
@@ -197,6 +199,76 @@ impl Config {
     }
 }
 
+/// A backend of the contract's types, as `chardev-add` takes it.
+impl TryFrom<ChardevOptions> for Config {
+    type Error = QError;
+
+    fn try_from(options: ChardevOptions) -> Result<Config, QError> {
+        let (kind, common) = match options.backend {
+            ChardevBackend::Null(common) => (Kind::Null, common),
+            ChardevBackend::Stdio(o) => (Kind::Stdio { signal: o.signal.unwrap_or(true) }, o.common),
+            ChardevBackend::Pty(o) => (Kind::Pty { path: o.path.map(PathBuf::from) }, o.common),
+            ChardevBackend::Ringbuf(o) => {
+                let size = o.size.map_or(Ok(64 << 10), u64::try_from);
+                let size = size.map_err(|_| QError::new("size of ringbuf chardev must be power of two"))?;
+                (Kind::Ringbuf { size: ring_size(size)? }, o.common)
+            }
+            ChardevBackend::File(o) => {
+                let (path, input) = (o.out.into(), o.r#in.map(PathBuf::from));
+                (Kind::File { path, input, append: o.append.unwrap_or(false) }, o.common)
+            }
+            ChardevBackend::Socket(o) => {
+                let common = o.common.clone();
+                (Kind::Socket(api_socket(o)?), common)
+            }
+            ChardevBackend::Mux(_) => {
+                return Err(QError::new("chardev driver 'mux' is not available in Rhea"));
+            }
+        };
+        let logfile = common.logfile.map(PathBuf::from);
+        let logappend = common.logappend.unwrap_or(false);
+        Ok(Config { id: options.id, kind, mux: false, logfile, logappend })
+    }
+}
+
+/// The contract's socket through the same checks as the command line's.
+fn api_socket(o: ChardevSocket) -> Result<SocketConfig, QError> {
+    let mut flags = BTreeMap::new();
+    let mut flag = |name: &str, on: Option<bool>| {
+        if let Some(on) = on {
+            flags.insert(name.to_owned(), String::from(if on { "on" } else { "off" }));
+        }
+    };
+    // Unlike on the command line, a socket listens unless told otherwise.
+    let server = o.server.unwrap_or(true);
+    flag("server", Some(server));
+    flag("wait", if server { Some(o.wait.unwrap_or(false)) } else { o.wait });
+    flag("telnet", o.telnet);
+    flag("tn3270", o.tn3270);
+    flag("websocket", o.websocket);
+    let numbers = [("reconnect", o.reconnect), ("reconnect-ms", o.reconnect_ms)];
+    flags.extend(numbers.into_iter().filter_map(|(k, v)| v.map(|v| (k.to_owned(), v.to_string()))));
+    let texts = [("tls-creds", o.tls_creds), ("tls-authz", o.tls_authz)];
+    flags.extend(texts.into_iter().filter_map(|(k, v)| v.map(|v| (k.to_owned(), v))));
+    let addr = match o.addr {
+        SocketAddressLegacy::Inet(a) => {
+            let port = port_number(&a.port)?;
+            Addr::Inet(InetAddr { host: a.host, port, to: a.to, ipv4: a.ipv4, ipv6: a.ipv6 })
+        }
+        SocketAddressLegacy::Unix(a) if a.r#abstract == Some(true) => {
+            Addr::Abstract { name: a.path, tight: a.tight.unwrap_or(true) }
+        }
+        SocketAddressLegacy::Unix(a) => Addr::Unix(a.path.into()),
+        SocketAddressLegacy::Fd(a) => {
+            Addr::Fd(a.str.parse().map_err(|_| qerr!("Unable to parse FD number {}", a.str))?)
+        }
+        SocketAddressLegacy::Vsock(_) => {
+            return Err(QError::new("socket address type 'vsock' is not available in Rhea"));
+        }
+    };
+    socket_flags(&mut Opts(flags), addr)
+}
+
 fn ring_size(size: u64) -> Result<usize, QError> {
     if !size.is_power_of_two() {
         return Err(QError::new("size of ringbuf chardev must be power of two"));
@@ -305,6 +377,30 @@ mod tests {
         assert_eq!(Config::parse("ringbuf,id=r").unwrap().kind, Kind::Ringbuf { size: 65536 });
         assert_eq!(Config::parse("ringbuf,id=r,size=1M").unwrap().kind, Kind::Ringbuf { size: 1 << 20 });
         assert_eq!(Config::parse("backend=null,id=n").unwrap().kind, Kind::Null);
+    }
+
+    #[test]
+    fn the_contracts_types() {
+        let parse = |json: &str| {
+            let value = qapi::Value::parse_json(json).unwrap();
+            Config::try_from(qapi::from_json::<ChardevOptions>(value).unwrap())
+        };
+        let unix = "'addr': {'type': 'unix', 'data': {'path': '/run/x'}}";
+        let c =
+            parse(&format!("{{'id': 'a', 'backend': {{'type': 'socket', 'data': {{{unix}}}}}}}")).unwrap();
+        let Kind::Socket(s) = c.kind else { panic!() };
+        assert!(s.server && !s.wait && s.addr == Addr::Unix("/run/x".into()));
+        let client = format!(
+            "{{'id': 'a', 'backend': {{'type': 'socket', 'data': {{{unix}, 'server': false, 'reconnect-ms': 5}}}}}}"
+        );
+        let Kind::Socket(s) = parse(&client).unwrap().kind else { panic!() };
+        assert_eq!((s.server, s.reconnect), (false, Some(Duration::from_millis(5))));
+        let c = parse("{'id': 'r', 'backend': {'type': 'ringbuf', 'data': {'size': 4096, 'logfile': '/l'}}}");
+        assert_eq!(c.unwrap().logfile, Some("/l".into()));
+        for bad in ["-1", "3"] {
+            let text = format!("{{'id': 'r', 'backend': {{'type': 'ringbuf', 'data': {{'size': {bad}}}}}}}");
+            assert_eq!(parse(&text).unwrap_err().desc(), "size of ringbuf chardev must be power of two");
+        }
     }
 
     #[test]

@@ -191,3 +191,33 @@ fn a_monitors_device_has_one_user() {
     let _one = devices.monitor_stream("n", false).unwrap();
     assert_eq!(devices.monitor_stream("n", false).err().unwrap().desc(), "chardev 'n' is already in use");
 }
+
+#[test]
+fn a_qmp_client_that_does_not_read_its_events_is_hung_up_on() {
+    let (_t, devices) = rig();
+    let bus = EventBus::new();
+    let control = rt::IoThread::spawn("control").unwrap();
+    let monitor = Monitor::new(CommandTable::new(), HmpTable::new(), bus.clone(), control.handle()).unwrap();
+    let p = path("deaf.sock");
+    rt::block_on(devices.open_legacy(&format!("unix:{},server=on,wait=off", p.display()), "q")).unwrap();
+    monitor.serve_qmp(devices.monitor_stream("q", false).unwrap(), QmpOptions::default());
+    let greet = |c: &UnixStream| {
+        c.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut r = BufReader::new(c.try_clone().unwrap());
+        let mut line = String::new();
+        r.read_line(&mut line).unwrap();
+        (&*c).write_all(br#"{"execute":"qmp_capabilities"}"#).unwrap();
+        r.read_line(&mut line).unwrap();
+        assert!(line.ends_with("{\"return\": {}}\r\n"), "{line}");
+    };
+    let mut deaf = UnixStream::connect(&p).unwrap();
+    greet(&deaf);
+    for _ in 0..100_000 {
+        bus.emit_value("NOISE", Some(qapi::Value::Dict(qapi::Dict::from_iter([("text", "x".repeat(100))]))));
+    }
+    let mut all = Vec::new();
+    deaf.read_to_end(&mut all).unwrap();
+    assert!(all.len() < 12 << 20);
+    let next = UnixStream::connect(&p).unwrap();
+    greet(&next);
+}

@@ -6,5 +6,5 @@ mod session;
 mod table;
 
 pub use args::HmpArgs;
-pub(crate) use session::run;
+pub(crate) use session::{run, terminal};
 pub use table::{HmpOutput, HmpTable};

@@ -11,7 +11,7 @@ const PROMPT: &str = "(qemu) ";
 const COLUMNS: usize = 80;
 
 /// Text for a terminal: lines end with a carriage return too.
-fn terminal(text: &str) -> String {
+pub(crate) fn terminal(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\n', "\r\n")
 }
 

@@ -11,6 +11,7 @@ use io::Channel;
 use parking_lot::Mutex;
 use qapi::{ErrorClass, JsonStream, QError, Value};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -52,6 +53,11 @@ fn pretty(value: &Value) -> Arc<str> {
     value.to_json_pretty().replace('\n', "\r\n").into()
 }
 
+fn internal_error(command: &str) -> QError {
+    tracing::error!("QMP command {command} failed inside");
+    qapi::qerr!("The command {command} failed because of an internal error")
+}
+
 impl EventSink for Session {
     fn event(&self, event: &Arc<EventRecord>) -> bool {
         if !self.ready.load(Ordering::Acquire) {
@@ -90,7 +96,10 @@ impl Session {
             return Err(qapi::qerr!("The command {} does not support OOB", request.command));
         }
         if !entry.allow_preconfig && self.shared.preconfig.load(Ordering::Acquire) {
-            return Err(qapi::qerr!("Command '{}' not permitted in 'preconfig' state", request.command));
+            return Err(qapi::qerr!(
+                "The command '{}' is permitted only after machine initialization has completed",
+                request.command
+            ));
         }
         if is_caps && !negotiating {
             return not_found(String::from("Capabilities negotiation is already complete, command ignored"));
@@ -116,17 +125,16 @@ impl Session {
             Handler::Async(f) => self.shared.control.spawn(move || f(arguments)),
             Handler::Sync(f) => self.shared.control.spawn(move || async move { f(arguments) }),
         };
-        task.outcome().await.unwrap_or_else(|_| {
-            tracing::error!("QMP command {} failed inside", request.command);
-            Err(qapi::qerr!("The command {} failed because of an internal error", request.command))
-        })
+        task.outcome().await.unwrap_or_else(|_| Err(internal_error(&request.command)))
     }
 
     /// Runs an out-of-band request, here and now.
     fn execute_oob(&self, item: Value) -> Result<Value, QError> {
         let request = request::check(item, self.oob.load(Ordering::Acquire))?;
         match self.find(&request)? {
-            Handler::Sync(f) => f(request.arguments),
+            // This is the thread of all sessions: one command's failure must not end them.
+            Handler::Sync(f) => catch_unwind(AssertUnwindSafe(|| f(request.arguments)))
+                .unwrap_or_else(|_| Err(internal_error(&request.command))),
             Handler::Async(_) | Handler::Session => {
                 Err(qapi::qerr!("The command {} does not support OOB", request.command))
             }
@@ -280,7 +288,7 @@ pub(crate) async fn run(shared: Arc<Shared>, channel: Arc<dyn Channel>, options:
     });
     let Some(_registered) = shared.sessions.register(&session) else { return };
     session.send(&own::greeting(options.oob));
-    shared.events.subscribe(session.clone());
+    let _events = shared.events.subscribe(session.clone());
 
     let s = session.clone();
     let writer = rt::spawn_local(async move { s.write().await });

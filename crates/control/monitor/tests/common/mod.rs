@@ -40,6 +40,11 @@ pub struct Echo {
 #[qapi(command = "panic", ret = ())]
 pub struct Panic {}
 
+/// Panics, out of band.
+#[derive(Debug, Qapi)]
+#[qapi(command = "panic-oob", ret = (), allow_oob)]
+pub struct PanicOob {}
+
 /// Emits events.
 #[derive(Debug, Qapi)]
 #[qapi(command = "emit", ret = ())]
@@ -116,6 +121,7 @@ pub fn rig_with(name: &str, options: QmpOptions) -> Rig {
         if e.fail == Some(true) { Err(qerr!("echo failed")) } else { Ok(Number { n: e.n }) }
     });
     t.register(|_: Panic| async { panic!("wanted by the test") });
+    t.register_oob(|_: PanicOob| panic!("wanted by the test"));
     let b = bus.clone();
     t.register(move |e: Emit| {
         let b = b.clone();
