@@ -274,7 +274,7 @@ impl Cpu {
 
     fn write_ssip(&mut self, v: u64, writable: u64) {
         if writable & irq::SSI != 0 {
-            self.pins.set(1, v & irq::SSI != 0);
+            self.pins.set_ssi_by_guest(v & irq::SSI != 0);
         }
     }
 

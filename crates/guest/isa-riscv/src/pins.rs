@@ -49,6 +49,15 @@ impl HartPins {
         }
     }
 
+    /// The guest's own change of SSI, which needs no kick.
+    pub(crate) fn set_ssi_by_guest(&self, level: bool) {
+        if level {
+            self.mip.fetch_or(1 << 1, Ordering::AcqRel);
+        } else {
+            self.mip.fetch_and(!(1 << 1), Ordering::AcqRel);
+        }
+    }
+
     /// The inputs' levels as bits of `mip`.
     #[inline]
     pub fn levels(&self) -> u64 {
