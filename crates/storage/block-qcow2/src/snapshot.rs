@@ -39,7 +39,8 @@ pub async fn load<H: Host>(host: &H, h: &Header, file_len: u64) -> Result<(Vec<S
     }
     let fail = |e: base::Errno| qerr!("Could not read snapshots: {e}");
     // The table's length is known only by walking it: read it piece by piece as needed.
-    let limit = spec::MAX_SNAPSHOT_BYTES.min(file_len.saturating_sub(h.snapshot_offset));
+    // The last entry's padding may lie behind the file's end.
+    let limit = spec::MAX_SNAPSHOT_BYTES.min(file_len.saturating_sub(h.snapshot_offset).saturating_add(8));
     let mut bytes: Vec<u8> = Vec::new();
     let mut at = 0usize;
     while list.len() < h.snapshot_count as usize {

@@ -43,7 +43,8 @@ pub async fn check(
             None => None,
         };
         image.close().await;
-        image = open_file(&name.unwrap_or_else(|| source.name.clone()), flags).await.map_err(CheckError::Open)?;
+        image =
+            open_file(&name.unwrap_or_else(|| source.name.clone()), flags).await.map_err(CheckError::Open)?;
     }
     let node = image.file.clone().unwrap_or_else(|| image.node.clone());
     let (perm, shared) = if flags.write {

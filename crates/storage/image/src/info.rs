@@ -3,7 +3,7 @@
 use api::block_core::{BlockChildInfo, BlockGraphInfo, ImageInfoSpecific, SnapshotInfo};
 use base::units::human_size;
 use block::{BlockGraph, NodeId};
-use qapi::{QError, QapiEnum, Value, qerr};
+use qapi::{QError, Value, qerr};
 use std::collections::HashSet;
 
 use crate::open::{OpenFlags, Source, open};
@@ -34,7 +34,11 @@ pub async fn info(source: &Source, flags: OpenFlags, chain: bool) -> Result<Vec<
         image.close().await;
         if chain && let Some(name) = &one.base.backing_filename {
             let full = one.base.full_backing_filename.clone().unwrap_or_else(|| name.clone());
-            next = Some(Source { name: full, format: one.base.backing_filename_format.clone(), image_opts: false });
+            next = Some(Source {
+                name: full,
+                format: one.base.backing_filename_format.clone(),
+                image_opts: false,
+            });
         }
         list.push(one);
     }
@@ -44,8 +48,11 @@ pub async fn info(source: &Source, flags: OpenFlags, chain: bool) -> Result<Vec<
 fn describe(graph: &BlockGraph, id: NodeId, depth: usize) -> Option<BlockGraphInfo> {
     let snapshot = graph.snapshot();
     let node = snapshot.node(id)?;
-    let info = graph.image_info(&node.name)?;
-    let children = if depth > 64 { Vec::new() } else {
+    let mut info = graph.image_info(&node.name)?;
+    info.base.dirty_flag.get_or_insert(false);
+    let children = if depth > 64 {
+        Vec::new()
+    } else {
         node.edges
             .iter()
             .filter_map(|e| {
@@ -111,7 +118,10 @@ fn node(i: &BlockGraphInfo, depth: usize, path: &str, protocol: bool) -> String 
     }
     if let Some(list) = &b.snapshots {
         line("Snapshot list:".into());
-        line(format!("{:<7} {:<16} {:>8} {:>19} {:>15} {:>10}", "ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"));
+        line(format!(
+            "{:<7} {:<16} {:>8} {:>19} {:>15} {:>10}",
+            "ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"
+        ));
         for x in list {
             line(snapshot(x));
         }
@@ -189,9 +199,4 @@ fn snapshot(x: &SnapshotInfo) -> String {
 /// Local time as `YYYY-MM-DD hh:mm:ss`.
 fn date(seconds: i64) -> String {
     crate::img::local_time(seconds)
-}
-
-/// The name of a compression type or other enumeration.
-pub fn name<E: QapiEnum>(e: E) -> &'static str {
-    e.as_str()
 }

@@ -22,8 +22,8 @@ const ORDER: &[&str] = &[
     "backing-filename-format",
     "compressed-clusters",
     "total-clusters",
-    "corruptions-fixed",
     "corruptions",
+    "corruptions-fixed",
     "check-errors",
     "leaks-fixed",
     "leaks",
@@ -52,7 +52,8 @@ const ORDER: &[&str] = &[
 pub fn ordered(v: Value) -> Value {
     match v {
         Value::Dict(d) => {
-                let mut members: Vec<(String, Value)> = d.into_iter().map(|(k, v)| (k.to_string(), ordered(v))).collect();
+            let mut members: Vec<(String, Value)> =
+                d.into_iter().map(|(k, v)| (k.to_string(), ordered(v))).collect();
             members.sort_by_key(|(k, _)| ORDER.iter().position(|o| o == k).unwrap_or(ORDER.len()));
             Value::Dict(members.into_iter().collect::<Dict>())
         }

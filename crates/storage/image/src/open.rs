@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use api::block_core::{
-    BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsFile, BlockdevOptionsQcow2, BlockdevOptionsRaw, BlockdevRef,
-    BlockdevRefOrNull,
+    BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsFile, BlockdevOptionsQcow2, BlockdevOptionsRaw,
+    BlockdevRef, BlockdevRefOrNull,
 };
 use base::Errno;
 use block::driver::Prealloc;
@@ -60,7 +60,10 @@ pub struct Opened {
 
 impl std::fmt::Debug for Opened {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened").field("node", &self.node).field("format", &self.format).finish_non_exhaustive()
+        f.debug_struct("Opened")
+            .field("node", &self.node)
+            .field("format", &self.format)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +90,8 @@ pub async fn open_file(name: &str, flags: OpenFlags) -> Result<Opened, QError> {
     let graph = BlockGraph::new(&drivers(), EventBus::new());
     let mut o = file_options(name, flags).await;
     o.node_name = Some(FILE.into());
-    let format = if matches!(o.driver, BlockdevDriverOptions::HostDevice(_)) { "host_device" } else { "file" };
+    let format =
+        if matches!(o.driver, BlockdevDriverOptions::HostDevice(_)) { "host_device" } else { "file" };
     graph.add(o).await?;
     Ok(Opened { graph, node: FILE.into(), format: format.into(), file: None })
 }
@@ -135,7 +139,11 @@ pub async fn open(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
 }
 
 async fn open_described(text: &str, flags: OpenFlags) -> Result<Opened, QError> {
-    let mut o: BlockdevOptions = qapi::from_arg(text, Some("file"))?;
+    let unknown = |e: qapi::QError| match e.desc().strip_prefix("Parameter 'driver' does not accept value ") {
+        Some(name) => qerr!("Unknown driver {name}"),
+        None => e,
+    };
+    let mut o: BlockdevOptions = qapi::from_arg(text, Some("file")).map_err(unknown)?;
     o.node_name.get_or_insert_with(|| TOP.into());
     let node = o.node_name.clone().unwrap_or_default();
     o.read_only = Some(!flags.write);

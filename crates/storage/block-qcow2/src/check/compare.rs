@@ -90,6 +90,7 @@ impl<H: Host> Checker<'_, H> {
         let max = self.header.geometry.refcount_max();
         for (c, have, want) in &found.different {
             if have < want && !all {
+                self.say(format!("ERROR cluster {c} refcount={have} reference={want}"));
                 continue;
             }
             self.say(format!("Repairing cluster {c} refcount={have} reference={want}"));
@@ -111,7 +112,7 @@ impl<H: Host> Checker<'_, H> {
         let verb = if fix { "Repairing" } else { "ERROR" };
         for (i, entry) in l1.into_iter().enumerate() {
             let table = entry & spec::OFFSET_MASK;
-            if table == 0 || g.in_cluster(table) != 0 || table >= self.file_len {
+            if table == 0 || g.in_cluster(table) != 0 {
                 continue;
             }
             let Some(n) = self.disk_refcount(table >> g.cluster_bits).await else { continue };
@@ -125,6 +126,9 @@ impl<H: Host> Checker<'_, H> {
                     write_bytes(self.host, at, &right.to_be_bytes()).await.map_err(io)?;
                     fixed += 1;
                 }
+            }
+            if table >= self.file_len {
+                continue;
             }
             let Ok(bytes) = read_vec(self.host, table, g.cluster_size() as usize).await else {
                 self.report.check_errors += 1;

@@ -66,6 +66,8 @@ struct Checker<'a, H: Host> {
     report: Report,
     /// How many things are wrong with the refcount structures themselves.
     structure: u64,
+    /// Refcount blocks behind the file's end: as good as none.
+    outside: u64,
 }
 
 fn io(e: Errno) -> QError {
@@ -111,6 +113,7 @@ impl<'a, H: Host> Checker<'a, H> {
             refs: RefMap::new(),
             report,
             structure: 0,
+            outside: 0,
         })
     }
 
@@ -137,7 +140,7 @@ impl<'a, H: Host> Checker<'a, H> {
         self.count_all().await?;
         let found = self.compare(true).await?;
         self.take(&found);
-        let rebuild = found.rebuild || self.structure > 0;
+        let rebuild = found.rebuild || self.structure > 0 || (fix == Fix::All && self.outside > 0);
         if rebuild && fix == Fix::Leaks {
             self.say("ERROR need to rebuild refcount structures".into());
             return Err(io(Errno::IO));
@@ -155,9 +158,9 @@ impl<'a, H: Host> Checker<'a, H> {
             // The old structures became leaks by the rebuild; they are not what was found.
             self.report.leaks_fixed += found.leaks;
             self.report.leaks = 0;
-            self.report.corruptions_fixed += found.corruptions + self.structure;
-            self.report.corruptions -= found.corruptions + self.structure;
-        } else if fix != Fix::None && (found.leaks > 0 || (fix == Fix::All && found.corruptions > 0)) {
+            self.report.corruptions_fixed += found.corruptions + self.structure + self.outside;
+            self.report.corruptions -= found.corruptions + self.structure + self.outside;
+        } else if fix != Fix::None && found.leaks + found.corruptions > 0 {
             self.fix_refcounts(&found, fix == Fix::All).await?;
             self.report.leaks_fixed += found.leaks;
             self.report.leaks -= found.leaks;
@@ -166,7 +169,9 @@ impl<'a, H: Host> Checker<'a, H> {
                 self.report.corruptions -= found.corruptions;
             }
         }
-        self.check_copied(fix == Fix::All).await?;
+        // With nothing else wrong, setting flags right is no more than tidying.
+        let clean = self.report.corruptions + self.report.check_errors + self.report.leaks == 0;
+        self.check_copied(fix == Fix::All || (fix == Fix::Leaks && clean)).await?;
         if fix != Fix::None && self.report.corruptions == 0 && self.report.check_errors == 0 {
             self.mark_sound().await?;
         }

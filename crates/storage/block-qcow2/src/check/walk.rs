@@ -218,7 +218,7 @@ impl<H: Host> Checker<'_, H> {
             let cluster = off >> g.cluster_bits;
             if cluster >= limit {
                 self.corruption(format!("ERROR refcount block {i} is outside image"));
-                self.structure += 1;
+                self.outside += 1;
                 bad.push(i);
                 continue;
             }

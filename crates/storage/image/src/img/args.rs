@@ -53,12 +53,15 @@ pub fn parse(specs: &[Spec], args: &[String]) -> Result<Parsed, String> {
             };
             let spec = find_long(specs, name)?;
             let v = match (spec.arg, inline) {
-                (false, Some(_)) => return Err(format!("option '--{}' doesn't allow an argument", spec.long)),
+                (false, Some(_)) => {
+                    return Err(format!("option '--{}' doesn't allow an argument", spec.long));
+                }
                 (false, None) => String::new(),
                 (true, Some(v)) => v,
-                (true, None) => {
-                    it.next().cloned().ok_or_else(|| format!("option '--{}' requires an argument", spec.long))?
-                }
+                (true, None) => it
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| format!("option '--{}' requires an argument", spec.long))?,
             };
             out.options.push((spec.long, v));
         } else if let Some(letters) = a.strip_prefix('-').filter(|l| !l.is_empty()) {
@@ -108,7 +111,8 @@ mod tests {
     use super::*;
 
     fn run(args: &[&str]) -> Result<Parsed, String> {
-        let specs = [value('f', "format"), value('F', "backing-format"), flag('q', "quiet"), flag('b', "backing")];
+        let specs =
+            [value('f', "format"), value('F', "backing-format"), flag('q', "quiet"), flag('b', "backing")];
         parse(&specs, &args.iter().map(|s| (*s).to_string()).collect::<Vec<_>>())
     }
 

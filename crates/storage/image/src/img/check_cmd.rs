@@ -38,7 +38,10 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     for (name, v) in p.options {
         match name {
             "help" => {
-                let text = format!("Look for damage in an image.\n\nUsage: {} check [OPTIONS] FILENAME\n\n{HELP}", tool.prog);
+                let text = format!(
+                    "Look for damage in an image.\n\nUsage: {} check [OPTIONS] FILENAME\n\n{HELP}",
+                    tool.prog
+                );
                 tool.print(&text);
                 return Ok(0);
             }
@@ -55,7 +58,8 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
                     "leaks" => Fix::Leaks,
                     "all" => Fix::All,
                     _ => {
-                        return tool.usage("check", &format!("--repair (-r) expects 'leaks' or 'all' not '{v}'"));
+                        return tool
+                            .usage("check", &format!("--repair (-r) expects 'leaks' or 'all' not '{v}'"));
                     }
                 }
             }
@@ -115,7 +119,9 @@ fn one(tool: &mut Tool<'_>, source: &Source, flags: OpenFlags, fix: Fix) -> Resu
             tool.report("This image format does not support checks", None);
             Err(Failed(63))
         }
-        Ok(Err(CheckError::Open(e))) => tool.fail_with(&e.prepend(&format!("Could not open '{}'", source.name))),
+        Ok(Err(CheckError::Open(e))) => {
+            tool.fail_with(&e.prepend(&format!("Could not open '{}'", source.name)))
+        }
         Ok(Err(CheckError::Failed(e))) => tool.fail_with(&e.prepend("Check failed")),
         Err(()) => tool.fail(&lines.join("\n")),
     }

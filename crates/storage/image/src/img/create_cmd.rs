@@ -1,6 +1,8 @@
 //! `create`.
 
-use api::block_core::{BlockdevCreateOptionsQcow2, BlockdevDriver, BlockdevQcow2Version, PreallocMode, Qcow2CompressionType};
+use api::block_core::{
+    BlockdevCreateOptionsQcow2, BlockdevDriver, BlockdevQcow2Version, PreallocMode, Qcow2CompressionType,
+};
 use base::units::{SizeError, parse_size};
 use qapi::{QError, QapiEnum, qerr};
 
@@ -103,13 +105,16 @@ impl Values {
 
 pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     let p = tool.parse("create", SPECS, given)?;
-    let (mut format, mut options, mut backing, mut backing_format) = ("raw".to_string(), Vec::new(), None, None);
+    let (mut format, mut options, mut backing, mut backing_format) =
+        ("raw".to_string(), Vec::new(), None, None);
     let (mut quiet, mut unsafe_backing) = (false, false);
     for (name, v) in p.options {
         match name {
             "help" => {
-                let text =
-                    format!("Make a new image.\n\nUsage: {} create [OPTIONS] FILENAME [SIZE]\n\n{HELP}", tool.prog);
+                let text = format!(
+                    "Make a new image.\n\nUsage: {} create [OPTIONS] FILENAME [SIZE]\n\n{HELP}",
+                    tool.prog
+                );
                 tool.print(&text);
                 return Ok(0);
             }
@@ -133,7 +138,8 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
         [name, size] => match parse_size(size, 1) {
             Ok(n) if n <= i64::MAX as u64 => (name, Some(n)),
             Ok(_) | Err(SizeError::OutOfRange) => {
-                return tool.fail(&format!("Invalid image size specified. Must be between 0 and {}.", i64::MAX));
+                return tool
+                    .fail(&format!("Invalid image size specified. Must be between 0 and {}.", i64::MAX));
             }
             Err(SizeError::Invalid) => return tool.fail(&format!("Invalid image size specified: '{size}'.")),
         },
@@ -175,7 +181,8 @@ fn list_options(tool: &mut Tool<'_>, format: &str, with_file: bool) -> CmdResult
     };
     list.retain(|o| !o.help.is_empty());
     list.sort_by_key(|o| o.name);
-    let mut text = if with_file { "Supported options:\n".to_string() } else { format!("Supported {format} options:\n") };
+    let mut text =
+        if with_file { "Supported options:\n".to_string() } else { format!("Supported {format} options:\n") };
     for o in list {
         let ty = match o.ty {
             Type::Str => "str",
@@ -284,7 +291,8 @@ impl Job<'_> {
             }
         }
         if let Some(backing) = v.get("backing_file").filter(|b| !b.is_empty()).map(str::to_string)
-            && let Some(size) = self.backing_size(&backing, v.get("backing_fmt"), v.get("size").is_some()).await?
+            && let Some(size) =
+                self.backing_size(&backing, v.get("backing_fmt"), v.get("size").is_some()).await?
         {
             v.set("size", size.to_string());
         }
@@ -293,11 +301,14 @@ impl Job<'_> {
         let mut line = format!("Formatting '{}', fmt={}", self.name, self.format);
         v.0.iter().for_each(|(name, text)| line.push_str(&format!(" {name}={text}")));
         line.push('\n');
-        let unsupported = specs.iter().find(|s| s.help.is_empty() && v.get(s.name).is_some_and(|t| t != "off"));
+        let unsupported =
+            specs.iter().find(|s| s.help.is_empty() && v.get(s.name).is_some_and(|t| t != "off"));
         let image = match (unsupported, self.format) {
             (Some(s), _) => Err(qerr!("Option '{}' is not supported yet", s.name)),
             (None, "qcow2") => qcow2(&v, size).map(|o| NewImage::Qcow2(Box::new(o))),
-            (None, _) => preallocation(&v).map(|p| NewImage::Raw { size, preallocation: p.unwrap_or_default() }),
+            (None, _) => {
+                preallocation(&v).map(|p| NewImage::Raw { size, preallocation: p.unwrap_or_default() })
+            }
         };
         Ok((line, image))
     }

@@ -30,7 +30,10 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     for (name, v) in p.options {
         match name {
             "help" => {
-                let usage = format!("Tell what an image is.\n\nUsage: {} info [OPTIONS] FILENAME\n\n{HELP}", tool.prog);
+                let usage = format!(
+                    "Tell what an image is.\n\nUsage: {} info [OPTIONS] FILENAME\n\n{HELP}",
+                    tool.prog
+                );
                 tool.print(&usage);
                 return Ok(0);
             }

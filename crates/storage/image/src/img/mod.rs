@@ -66,7 +66,12 @@ impl Tool<'_> {
         Err(Failed(1))
     }
 
-    fn parse(&mut self, command: &str, specs: &[args::Spec], given: &[String]) -> Result<args::Parsed, Failed> {
+    fn parse(
+        &mut self,
+        command: &str,
+        specs: &[args::Spec],
+        given: &[String],
+    ) -> Result<args::Parsed, Failed> {
         match args::parse(specs, given) {
             Ok(p) => Ok(p),
             Err(text) => {
@@ -102,7 +107,8 @@ const COMMANDS: [(&str, &str, fn(&mut Tool<'_>, &[String]) -> CmdResult); 3] = [
 
 /// Commands of the reference that are to come.
 const LATER: [&str; 12] = [
-    "amend", "bench", "bitmap", "commit", "compare", "convert", "dd", "map", "measure", "rebase", "resize", "snapshot",
+    "amend", "bench", "bitmap", "commit", "compare", "convert", "dd", "map", "measure", "rebase", "resize",
+    "snapshot",
 ];
 
 fn help(tool: &mut Tool<'_>) {
