@@ -228,9 +228,9 @@ impl VirtQueue {
                 avail_wrap: p.avail.wrap,
                 used: p.used.slot,
                 used_wrap: p.used.wrap,
-                published: u16::from(p.unpublished),
+                published: p.since,
                 in_use: p.in_use,
-                signalled: p.signalled,
+                signalled: None,
                 open: self.is_open(),
             },
         }
@@ -258,8 +258,7 @@ impl VirtQueue {
                     avail: Place { slot: s.avail, wrap: s.avail_wrap },
                     used: Place { slot: s.used, wrap: s.used_wrap },
                     in_use: s.in_use,
-                    signalled: s.signalled,
-                    unpublished: s.published != 0,
+                    since: s.published,
                 };
             }
             _ => return Err(bad()),
@@ -326,11 +325,11 @@ saved_state! {
         pub used: u16,
         /// Packed: the wrap counter there.
         pub used_wrap: bool,
-        /// Split: the used index that the driver can see. Packed: whether an interrupt decision is due.
+        /// Split: the used index that the driver can see. Packed: slots used since the last interrupt decision.
         pub published: u16,
         /// Descriptors (packed) or requests (split) taken and not used.
         pub in_use: u16,
-        /// The used index or slot at the last interrupt decision.
+        /// Split: the used index at the last interrupt decision.
         pub signalled: Option<u16>,
         /// The driver has not broken the ring.
         pub open: bool,

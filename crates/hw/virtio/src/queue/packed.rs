@@ -1,7 +1,7 @@
 //! Packed virtqueues (section 2.8).
 
+use super::Layout;
 use super::chain::{Builder, Chain, Desc, RawDesc, RingError, Token, table_entries};
-use super::{Layout, crosses};
 use crate::spec::{desc, event, feature};
 use mem::Dma;
 use std::sync::atomic::{Ordering, fence};
@@ -33,16 +33,14 @@ pub(crate) struct Packed {
     pub(crate) used: Place,
     /// Slots of requests taken and not used yet.
     pub(crate) in_use: u16,
-    /// `used.slot` at the last interrupt decision, if there was one.
-    pub(crate) signalled: Option<u16>,
-    /// Something was used since the last interrupt decision.
-    pub(crate) unpublished: bool,
+    /// Slots used since the last interrupt decision (at most `u16::MAX`).
+    pub(crate) since: u16,
 }
 
 impl Packed {
     pub(crate) fn new() -> Packed {
         let start = Place { slot: 0, wrap: true };
-        Packed { avail: start, used: start, in_use: 0, signalled: None, unpublished: false }
+        Packed { avail: start, used: start, in_use: 0, since: 0 }
     }
 
     pub(crate) fn has_work(&self, l: &Layout, dma: &Dma) -> Result<bool, RingError> {
@@ -113,34 +111,31 @@ impl Packed {
         dma.store(at.wrapping_add(14), flags)?;
         self.used.advance(token.count, l.size);
         self.in_use = self.in_use.saturating_sub(token.count);
-        self.unpublished = true;
+        self.since = self.since.saturating_add(token.count);
         Ok(())
     }
 
     /// Returns whether the driver wants an interrupt for what was used since the last time.
     pub(crate) fn publish(&mut self, l: &Layout, dma: &Dma) -> Result<bool, RingError> {
-        if !std::mem::take(&mut self.unpublished) {
+        let since = std::mem::take(&mut self.since);
+        if since == 0 {
             return Ok(false);
         }
         fence(Ordering::SeqCst);
         let flags: u16 = dma.load(l.driver.wrapping_add(2))?;
-        let old = self.signalled.replace(self.used.slot);
         match flags & 3 {
             event::FLAGS_DISABLE => Ok(false),
             event::FLAGS_DESC if l.features & feature::EVENT_IDX != 0 => {
                 fence(Ordering::Acquire);
                 let off_wrap: u16 = dma.load(l.driver)?;
-                let Some(mut old) = old else { return Ok(true) };
-                let new = self.used.slot;
-                let mut at = off_wrap & 0x7fff;
-                // Slots of the lap before count as negative.
-                if (off_wrap >> 15 != 0) != self.used.wrap {
-                    at = at.wrapping_sub(l.size);
-                }
-                if old > new {
-                    old = old.wrapping_sub(l.size);
-                }
-                Ok(crosses(at, new, old))
+                let event = Place { slot: off_wrap & 0x7fff, wrap: off_wrap >> 15 != 0 };
+                // Slots used: those before `used`, going back `since` on a circle of two laps, one for each value
+                // of the wrap counter. (Slots alone could not tell a whole lap from none.)
+                let laps = 2 * u32::from(l.size);
+                let at = |p: Place| u32::from(p.slot) + if p.wrap { 0 } else { u32::from(l.size) };
+                let back = (at(self.used) + laps - at(event) % laps) % laps;
+                let back = if back == 0 { laps } else { back };
+                Ok(back <= u32::from(since))
             }
             _ => Ok(true),
         }
