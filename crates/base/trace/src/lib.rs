@@ -11,7 +11,7 @@
 //! `tracing` events of level `INFO` and above are for the user and go to standard error in the form
 //! `rhea: warning: …`, whatever is selected.
 //!
-//! Everything selected goes to one [`sink`]: standard error, or the file that `-D` names.
+//! Everything selected goes to one place: standard error, or the file that `-D` names ([`open_file`]).
 
 mod item;
 mod pattern;
