@@ -44,6 +44,11 @@ pub fn introspection() -> Introspection {
     i.command::<misc::Stop>();
     i.command::<misc::Cont>();
     i.command::<misc::HumanMonitorCommand>();
+    i.command::<qom::ObjectAdd>();
+    i.command::<qom::ObjectDel>();
+    i.command::<qom::QomList>();
+    i.command::<qom::QomGet>();
+    i.command::<qom::QomSet>();
     i
 }
 

@@ -1,104 +1,97 @@
-//! Objects that a user makes.
+//! Objects that a user makes, and the object tree: what `-object`, `object-add`, `object-del` and the `qom-` commands take and
+//! give.
 
-use qapi::Qapi;
+use qapi::{Qapi, Value};
 
-/// A thread that serves devices.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
-pub struct IothreadProperties {
-    /// The most requests handed to the kernel at once; 0, the default, leaves it to the program.
-    pub aio_max_batch: Option<i64>,
-    /// Threads kept ready for calls that block; 0 unless given.
-    pub thread_pool_min: Option<i64>,
-    /// The most threads for calls that block; 64 unless given.
-    pub thread_pool_max: Option<i64>,
-    /// The longest time in nanoseconds to poll for events before sleeping; 0 for not at all. 32768 unless given.
-    pub poll_max_ns: Option<i64>,
-    /// Factor by which that time grows while polling pays; 0, the default, leaves it to the program.
-    pub poll_grow: Option<i64>,
-    /// Divisor by which it shrinks while polling does not pay; 0, the default, leaves it to the program.
-    pub poll_shrink: Option<i64>,
+/// A new object: its id, its type, and the type's properties.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct ObjectOptions {
+    /// The type and its properties.
+    #[qapi(union)]
+    pub qom_type: ObjectProperties,
+    /// The name under `/objects`.
+    pub id: String,
 }
 
-/// Random bytes from the program's own generator.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
-pub struct RngProperties {
-    /// Has no effect.
-    #[qapi(deprecated)]
-    pub opened: Option<bool>,
+/// The types of objects that users can make, with their properties.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+#[qapi(tag = "qom-type", tag_enum = "ObjectType")]
+pub enum ObjectProperties {
+    /// A thread that devices' queues can be served on.
+    Iothread,
+    /// Guest RAM: anonymous memory.
+    MemoryBackendRam(MemoryBackendProperties),
+    /// Entropy from the host's system call.
+    RngBuiltin,
+    /// Entropy from a file.
+    RngRandom(RngRandomProperties),
 }
 
-/// Random bytes from a device.
+/// Properties of `memory-backend-ram`.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+pub struct MemoryBackendProperties {
+    /// Commit all pages at once. Off unless given.
+    pub prealloc: Option<bool>,
+    /// The size in bytes; not 0.
+    #[qapi(size)]
+    pub size: u64,
+}
+
+/// Properties of `rng-random`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
 pub struct RngRandomProperties {
-    /// What every source of random bytes has.
-    #[qapi(flatten)]
-    pub common: RngProperties,
-    /// The device's path; `/dev/urandom` unless given.
+    /// The file to read. `/dev/urandom` unless given.
     pub filename: Option<String>,
 }
 
-/// How memory is spread over the host's NUMA nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
-pub enum HostMemPolicy {
-    /// As the host does by itself.
-    #[default]
-    Default,
-    /// On the given nodes if they have room.
-    Preferred,
-    /// On the given nodes only.
-    Bind,
-    /// In turn on each of the given nodes.
-    Interleave,
-}
+/// Makes an object.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+#[qapi(command = "object-add")]
+pub struct ObjectAdd(pub ObjectOptions);
 
-/// Memory for a machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
-pub struct MemoryBackendProperties {
-    /// Whether core dumps contain it. The machine decides unless given.
-    pub dump: Option<bool>,
-    /// The host's NUMA nodes that it is to be on.
-    pub host_nodes: Option<Vec<u16>>,
-    /// Whether the host may share equal pages. The machine decides unless given.
-    pub merge: Option<bool>,
-    /// How it is spread over `host-nodes`; `default` unless given.
-    pub policy: Option<HostMemPolicy>,
-    /// Take all of it from the host at once. Off unless given.
-    pub prealloc: Option<bool>,
-    /// Threads that do that; 1 unless given.
-    pub prealloc_threads: Option<u32>,
-    /// The id of the object whose settings these threads have.
-    pub prealloc_context: Option<String>,
-    /// Whether other processes can map it. Off unless given.
-    pub share: Option<bool>,
-    /// Whether swap space is set aside for it where the host does so. On unless given.
-    pub reserve: Option<bool>,
-    /// Size in bytes.
-    #[qapi(size)]
-    pub size: u64,
-    /// Whether it is known by its full path when a machine is migrated. The machine decides unless given.
-    pub x_use_canonical_path_for_ramblock_id: Option<bool>,
-}
-
-/// An object to be made.
+/// Deletes an object that a user made and nobody uses.
 #[derive(Clone, Debug, PartialEq, Eq, Qapi)]
-pub struct ObjectOptions {
-    /// Its type, and the properties that only it has.
-    #[qapi(union)]
-    pub qom_type: ObjectKind,
+#[qapi(command = "object-del")]
+pub struct ObjectDel {
     /// Its id.
     pub id: String,
 }
 
-/// The types of objects and the properties that only they have.
+/// A property of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Qapi)]
-#[qapi(tag = "qom-type", tag_enum = "ObjectType")]
-pub enum ObjectKind {
-    /// A thread that serves devices.
-    Iothread(IothreadProperties),
-    /// Memory of this process.
-    MemoryBackendRam(MemoryBackendProperties),
-    /// Random bytes from the program's own generator.
-    RngBuiltin(RngProperties),
-    /// Random bytes from a device.
-    RngRandom(RngRandomProperties),
+pub struct ObjectPropertyInfo {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub r#type: String,
+}
+
+/// Lists the properties of an object, its children among them.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(command = "qom-list", ret = Vec<ObjectPropertyInfo>)]
+pub struct QomList {
+    /// The object's path, or the end of it where that says enough.
+    pub path: String,
+}
+
+/// Reads a property.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(command = "qom-get", ret = Value)]
+pub struct QomGet {
+    /// The object's path, or the end of it where that says enough.
+    pub path: String,
+    /// The property's name.
+    pub property: String,
+}
+
+/// Sets a property.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+#[qapi(command = "qom-set")]
+pub struct QomSet {
+    /// The object's path, or the end of it where that says enough.
+    pub path: String,
+    /// The property's name.
+    pub property: String,
+    /// The value.
+    pub value: Value,
 }

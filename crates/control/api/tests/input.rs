@@ -7,7 +7,7 @@ use api::block_core::{
 use api::char::{ChardevBackend, ChardevOptions};
 use api::control::QmpCapabilities;
 use api::misc::HumanMonitorCommand;
-use api::qom::{ObjectKind, ObjectOptions};
+use api::qom::{ObjectOptions, ObjectProperties};
 use qapi::{Qapi, Union, Value, from_arg, from_json, to_value};
 
 fn error<T: Qapi>(json: &str) -> String {
@@ -163,10 +163,9 @@ fn blockdev_option() {
 
 #[test]
 fn objects_and_chardevs() {
-    let o: ObjectOptions =
-        from_arg("memory-backend-ram,id=m,size=1.5G,host-nodes.0=1", Some("qom-type")).unwrap();
-    let ObjectKind::MemoryBackendRam(m) = &o.qom_type else { panic!("{o:?}") };
-    assert_eq!((m.size, m.host_nodes.as_deref()), (3 << 29, Some(&[1u16][..])));
+    let o: ObjectOptions = from_arg("memory-backend-ram,id=m,size=1.5G", Some("qom-type")).unwrap();
+    let ObjectProperties::MemoryBackendRam(m) = &o.qom_type else { panic!("{o:?}") };
+    assert_eq!((m.size, m.prealloc), (3 << 29, None));
     assert_eq!(error::<ObjectOptions>("{'qom-type':'iothread'}"), "Parameter 'id' is missing");
 
     let text = r#"{"id": "c", "backend": {"type": "socket", "data": {"addr": {"type": "unix", "data": {"path": "/x"}}, "server": true}}}"#;

@@ -31,7 +31,7 @@ pub fn expand(input: &DeriveInput, container: &Container, data: &DataEnum) -> Re
         let (ident, cond) = (&c.ident, c.condition.as_ref()?);
         Some(quote! {
             #[cfg(not(#cond))]
-            #tag_path::#ident => ::core::result::Result::Err(input.no_alternative("one that is built in"))
+            #tag_path::#ident => ::core::result::Result::Err(input.no_such_value(#tag, ::qapi::QapiEnum::as_str(tag)))
         })
     });
     let tags = cases.iter().map(|c| {

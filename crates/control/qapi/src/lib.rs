@@ -14,7 +14,7 @@
 //! | struct | `command = "…"`, `ret = Type`, `allow_oob`, `allow_preconfig` | it is the arguments of a command |
 //! | struct | `event = "…"` | it is the data of an event |
 //! | field, variant | `name = "…"`, `features = […]`, `unstable`, `deprecated` | |
-//! | field, variant | `if(cfg)` | there only where the condition, as in `#[cfg]`, holds; a field must then be an `Option` |
+//! | field, variant | `if(cfg)` | on the wire only where the condition, as in `#[cfg]`, holds; a field must then be an `Option`. (`#[cfg]` itself takes it out of the Rust type too.) |
 //! | field | `size` | a number of bytes, which key=value text may write with a suffix |
 //! | field | `flatten` | its type's members stand among this type's |
 //! | field | `union` | its type is a union, whose tag stands here and whose branch's members come last |

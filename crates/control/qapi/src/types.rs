@@ -51,6 +51,10 @@ impl Kind {
 /// A type of the contract: read from input, written to output, and told about in introspection.
 ///
 /// `#[derive(Qapi)]` implements it; see the crate's documentation for the attributes.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a type of the QAPI contract",
+    note = "`#[derive(Qapi)]` makes it one"
+)]
 pub trait Qapi: Sized + 'static {
     /// The kind of value that it is read from.
     const KIND: Kind;
@@ -66,6 +70,10 @@ pub trait Qapi: Sized + 'static {
 }
 
 /// A type that is a set of members, which may stand among those of another type.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a set of QAPI members",
+    note = "only a struct with named fields or a tagged union can be flattened or be a union's branch"
+)]
 pub trait Members: Qapi {
     /// Takes its members out of `dict`.
     fn input_members(input: &mut Input, dict: &mut Dict) -> Result<Self, QError>;
@@ -78,6 +86,10 @@ pub trait Members: Qapi {
 }
 
 /// Members that depend on the value of one of them, the tag.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a tagged QAPI union",
+    note = "an enum with `#[qapi(tag = \"…\", tag_enum = \"…\")]` is one"
+)]
 pub trait Union: Members {
     /// The tag's type.
     type Tag: QapiEnum;

@@ -146,7 +146,12 @@ impl Input {
     /// A value of the enumeration `T`.
     pub fn enumeration<T: crate::QapiEnum>(&self, value: Value) -> Result<T, QError> {
         let s = self.string(value)?;
-        T::from_str(&s).ok_or_else(|| qerr!("Parameter '{}' does not accept value '{s}'", self.name()))
+        T::from_str(&s).ok_or_else(|| self.no_such_value(self.name(), &s))
+    }
+
+    /// The error for a value that is none of those that the enumeration `name` allows.
+    pub fn no_such_value(&self, name: &str, value: &str) -> QError {
+        qerr!("Parameter '{name}' does not accept value '{value}'")
     }
 
     /// `null`, which key=value text cannot say.

@@ -30,7 +30,7 @@ struct Base {
 #[derive(Clone, Debug, PartialEq, Qapi)]
 struct Circle {
     radius: f64,
-    #[qapi(name = "fill_colour", deprecated)]
+    #[qapi(name = "fill_colour", deprecated, if(all()))]
     fill: Option<Colour>,
 }
 
@@ -83,7 +83,9 @@ enum BoolOrInt {
 #[qapi(tag = "type", tag_type = Colour, wrap = "data")]
 enum Wrapped {
     Red(Mark),
+    #[qapi(if(all()))]
     DarkGreen,
+    #[qapi(if(any()))]
     Infrared,
 }
 
@@ -197,6 +199,8 @@ fn messages_with_paths() {
         assert_eq!(error::<Draw>(text), message, "{text}");
     }
     assert_eq!(error::<Clear>("{'x':1}"), "Parameter 'x' is unexpected");
+    assert_eq!(error::<Wrapped>("{'type':'infrared'}"), "Parameter 'type' does not accept value 'infrared'");
+    assert_eq!(Wrapped::Infrared.tag(), Colour::Infrared);
     assert_eq!(error::<Wrapped>("{'type':'red'}"), "Parameter 'data' is missing");
     assert_eq!(error::<Wrapped>("{'type':'red','data':{}}"), "Parameter 'data.x' is missing");
     assert_eq!(error::<BoolOrInt>("'on'"), "Invalid parameter type for 'null', expected: BoolOrInt");

@@ -6,13 +6,12 @@
 
 mod object;
 mod objects;
-mod options;
 mod tree;
 
-pub use object::{Object, Property, RngBackend, RngFuture};
-pub use objects::{IoThreadObject, MemoryObject, RngBuiltin, RngRandom, create, help, type_help};
-pub use options::{
+pub use api::qom::{
     MemoryBackendProperties, ObjectAdd, ObjectDel, ObjectOptions, ObjectProperties, ObjectPropertyInfo,
     ObjectType, QomGet, QomList, QomSet, RngRandomProperties,
 };
+pub use object::{Object, Property, RngBackend, RngFuture};
+pub use objects::{IoThreadObject, MemoryObject, RngBuiltin, RngRandom, create, help, type_help};
 pub use tree::{ObjectTree, check_id};

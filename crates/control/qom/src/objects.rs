@@ -1,5 +1,5 @@
 use crate::object::{Object, Property, RngBackend, RngFuture};
-use crate::options::{MemoryBackendProperties, ObjectOptions, ObjectProperties, RngRandomProperties};
+use api::qom::{MemoryBackendProperties, ObjectOptions, ObjectProperties, RngRandomProperties};
 use base::{Errno, IoResult};
 use mem::Memory;
 use parking_lot::Mutex;

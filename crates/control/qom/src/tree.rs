@@ -1,6 +1,6 @@
 use crate::object::{Object, Property};
 use crate::objects::create;
-use crate::options::ObjectOptions;
+use api::qom::ObjectOptions;
 use parking_lot::Mutex;
 use qapi::{ErrorClass, QError, Value, qerr};
 use std::collections::BTreeMap;
