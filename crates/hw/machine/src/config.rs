@@ -2,7 +2,6 @@
 
 use crate::options::MachineOptions;
 use crate::runstate::Actions;
-use block::Root;
 use device::{CharBackend, Registry};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -72,8 +71,6 @@ pub struct MachineConfig {
     pub dtb: Option<PathBuf>,
     /// The serial ports' back ends.
     pub serials: Vec<Arc<dyn CharBackend>>,
-    /// The flash banks' content.
-    pub flash: [Option<Arc<Root>>; 2],
     /// Files of the firmware configuration device.
     pub fw_cfg: Vec<(String, Vec<u8>)>,
     /// What happens on the guest's requests.
@@ -98,7 +95,6 @@ impl MachineConfig {
             append: None,
             dtb: None,
             serials: Vec::new(),
-            flash: [None, None],
             fw_cfg: Vec::new(),
             actions: Actions::default(),
             legacy_virtio: true,

@@ -86,6 +86,7 @@ impl Machine {
                     timers: &timers,
                     requests: &requests,
                     tree: &tree,
+                    graph: env.graph.as_ref(),
                     io: io.handle(),
                 };
                 Some(Board::build(&cfg, env).await?)

@@ -1,7 +1,7 @@
 //! Flash content in a block node: read when the board is built, written back as the guest changes it.
 
-use block::Root;
 use block::driver::WriteFlags;
+use block::{BlockGraph, Perm, Root, RootConfig};
 use device::BoxFuture;
 use mem::{IoBuf, Memory};
 use misc::flash::FlashStore;
@@ -29,19 +29,35 @@ struct State {
 }
 
 impl RootStore {
-    /// Reads the whole content of `root` into `mem`, and stands for it from then on.
+    /// Takes the drive or node `drive`, reads its whole content into `mem`, and stands for it from then on. What the
+    /// guest changes is written back unless the node is read-only.
     pub(crate) async fn open(
         name: &str,
-        root: Arc<Root>,
+        drive: &str,
+        graph: Option<&Arc<BlockGraph>>,
         mem: &Arc<Memory>,
         io: rt::Handle,
     ) -> Result<RootStore, QError> {
+        let not_found = || qerr!("Property 'cfi.pflash01.drive' can't find value '{drive}'");
+        let graph = graph.ok_or_else(not_found)?;
+        let snapshot = graph.snapshot();
+        let node = match snapshot.drive(drive) {
+            Some(d) => d.node.and_then(|n| snapshot.node(n)),
+            None => Some(snapshot.by_name(drive).ok_or_else(not_found)?),
+        };
+        let mut config = RootConfig {
+            qdev: Some(format!("/machine/{name}")),
+            perm: Perm::CONSISTENT_READ,
+            shared: Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED,
+            desc: "block device".into(),
+            ..RootConfig::default()
+        };
+        config.perm.set(Perm::WRITE, node.is_some_and(|n| n.writable()));
+        let root = graph.attach(drive, config).await?;
         if root.len() != mem.len() {
-            return Err(qerr!(
-                "device '{name}' requires {} bytes, block backend provides {} bytes",
-                mem.len(),
-                root.len()
-            ));
+            let (want, got) = (mem.len(), root.len());
+            root.detach().await;
+            return Err(qerr!("device '{name}' requires {want} bytes, block backend provides {got} bytes"));
         }
         let all = IoBuf::from_memory(mem.clone(), 0, mem.len());
         root.read(0, all).await.map_err(|e| qerr!("can't read block backend of '{name}': {e}"))?;

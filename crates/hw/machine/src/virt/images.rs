@@ -47,7 +47,7 @@ impl Images {
         if kernel.is_none() && initrd.is_some() {
             return Err(qerr!("-initrd only allowed with -kernel option"));
         }
-        let flash = cfg.flash[0].as_ref().map(|_| map::FLASH.base);
+        let flash = o.pflash[0].as_ref().map(|_| map::FLASH.base);
         let mut placed: Vec<Placed> = Vec::new();
 
         let mut behind = ram.base;

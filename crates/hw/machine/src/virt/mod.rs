@@ -10,6 +10,7 @@ use crate::config::{Bios, MachineConfig};
 use crate::requests::Requests;
 use crate::roms::Roms;
 use crate::runstate::{PanicAction, RunState, ShutdownCause};
+use block::BlockGraph;
 use device::{ClockSource, Device, DeviceTree, IrqLine, IrqSink, TimerService};
 use firmware::fw_cfg::{FwCfg, Items, spec::key};
 use firmware::sbi::Sbi;
@@ -44,6 +45,7 @@ pub(crate) struct BoardEnv<'a> {
     pub(crate) timers: &'a TimerService,
     pub(crate) requests: &'a Arc<Requests>,
     pub(crate) tree: &'a DeviceTree,
+    pub(crate) graph: Option<&'a Arc<BlockGraph>>,
     pub(crate) io: rt::Handle,
 }
 
@@ -229,13 +231,13 @@ impl Builder<'_> {
     }
 
     async fn flash(&mut self, cfg: &MachineConfig) -> Result<(), QError> {
-        for (n, root) in cfg.flash.iter().enumerate() {
+        for (n, drive) in cfg.options.pflash.iter().enumerate() {
             let (n, name) = (n as u32, format!("virt.flash{n}"));
             let mem = Memory::ram(&name, map::FLASH.len).map_err(|e| qerr!("cannot set up '{name}': {e}"))?;
-            let store: Option<Arc<dyn FlashStore>> = match root {
-                Some(r) => {
-                    Some(Arc::new(RootStore::open(&name, r.clone(), &mem, self.env.io.clone()).await?))
-                }
+            let store: Option<Arc<dyn FlashStore>> = match drive {
+                Some(d) => Some(Arc::new(
+                    RootStore::open(&name, d, self.env.graph, &mem, self.env.io.clone()).await?,
+                )),
                 None => None,
             };
             let flash = CfiFlash::new(&name, mem, map::FLASH_BLOCK, store);
@@ -248,7 +250,7 @@ impl Builder<'_> {
     fn fw_cfg(&mut self, cfg: &MachineConfig, dma: &Dma) -> Result<(), QError> {
         let cpus = cfg.cpus as u16;
         let mut items = Items::new(cpus, cpus, cfg.ram);
-        if cfg.flash[0].is_some() {
+        if cfg.options.pflash[0].is_some() {
             // A firmware in flash finds the kernel here.
             let o = &cfg.options;
             for (path, size, data) in [

@@ -145,7 +145,7 @@ impl Chip {
     }
 
     fn decode(&self, off: u64) -> Option<Reg> {
-        if off % 4 != 0 {
+        if !off.is_multiple_of(4) {
             return None;
         }
         let within = |base: u64, count: usize| {
