@@ -300,7 +300,7 @@ impl Ring {
 }
 
 /// Registers of the MMIO transport, as a driver uses them.
-pub struct Regs(pub Arc<VirtioMmio>);
+pub struct Regs(pub Arc<VirtioMmio>, pub Arc<Memory>);
 
 impl Regs {
     pub fn get(&self, off: u64) -> u32 {
@@ -350,6 +350,7 @@ impl Regs {
 
     pub fn queue(&self, i: u16, features: u64, size: u16) -> Ring {
         let base = RAM_BASE + (u64::from(i) << 20);
+        self.1.fill(base - RAM_BASE, 0x20000, 0);
         self.set(0x30, i.into());
         assert!(self.get(0x34) >= size.into());
         self.set(0x38, size.into());
