@@ -5,6 +5,8 @@ pub mod drive;
 pub mod driver;
 pub mod gate;
 pub mod graph;
+#[cfg(test)]
+mod graph_tests;
 mod open;
 pub mod options;
 pub mod perm;
@@ -14,7 +16,7 @@ mod query;
 mod reopen;
 pub mod request;
 pub mod root;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod track;
 mod txn;
