@@ -114,10 +114,12 @@ impl Core {
         }
     }
 
-    /// Waits until the front end takes bytes: how many.
+    /// Waits until the front end takes bytes: how many. By then it has been told that the other end is open,
+    /// so that it also hears of an end that comes at once.
     pub(crate) async fn room(&self) -> usize {
         loop {
             let wake = self.wake.listen();
+            self.announce();
             let room = self.front().map_or(0, |f| f.room());
             if room > 0 {
                 return room;

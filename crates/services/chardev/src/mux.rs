@@ -49,6 +49,8 @@ pub struct MuxPort {
     pending: Mutex<VecDeque<u8>>,
     delivering: AtomicBool,
     had_focus: AtomicBool,
+    /// The front end was told that the other end is open.
+    announced: AtomicBool,
 }
 
 impl Mux {
@@ -91,6 +93,7 @@ impl Mux {
             pending: Mutex::default(),
             delivering: AtomicBool::new(false),
             had_focus: AtomicBool::new(false),
+            announced: AtomicBool::new(false),
         });
         match s.ports.get_mut(index) {
             Some(place) => *place = Arc::downgrade(&port),
@@ -159,9 +162,8 @@ impl Mux {
                 }
             }
             b'b' => {
-                let front = self.focused().and_then(|p| p.front.lock().clone());
-                if let Some(f) = front {
-                    f.event(CharEvent::Break);
+                if let Some(p) = self.focused() {
+                    p.tell(CharEvent::Break);
                 }
             }
             b'c' => self.next(),
@@ -205,14 +207,19 @@ impl CharFrontend for Below {
 
     fn event(&self, event: CharEvent) {
         let Some(mux) = self.0.upgrade() else { return };
-        let fronts: Vec<_> = match event {
-            CharEvent::Break => mux.focused().into_iter().collect(),
-            CharEvent::Opened | CharEvent::Closed => mux.ports(),
-        };
-        for p in fronts {
-            let f = p.front.lock().clone();
-            if let Some(f) = f {
-                f.event(event);
+        match event {
+            CharEvent::Opened => mux.ports().iter().for_each(|p| p.announce()),
+            CharEvent::Closed => {
+                for p in mux.ports() {
+                    if p.announced.swap(false, Ordering::AcqRel) {
+                        p.tell(CharEvent::Closed);
+                    }
+                }
+            }
+            CharEvent::Break => {
+                if let Some(p) = mux.focused() {
+                    p.tell(CharEvent::Break);
+                }
             }
         }
     }
@@ -226,12 +233,30 @@ impl MuxPort {
         }
     }
 
+    fn tell(&self, event: CharEvent) {
+        let front = self.front.lock().clone();
+        if let Some(f) = front {
+            f.event(event);
+        }
+    }
+
+    /// Tells a front end that has not heard of it that the other end is open. On the device's thread.
+    fn announce(&self) {
+        if self.mux.base.is_open()
+            && self.front.lock().is_some()
+            && !self.announced.swap(true, Ordering::AcqRel)
+        {
+            self.tell(CharEvent::Opened);
+        }
+    }
+
     fn has_focus(&self) -> bool {
         self.mux.state.lock().focus == Some(self.index)
     }
 
     /// Gives the front end what is there for it. On the device's thread.
     fn deliver(&self) {
+        self.announce();
         loop {
             let Some(front) = self.front.lock().clone() else { return };
             let bytes: Vec<u8> = {
@@ -283,16 +308,15 @@ impl CharBackend for MuxPort {
             if f.is_some() {
                 return Err(qerr!("chardev '{}' is already in use", self.id()));
             }
-            *f = Some(front.clone());
+            *f = Some(front);
+            self.announced.store(false, Ordering::Release);
         }
         if let Some(me) = self.me() {
             let nobody = self.mux.state.lock().focus.is_none();
             if !self.monitor || (nobody && !self.mux.monitor_waits) {
                 self.mux.focus(&me);
             }
-        }
-        if self.mux.base.is_open() {
-            drop(self.mux.handle.spawn(move || async move { front.event(CharEvent::Opened) }));
+            me.schedule();
         }
         Ok(())
     }

@@ -119,7 +119,8 @@ impl Acceptor for CharStream {
                 let changed = self.0.changed.listen();
                 {
                     let mut s = self.0.state.lock();
-                    if s.generation > s.accepted && (s.open || !s.input.is_empty()) {
+                    // Even if it has closed by now: what is to be read or said is said.
+                    if s.generation > s.accepted {
                         s.accepted = s.generation;
                         return Ok(Arc::new(CharChannel {
                             inner: self.0.clone(),
