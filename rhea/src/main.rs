@@ -1,2 +1,47 @@
-//! The binary.
-fn main() {}
+//! The binary: command lines and personalities, and the wiring of what the crates offer. Nothing else lives here.
+
+mod personality;
+mod vm;
+
+use std::process::ExitCode;
+
+use personality::Personality;
+
+const HELP: &str = "\
+usage: rhea COMMAND [arguments]
+
+  rhea vm --arch riscv64 [options]   runs a virtual machine; 'rhea vm --arch riscv64 -h' lists the options
+  rhea img COMMAND [options]         creates, shows and checks disk images; 'rhea img --help' tells more
+  rhea --version                     prints the version
+
+Called by the name of a QEMU program (qemu-system-riscv64, qemu-img; a link is enough), it takes that program's
+command line.
+";
+
+fn main() -> ExitCode {
+    let mut args = match std::env::args_os().map(|a| a.into_string()).collect::<Result<Vec<_>, _>>() {
+        Ok(args) => args,
+        Err(bad) => {
+            eprintln!("rhea: the argument {bad:?} is not UTF-8");
+            return ExitCode::from(1);
+        }
+    };
+    let called = if args.is_empty() { "rhea".to_string() } else { args.remove(0) };
+    let code = match personality::choose(&called, &mut args) {
+        Ok(Personality::System { arch, program }) => vm::main(&program, arch, &args),
+        Ok(Personality::Img { program }) => image::img::main_as(&program, &args),
+        Ok(Personality::Help) => {
+            print!("{HELP}");
+            0
+        }
+        Ok(Personality::Version) => {
+            println!("rhea {} (compatible with QEMU 10.0)", env!("CARGO_PKG_VERSION"));
+            0
+        }
+        Err(message) => {
+            eprintln!("rhea: {message}");
+            1
+        }
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}

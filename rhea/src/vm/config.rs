@@ -1,0 +1,349 @@
+//! The command line as a configuration: what belongs together is put together, and everything that can be checked
+//! without opening anything is checked here.
+
+use std::path::PathBuf;
+
+use qapi::opts_parse;
+
+use super::parse::Given;
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Each `-machine`, in their order: later ones add to earlier ones.
+    pub(crate) machines: Vec<Given>,
+    pub(crate) cpu: Option<Given>,
+    pub(crate) smp: Option<Given>,
+    pub(crate) memory: Option<Given>,
+    pub(crate) kernel: Option<PathBuf>,
+    pub(crate) initrd: Option<PathBuf>,
+    pub(crate) append: Option<String>,
+    pub(crate) dtb: Option<PathBuf>,
+    pub(crate) bios: Option<String>,
+    pub(crate) objects: Vec<Given>,
+    pub(crate) chardevs: Vec<Given>,
+    pub(crate) blockdevs: Vec<Given>,
+    /// `-drive` and its short forms, whose values are in `-drive`'s form here.
+    pub(crate) drives: Vec<Given>,
+    pub(crate) devices: Vec<Given>,
+    /// Driver, property, value.
+    pub(crate) globals: Vec<(String, String, String)>,
+    pub(crate) serials: Vec<Given>,
+    pub(crate) monitors: Vec<MonitorOption>,
+    /// `-S`.
+    pub(crate) stopped: bool,
+    pub(crate) no_reboot: bool,
+    pub(crate) no_shutdown: bool,
+    pub(crate) daemonize: bool,
+    pub(crate) pidfile: Option<PathBuf>,
+    pub(crate) name: Option<String>,
+    pub(crate) uuid: Option<String>,
+    pub(crate) log_file: Option<PathBuf>,
+    pub(crate) log_items: Vec<Given>,
+    pub(crate) traces: Vec<Given>,
+    /// The escape character of the console.
+    pub(crate) escape: u8,
+    /// `-msg timestamp=on`.
+    pub(crate) timestamps: bool,
+}
+
+/// A monitor that the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MonitorOption {
+    /// QMP, not the human monitor.
+    pub(crate) control: bool,
+    pub(crate) pretty: bool,
+    /// A character device in `-serial`'s form (`chardev:ID` for one of `-chardev`).
+    pub(crate) device: String,
+    /// What error messages begin with.
+    pub(crate) spelt: String,
+}
+
+/// A mistake: the option it is in, if one, and what is wrong.
+pub(crate) fn at(given: &Given, message: impl std::fmt::Display) -> String {
+    format!("{}: {message}", given.spelt)
+}
+
+fn switch(given: &Given, key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "on" | "yes" | "true" | "y" => Ok(true),
+        "off" | "no" | "false" | "n" => Ok(false),
+        _ => Err(at(given, format_args!("Parameter '{key}' expects 'on' or 'off'"))),
+    }
+}
+
+/// The configuration that the options make. An error is a message without the program's name.
+pub(crate) fn config(given: Vec<Given>) -> Result<Config, String> {
+    let mut c = Config {
+        machines: Vec::new(),
+        cpu: None,
+        smp: None,
+        memory: None,
+        kernel: None,
+        initrd: None,
+        append: None,
+        dtb: None,
+        bios: None,
+        objects: Vec::new(),
+        chardevs: Vec::new(),
+        blockdevs: Vec::new(),
+        drives: Vec::new(),
+        devices: Vec::new(),
+        globals: Vec::new(),
+        serials: Vec::new(),
+        monitors: Vec::new(),
+        stopped: false,
+        no_reboot: false,
+        no_shutdown: false,
+        daemonize: false,
+        pidfile: None,
+        name: None,
+        uuid: None,
+        log_file: None,
+        log_items: Vec::new(),
+        traces: Vec::new(),
+        escape: 1,
+        timestamps: false,
+    };
+    let (mut nographic, mut nodefaults, mut display) = (false, false, false);
+    let mut monitor_said = false;
+    for g in given {
+        match g.name {
+            "machine" => c.machines.push(g),
+            "cpu" => c.cpu = Some(g),
+            "accel" => accel(&g, opts_parse(&g.value, Some("accel")).first().map_or("", |(_, v)| v))?,
+            "smp" => c.smp = Some(g),
+            "m" => c.memory = Some(g),
+            "kernel" => c.kernel = Some(g.value.into()),
+            "initrd" => c.initrd = Some(g.value.into()),
+            "append" => c.append = Some(g.value),
+            "dtb" => c.dtb = Some(g.value.into()),
+            "bios" => c.bios = Some(g.value),
+            "object" => c.objects.push(g),
+            "chardev" => c.chardevs.push(g),
+            "blockdev" => c.blockdevs.push(g),
+            "drive" => c.drives.push(g),
+            "hda" => {
+                let value = format!("file={},index=0,media=disk", g.value.replace(',', ",,"));
+                c.drives.push(Given { value, ..g });
+            }
+            "device" => c.devices.push(g),
+            "global" => c.globals.push(global(&g)?),
+            "serial" => c.serials.push(g),
+            "monitor" => {
+                monitor_said = true;
+                if g.value != "none" {
+                    let Given { value, spelt, .. } = g;
+                    c.monitors.push(MonitorOption { control: false, pretty: false, device: value, spelt });
+                }
+            }
+            "qmp" | "qmp-pretty" => {
+                monitor_said = true;
+                if g.value != "none" {
+                    let pretty = g.name == "qmp-pretty";
+                    c.monitors.push(MonitorOption { control: true, pretty, device: g.value, spelt: g.spelt });
+                }
+            }
+            "mon" => {
+                monitor_said = true;
+                c.monitors.push(mon(&g)?);
+            }
+            "nographic" => nographic = true,
+            "nodefaults" => nodefaults = true,
+            "display" | "vga" | "parallel" | "net" | "nic" => {
+                if g.value != "none" {
+                    return Err(at(&g, "Rhea has only 'none' here yet"));
+                }
+                display |= g.name == "display";
+            }
+            "no-user-config" => {}
+            "S" => c.stopped = true,
+            "no-reboot" => c.no_reboot = true,
+            "no-shutdown" => c.no_shutdown = true,
+            "daemonize" => c.daemonize = true,
+            "pidfile" => c.pidfile = Some(g.value.into()),
+            "name" => c.name = name(&g)?,
+            "uuid" => c.uuid = Some(uuid(&g)?),
+            "D" => c.log_file = Some(g.value.into()),
+            "d" => c.log_items.push(g),
+            "trace" => c.traces.push(g),
+            "echr" => {
+                c.escape = parse_u8(&g.value).ok_or_else(|| at(&g, "invalid argument for -echr"))?;
+            }
+            "msg" => {
+                for (key, value) in opts_parse(&g.value, None) {
+                    match key.as_str() {
+                        "timestamp" => c.timestamps = switch(&g, &key, &value)?,
+                        "guest-name" => _ = switch(&g, &key, &value)?,
+                        _ => return Err(at(&g, format_args!("Invalid parameter '{key}'"))),
+                    }
+                }
+            }
+            other => unreachable!("-{other} is in the table of options and not handled"),
+        }
+    }
+    defaults(&mut c, nographic, nodefaults, display, monitor_said);
+    if c.daemonize {
+        let stdio = |d: &str| d == "stdio" || d == "mon:stdio";
+        let on_console =
+            c.serials.iter().any(|s| stdio(&s.value)) || c.monitors.iter().any(|m| stdio(&m.device));
+        if on_console {
+            return Err("-daemonize: a serial line or monitor on standard input and output cannot go to the background".into());
+        }
+    }
+    Ok(c)
+}
+
+/// The serial line and monitor that nobody asked for, unless they were declined.
+fn defaults(c: &mut Config, nographic: bool, nodefaults: bool, display: bool, monitor_said: bool) {
+    let serial_said = !c.serials.is_empty();
+    if nodefaults {
+        return;
+    }
+    // There is no display that could hold a virtual console: without '-display none', the terminal is the console.
+    if !nographic && display {
+        return;
+    }
+    let serial =
+        |value: &str| Given { name: "serial", spelt: format!("-serial {value}"), value: value.into() };
+    match (serial_said, monitor_said) {
+        (false, false) => c.serials.push(serial("mon:stdio")),
+        (false, true) => c.serials.push(serial("stdio")),
+        (true, false) if nographic && !c.serials.iter().any(|s| s.value.ends_with("stdio")) => {
+            let (device, spelt) = ("stdio".to_string(), "-monitor stdio".to_string());
+            c.monitors.push(MonitorOption { control: false, pretty: false, device, spelt });
+        }
+        _ => {}
+    }
+}
+
+/// Whether one of the accelerators of a list (`kvm:tcg`) is there.
+fn accel(g: &Given, list: &str) -> Result<(), String> {
+    if list == "help" || list.split(':').any(|a| a == "tcg") {
+        return Ok(());
+    }
+    let first = list.split(':').next().unwrap_or_default();
+    Err(at(g, format_args!("invalid accelerator {first}")))
+}
+
+fn global(g: &Given) -> Result<(String, String, String), String> {
+    if let Some((left, value)) = g.value.split_once('=')
+        && let Some((driver, property)) = left.split_once('.')
+        && !driver.contains(',')
+    {
+        return Ok((driver.into(), property.into(), value.into()));
+    }
+    let mut found = [None, None, None];
+    for (key, value) in opts_parse(&g.value, None) {
+        let Some(i) = ["driver", "property", "value"].iter().position(|k| *k == key) else {
+            return Err(at(g, format_args!("Invalid parameter '{key}'")));
+        };
+        found[i] = Some(value);
+    }
+    match found {
+        [Some(d), Some(p), Some(v)] => Ok((d, p, v)),
+        _ => Err(at(g, "Invalid 'global' option: DRIVER.PROPERTY=VALUE is its form")),
+    }
+}
+
+fn mon(g: &Given) -> Result<MonitorOption, String> {
+    let mut m =
+        MonitorOption { control: false, pretty: false, device: String::new(), spelt: g.spelt.clone() };
+    for (key, value) in opts_parse(&g.value, Some("chardev")) {
+        match key.as_str() {
+            "chardev" => m.device = format!("chardev:{value}"),
+            "mode" => {
+                m.control = match value.as_str() {
+                    "control" => true,
+                    "readline" => false,
+                    _ => return Err(at(g, format_args!("unknown monitor mode \"{value}\""))),
+                }
+            }
+            "pretty" => m.pretty = switch(g, &key, &value)?,
+            "id" => {}
+            _ => return Err(at(g, format_args!("Invalid parameter '{key}'"))),
+        }
+    }
+    if m.device.is_empty() {
+        return Err(at(g, "Parameter 'chardev' is missing"));
+    }
+    Ok(m)
+}
+
+fn name(g: &Given) -> Result<Option<String>, String> {
+    let mut name = None;
+    for (key, value) in opts_parse(&g.value, Some("guest")) {
+        match key.as_str() {
+            "guest" => name = Some(value),
+            "process" | "debug-threads" => {}
+            _ => return Err(at(g, format_args!("Invalid parameter '{key}'"))),
+        }
+    }
+    Ok(name)
+}
+
+fn uuid(g: &Given) -> Result<String, String> {
+    let v = g.value.to_lowercase();
+    let groups: Vec<usize> = v.split('-').map(str::len).collect();
+    if groups != [8, 4, 4, 4, 12] || !v.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
+        return Err(at(g, "failed to parse UUID string: wrong format"));
+    }
+    Ok(v)
+}
+
+fn parse_u8(text: &str) -> Option<u8> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u8::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn of(line: &str) -> Result<Config, String> {
+        let args: Vec<String> = line.split(' ').map(String::from).collect();
+        config(parse::parse(&args)?)
+    }
+
+    #[test]
+    fn the_console_goes_where_the_reference_puts_it() {
+        let serials =
+            |line: &str| of(line).unwrap().serials.iter().map(|s| s.value.clone()).collect::<Vec<_>>();
+        let monitors =
+            |line: &str| of(line).unwrap().monitors.iter().map(|m| m.device.clone()).collect::<Vec<_>>();
+        assert_eq!(serials("-nographic"), ["mon:stdio"]);
+        assert_eq!(serials("-nographic -monitor none"), ["stdio"]);
+        assert_eq!(serials("-nographic -serial file:x"), ["file:x"]);
+        assert_eq!(monitors("-nographic -serial file:x"), ["stdio"]);
+        assert_eq!(serials("-M virt"), ["mon:stdio"]);
+        assert_eq!(serials("-M virt -display none"), [""; 0]);
+        assert_eq!(serials("-nodefaults -nographic"), [""; 0]);
+        assert!(monitors("-nodefaults -nographic").is_empty());
+        let c = of("-display none -qmp unix:s -mon chardev=c,mode=control,pretty=on").unwrap();
+        assert!(c.monitors[0].control && !c.monitors[0].pretty);
+        assert!(c.monitors[1].control && c.monitors[1].pretty);
+        assert_eq!(c.monitors[1].device, "chardev:c");
+    }
+
+    #[test]
+    fn accelerators() {
+        assert!(of("-accel kvm:tcg").is_ok());
+        assert_eq!(of("-accel kvm").unwrap_err(), "-accel kvm: invalid accelerator kvm");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        assert!(of("-nographic -daemonize").is_err());
+        assert!(of("-nodefaults -nographic -daemonize").is_ok());
+        assert!(of("-display gtk").is_err());
+        assert!(of("-uuid 1234").is_err());
+        assert!(of("-uuid 00112233-4455-6677-8899-aabbccddeeff").is_ok());
+        assert_eq!(
+            of("-global virtio-mmio.force-legacy=off").unwrap().globals,
+            [("virtio-mmio".to_string(), "force-legacy".to_string(), "off".to_string())]
+        );
+    }
+}

@@ -1,0 +1,36 @@
+//! What `-D`, `-d` and `-trace` say.
+
+use super::config::{Config, at};
+
+/// Sets the log up; an error is a message without the program's name.
+pub(crate) fn set_up(config: &Config) -> Result<(), String> {
+    if let Some(file) = &config.log_file {
+        trace::open_file(&file.to_string_lossy())?;
+    }
+    let mut items = Vec::new();
+    let mut patterns = trace::Patterns::default();
+    for g in &config.log_items {
+        let (some, more) = trace::parse(&g.value).map_err(|e| at(g, e))?;
+        items.extend(some);
+        more.iter().for_each(|p| patterns.push(p));
+    }
+    for g in &config.traces {
+        for (key, value) in qapi::opts_parse(&g.value, Some("enable")) {
+            match key.as_str() {
+                "enable" => patterns.push(&value),
+                "events" => {
+                    let text = std::fs::read_to_string(&value)
+                        .map_err(|e| at(g, format_args!("failed to open {value}: {e}")))?;
+                    trace::parse_events_file(&text).iter().for_each(|p| patterns.push(p));
+                }
+                "file" => trace::open_file(&value).map_err(|e| at(g, e))?,
+                _ => return Err(at(g, format_args!("Invalid parameter '{key}'"))),
+            }
+        }
+    }
+    trace::set_items(&items);
+    if !patterns.is_empty() {
+        trace::select(patterns);
+    }
+    Ok(())
+}

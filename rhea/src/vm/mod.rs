@@ -1,0 +1,55 @@
+//! The system emulator: from a command line to a running machine.
+
+mod build;
+mod config;
+mod daemon;
+mod help;
+mod logging;
+mod options;
+mod parse;
+mod pidfile;
+mod queries;
+
+use crate::personality::Arch;
+
+/// Runs the system emulator called `program`; returns the exit code.
+pub(crate) fn main(program: &str, arch: Arch, args: &[String]) -> i32 {
+    trace::set_program_name(program);
+    trace::init();
+    match run(program, arch, args) {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("{program}: {message}");
+            1
+        }
+    }
+}
+
+fn run(program: &str, arch: Arch, args: &[String]) -> Result<i32, String> {
+    let given = parse::parse(args)?;
+    if given.iter().any(|g| g.name == "h") {
+        print!("{}", help::text(program));
+        return Ok(0);
+    }
+    if given.iter().any(|g| g.name == "version") {
+        print!("{}", help::version());
+        return Ok(0);
+    }
+    if let Some(text) = queries::answer(&given)? {
+        print!("{text}");
+        return Ok(0);
+    }
+    let config = config::config(given)?;
+    match arch {
+        Arch::Riscv64 => {}
+    }
+    if config.daemonize && !daemon::is_child() {
+        return Ok(daemon::parent());
+    }
+    if config.daemonize {
+        daemon::enter();
+    }
+    logging::set_up(&config)?;
+    let executor = rt::Executor::new().map_err(|e| format!("cannot set up the control thread: {e}"))?;
+    executor.block_on(build::run(config))
+}
