@@ -9,6 +9,7 @@ use mem::IoBuf;
 use crate::geometry::Mapping;
 use crate::host::Host;
 use crate::image::Image;
+use crate::l2map::RunKind;
 use crate::spec;
 
 /// Most clusters that one turn with the metadata lock changes.
@@ -55,27 +56,43 @@ impl Image {
         self.zero_part(h, last, end - last).await
     }
 
-    /// Zeroes less than whole clusters.
+    /// Zeroes less than whole clusters. Where all of a cluster reads as zeros then, it is marked so: what shows
+    /// through from a backing file now need not do so for ever.
     async fn zero_part<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<()> {
+        let g = self.geo;
         let mut done = 0;
         while done < len {
             let at = off + done;
-            let in_cluster = (self.geo.cluster_size() - self.geo.in_cluster(at)).min(len - done);
-            // A writer of the rest of this cluster must have finished before it is looked at.
-            let zero = {
-                let start = self.geo.cluster_start(at);
-                let _guard = self.ranges.shared(start..start + self.geo.cluster_size()).await;
-                self.reads_as_zero(h, at, in_cluster).await?
-            };
-            if zero {
-                done += in_cluster;
-                continue;
+            let n = (g.cluster_size() - g.in_cluster(at)).min(len - done);
+            if !self.mark_zero(h, at, n).await? {
+                let mut wrote = 0;
+                while wrote < n {
+                    let piece = (n - wrote).min(ZERO_BUFFER);
+                    self.write(h, at + wrote, IoBuf::zeroed(piece as usize)).await?;
+                    wrote += piece;
+                }
             }
-            let n = in_cluster.min(ZERO_BUFFER);
-            self.write(h, at, IoBuf::zeroed(n as usize)).await?;
             done += n;
         }
         Ok(())
+    }
+
+    /// Zeroes a part of one cluster by its zero flag; false where that cannot be.
+    async fn mark_zero<H: Host>(&self, h: &H, at: u64, len: u64) -> IoResult<bool> {
+        let g = self.geo;
+        let start = g.cluster_start(at);
+        let end = start + g.cluster_size();
+        let _guard = self.ranges.exclusive(start..end).await;
+        if matches!(self.lookup(h, at, len).await?, (RunKind::Zero(_), n) if n >= len) {
+            return Ok(true);
+        }
+        let rest_is_zero = self.version >= 3
+            && self.reads_as_zero(h, start, at - start).await?
+            && self.reads_as_zero(h, at + len, end - at - len).await?;
+        if rest_is_zero {
+            self.change_clusters(h, start, 1, To::Zero, true).await?;
+        }
+        Ok(rest_is_zero)
     }
 
     /// The guest no longer needs a range; parts of clusters at its ends stay as they are. Discarded clusters read as
@@ -111,7 +128,7 @@ impl Image {
             let table_end = (at & !(g.l2_coverage() - 1)).saturating_add(g.l2_coverage());
             let stop = end.min(table_end).min(at.saturating_add(MAX_TURN << g.cluster_bits));
             let absent = self.map.read().l1_entry(at) & spec::OFFSET_MASK == 0;
-            if absent && (!has_backing || to == To::Gone) {
+            if absent && ((to == To::Discard && !has_backing) || to == To::Gone) {
                 // Nobody can create it while we look: whoever did would have to have locked this range first, and is
                 // then later than this request.
                 at = stop;
@@ -144,8 +161,8 @@ impl Image {
         let bare = if v3 { spec::ZERO } else { 0 };
         let new = |_: u64, e: u64| match (to, g.mapping(e)) {
             (To::Gone, _) => 0,
-            // Reads as zeros already.
-            (_, Mapping::Unallocated) if !has_backing => e,
+            // Nothing to give up, and nothing that shows through.
+            (To::Discard, Mapping::Unallocated) if !has_backing => e,
             (To::Zero | To::Discard, Mapping::ZeroPlain | Mapping::ZeroAlloc(_))
                 if to == To::Zero || no_unref =>
             {
