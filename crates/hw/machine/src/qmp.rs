@@ -101,6 +101,7 @@ fn register_hmp(hmp: &mut HmpTable, machine: &Arc<Machine>) {
     });
     let m = machine.clone();
     hmp.register("system_powerdown", "", "send system power down event", move |_| {
-        std::future::ready(m.powerdown())
+        m.powerdown();
+        std::future::ready(())
     });
 }

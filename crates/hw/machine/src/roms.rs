@@ -16,7 +16,7 @@ impl Roms {
 
     /// Writes all images.
     pub(crate) fn load(&self, space: &AddressSpace) -> Result<(), BusError> {
-        const ZEROS: [u8; 65536] = [0; 65536];
+        static ZEROS: [u8; 65536] = [0; 65536];
         for s in &self.segments {
             space.write_rom(s.addr, &s.data)?;
             let mut at = s.addr + s.data.len() as u64;

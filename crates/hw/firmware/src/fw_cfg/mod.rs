@@ -160,7 +160,7 @@ impl FwCfg {
 
     /// Copies `bytes` to the guest and zeros behind them, `len` in all.
     fn deliver(&self, addr: u64, len: u64, bytes: &[u8]) -> u32 {
-        const ZEROS: [u8; 65536] = [0; 65536];
+        static ZEROS: [u8; 65536] = [0; 65536];
         if self.dma.write(addr, bytes).is_err() {
             return dma::ERROR;
         }

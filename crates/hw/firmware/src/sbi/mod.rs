@@ -206,7 +206,7 @@ impl Sbi {
         let known = |h: u64| h < u64::from(self.platform.harts());
         match function {
             0 if !known(a[0]) => error(err::INVALID_PARAM),
-            0 if a[1] % 2 != 0 || self.platform.memory().read(a[1], &mut [0; 2]).is_err() => {
+            0 if !a[1].is_multiple_of(2) || self.platform.memory().read(a[1], &mut [0; 2]).is_err() => {
                 error(err::INVALID_ADDRESS)
             }
             0 if a[0] == u64::from(caller) => error(err::ALREADY_AVAILABLE),
