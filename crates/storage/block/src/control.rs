@@ -11,6 +11,10 @@ use qapi::{QError, qerr};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// How long the end of the program waits for requests in flight.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What images may make this program do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +205,10 @@ impl BlockGraph {
             let _one = me.changing.lock().await;
             let mut txn = Txn::new(&me);
             let ids: Vec<NodeId> = txn.base.nodes().map(|n| n.id).collect();
-            txn.drain(&ids).await;
+            // A request that never ends must not keep everything else from being written back.
+            if rt::timeout(CLOSE_PATIENCE, txn.drain(&ids)).await.is_none() {
+                tracing::error!("closing block nodes although requests are still in flight");
+            }
             for root in txn.next.roots.values_mut() {
                 Arc::make_mut(root).node = None;
             }

@@ -32,8 +32,13 @@ const NAMES: [&str; 4] = ["file", "backing", "x0", "x1"];
 const SLOTS: [ChildSlot; 4] = [ChildSlot::File, ChildSlot::Backing, ChildSlot::Other(0), ChildSlot::Other(1)];
 
 fn role(n: u8) -> Role {
-    [Role::DATA | Role::METADATA | Role::PRIMARY, Role::COW, Role::FILTERED | Role::PRIMARY, Role::DATA, Role::METADATA]
-        [usize::from(n % 5)]
+    [
+        Role::DATA | Role::METADATA | Role::PRIMARY,
+        Role::COW,
+        Role::FILTERED | Role::PRIMARY,
+        Role::DATA,
+        Role::METADATA,
+    ][usize::from(n % 5)]
 }
 
 /// A graph as plain numbers: for each node its flags and its links (child, role); for each root node and permissions.
@@ -102,7 +107,10 @@ fn build(p: &Plain) -> Graph {
             qdev: None,
             desc: String::new(),
             node: Some(NodeId(*node as u64)),
-            pair: PermPair { perm: Perm::from_bits_truncate(*perm), shared: Perm::from_bits_truncate(*shared) },
+            pair: PermPair {
+                perm: Perm::from_bits_truncate(*perm),
+                shared: Perm::from_bits_truncate(*shared),
+            },
             seq,
             drive: false,
             writeback: true,
@@ -137,12 +145,14 @@ fn model(p: &Plain) -> Verdict {
             }
         }
     }
-    let shape = p.nodes.iter().any(|(_, links)| {
-        links.iter().filter(|(_, r)| role(*r).contains(Role::PRIMARY)).count() > 1
-    });
-    let active_on_inactive = p.nodes.iter().any(|(bits, links)| {
-        bits & 2 == 0 && links.iter().any(|(c, _)| p.nodes[*c].0 & 2 != 0)
-    });
+    let shape = p
+        .nodes
+        .iter()
+        .any(|(_, links)| links.iter().filter(|(_, r)| role(*r).contains(Role::PRIMARY)).count() > 1);
+    let active_on_inactive = p
+        .nodes
+        .iter()
+        .any(|(bits, links)| bits & 2 == 0 && links.iter().any(|(c, _)| p.nodes[*c].0 & 2 != 0));
     if shape || active_on_inactive {
         return Verdict::Bad;
     }
@@ -207,7 +217,11 @@ fn plain() -> impl Strategy<Value = Plain> {
         let link = (0..n, 0u8..5, 0u8..20);
         let links = prop::collection::vec(link, 0..4);
         let node = (prop_oneof![6 => Just(0u8), 3 => Just(1u8), 1 => 0u8..8], links);
-        let root = (0..n, prop_oneof![Just(1u8), Just(3u8), Just(11u8), 0u8..16], prop_oneof![3 => Just(15u8), 1 => 0u8..16]);
+        let root = (
+            0..n,
+            prop_oneof![Just(1u8), Just(3u8), Just(11u8), 0u8..16],
+            prop_oneof![3 => Just(15u8), 1 => 0u8..16],
+        );
         (prop::collection::vec(node, n), prop::collection::vec(root, 0..4)).prop_map(move |(nodes, roots)| {
             let nodes = nodes.into_iter().enumerate().map(|(i, (bits, links))| {
                 let links = links.into_iter().filter_map(|(c, r, wild)| {

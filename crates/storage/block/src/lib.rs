@@ -20,6 +20,8 @@ pub mod root;
 pub mod testing;
 mod track;
 mod txn;
+#[cfg(test)]
+mod txn_tests;
 
 pub use control::{BlockGraph, Drained, Policy};
 pub use drive::{Drive, ErrorAction, ErrorPolicy};
