@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod demo;
+mod docs;
 mod guests;
 mod setup;
 mod test;
@@ -28,6 +29,8 @@ enum Command {
     Check,
     /// Fetches Debian's riscv64 kernel and busybox and makes the guests' disks under target/guests
     Guests(guests::Args),
+    /// Writes the QMP reference (docs/qmp.md) from the contract's types
+    Docs(docs::Args),
     /// Measures, side by side with QEMU where that is installed
     Bench(bench::Args),
 }
@@ -40,6 +43,7 @@ fn main() -> Result<()> {
         Command::Test(args) => test::run(args),
         Command::Check => check::run(),
         Command::Guests(args) => guests::run(args),
+        Command::Docs(args) => docs::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }
