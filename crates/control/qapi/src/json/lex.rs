@@ -110,7 +110,7 @@ impl Lexer {
             (Fraction | ExpDigits, _) => EndBefore(Kind::Float),
             (Recover, _) if punctuation(b) => Again(Start),
             (Recover, b'\t' | 0x20..=0xfd) => Skip(Recover),
-            (Recover, _) => Skip(Start),
+            (Recover, _) => Again(Start),
         }
     }
 

@@ -1,9 +1,12 @@
 //! JSON as it is spoken on QMP: RFC 8259, with strings in single quotes accepted as well, names unique in an
 //! object, whole numbers of 64 bits exact, and limits on what one message may be.
 //!
-//! A message goes through three steps: [`lex`] cuts bytes into tokens, [`stream`] finds where a message ends by counting
-//! brackets, [`parse`] makes a value of its tokens. A lexical error throws away what there is of the message; the lexer then skips
+//! A message goes through three steps: `lex` cuts bytes into tokens, `stream` finds where a message ends by counting
+//! brackets, `parse` makes a value of its tokens. A lexical error throws away what there is of the message; the lexer then skips
 //! to the next bracket, comma, colon or control character, so that a client that sent rubbish can go on.
+//!
+//! Two things differ from the reference on purpose: `0e1` is a number, as the RFC says, and a number too large for 64 bits of floating
+//! point is an error instead of infinity, which could not be written again.
 
 mod lex;
 mod parse;

@@ -10,10 +10,29 @@ pub(super) fn error(what: impl fmt::Display) -> QError {
     QError::new(format!("JSON parse error, {what}"))
 }
 
-/// Bytes of a token as they may stand in a message: up to the first NUL, with what is not UTF-8 replaced.
+/// Bytes of a token as they may stand in a message: up to the first NUL, with U+FFFD for what is not UTF-8.
+///
+/// A sequence that has the form of UTF-8 but stands for no character that is ever exchanged counts as one.
 pub(super) fn c_text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    let mut rest = &bytes[..end];
+    let mut out = String::with_capacity(rest.len());
+    while let Some(&lead) = rest.first() {
+        let form = match lead {
+            0xc0..0xe0 => 2,
+            0xe0..0xf0 => 3,
+            0xf0..0xf8 => 4,
+            0xf8..0xfc => 5,
+            0xfc..0xfe => 6,
+            _ => 1,
+        };
+        let tail = rest[1..].iter().take(form - 1).take_while(|&&b| b & 0xc0 == 0x80).count();
+        let (sequence, after) = rest.split_at(1 + tail);
+        let c = std::str::from_utf8(sequence).ok().and_then(|s| s.chars().next());
+        out.push(c.filter(|c| !noncharacter(*c as u32)).unwrap_or(char::REPLACEMENT_CHARACTER));
+        rest = after;
+    }
+    out
 }
 
 /// The value of the tokens of one message. Nesting is at most [`super::MAX_NESTING`], so recursion is bounded.

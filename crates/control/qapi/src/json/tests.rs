@@ -147,6 +147,10 @@ fn errors_of_a_stream() {
         (b"\xef\xbb\xbf{}\n", &["stray '\u{fffd}'", ok]),
         (b"@\tx\n", &["stray '@'"]),
         (b"@@ [1]\n", &["stray '@'", ok]),
+        // While skipping, a control character or a byte that is never valid is an error of its own.
+        (b"@x\x01y\xfez\n", &["stray '@'", "stray '\u{1}'", "stray '\u{fffd}'"]),
+        // A surrogate's bytes are one sequence; those of no sequence are each their own.
+        (b"'\xed\xa0\x80\x80\x80\n\n", &["stray ''\u{fffd}\u{fffd}\u{fffd}\n'"]),
         (b"[\x01]\n", &["stray '\u{1}'", "expecting value"]),
         (b"{'a': truex}\n", &["invalid keyword 'truex'"]),
         (b"[}\n", &["expecting value"]),
