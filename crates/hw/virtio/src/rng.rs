@@ -149,7 +149,7 @@ impl VirtioRng {
     fn retry(&self, state: &mut State) {
         let Some(runner) = state.runner.clone() else { return };
         for chain in std::mem::take(&mut state.waiting) {
-            if let Err(chain) = runner.again(chain) {
+            if let Some(chain) = runner.again(chain) {
                 state.waiting.push(chain);
             }
         }

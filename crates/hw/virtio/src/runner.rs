@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// How a request ended.
+#[allow(clippy::large_enum_variant)] // Moved twice and never stored; a box would cost an allocation a request.
 pub(crate) enum Outcome {
     /// It goes back to the driver, with so many bytes written.
     Done(Chain, u32),
@@ -153,11 +154,11 @@ impl Runner {
     }
 
     /// Serves a request once more that the service kept; gives it back where the queue is paused.
-    pub(crate) fn again(&self, chain: Chain) -> Result<(), Chain> {
-        let Some(pass) = self.shared.gate.enter() else { return Err(chain) };
+    pub(crate) fn again(&self, chain: Chain) -> Option<Chain> {
+        let Some(pass) = self.shared.gate.enter() else { return Some(chain) };
         let shared = self.shared.clone();
         drop(self.exec.spawn(move || shared.serve(chain, pass)));
-        Ok(())
+        None
     }
 
     /// Ends the service and waits until no request touches guest memory any more. On the executor's own thread
@@ -188,7 +189,7 @@ impl Shared {
                 let Some(chain) = self.queue.pop() else { break };
                 drop(rt::spawn_local(self.clone().serve(chain, pass)));
                 burst += 1;
-                if burst % BURST == 0 {
+                if u32::is_multiple_of(burst, BURST) {
                     rt::yield_now().await;
                 }
             }

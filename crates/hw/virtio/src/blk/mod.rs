@@ -341,7 +341,7 @@ impl Device for VirtioBlk {
         }
         for (q, chain) in parked {
             if let Some(r) = runners.get(usize::from(q)).and_then(Option::as_ref)
-                && let Err(chain) = r.again(chain)
+                && let Some(chain) = r.again(chain)
             {
                 self.state.lock().parked.push((q, chain));
             }

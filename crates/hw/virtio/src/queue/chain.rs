@@ -152,5 +152,5 @@ impl RawDesc {
 /// How many descriptors an indirect table of `len` bytes holds.
 pub(crate) fn table_entries(len: u32) -> Result<u64, RingError> {
     let n = u64::from(len) / desc::SIZE;
-    if n == 0 || u64::from(len) % desc::SIZE != 0 { Err(RingError::Indirect) } else { Ok(n) }
+    if n == 0 || !u64::from(len).is_multiple_of(desc::SIZE) { Err(RingError::Indirect) } else { Ok(n) }
 }
