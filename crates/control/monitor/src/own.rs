@@ -1,6 +1,6 @@
 //! The monitor's own commands.
 
-use crate::hmp::HmpTable;
+use crate::hmp::{HmpArgs, HmpTable};
 use crate::server::Shared;
 use crate::table::CommandTable;
 use api::control::{QMPCapability, QmpCapabilities, QueryCommands, QueryVersion, VersionInfo, VersionTriple};
@@ -80,7 +80,7 @@ pub(crate) fn register(
     };
     let of = with.clone();
     table.register_value::<QueryCommands>(move || of(|s| s.command_list.clone()));
-    table.register_value::<QueryQmpSchema>(move || with(|s| s.schema.clone()));
+    table.register_value::<QueryQmpSchema>(move || with(|s| s.schema().clone()));
     let cell = shared.clone();
     table.register(move |c: HumanMonitorCommand| {
         let shared = cell.get().and_then(std::sync::Weak::upgrade);
@@ -88,6 +88,26 @@ pub(crate) fn register(
             let shared = shared.ok_or_else(|| QError::new("The monitor is closing"))?;
             Ok(crate::hmp::terminal(&shared.hmp_run(&c.command_line).await))
         }
+    });
+    hmp.register(
+        "log",
+        "items",
+        "select the log items that are written (none for none)",
+        |a: HmpArgs| async move {
+            match trace::parse(a.str("items")) {
+                Ok((items, patterns)) => {
+                    trace::set_items(&items);
+                    if !patterns.is_empty() {
+                        trace::select(patterns.iter().collect());
+                    }
+                    String::new()
+                }
+                Err(e) => format!("{}\n", e.to_string().trim_end()),
+            }
+        },
+    );
+    hmp.register("logfile", "filename", "write what is logged to a file", |a: HmpArgs| async move {
+        trace::open_file(a.str("filename")).map_err(QError::from)
     });
     hmp.register("info version", "", "show the version of Rhea", |_| async {
         format!("{}\n", hmp_version_text())

@@ -55,10 +55,15 @@ pub(crate) struct Shared {
     pub(crate) preconfig: AtomicBool,
     pub(crate) sessions: Sessions,
     pub(crate) command_list: Value,
-    pub(crate) schema: Value,
+    /// Made when it is first asked for: it is large, and start-up does not wait for it.
+    schema: OnceLock<Value>,
 }
 
 impl Shared {
+    pub(crate) fn schema(&self) -> &Value {
+        self.schema.get_or_init(|| self.commands.introspect())
+    }
+
     /// Runs a human monitor's command line and gives its output. On the control executor.
     pub(crate) async fn hmp_run(&self, line: &str) -> String {
         match self.hmp.parse(line) {
@@ -121,7 +126,6 @@ impl Monitor {
         let cell = Arc::new(OnceLock::new());
         own::register(&mut commands, &mut hmp, &cell);
         let command_list = commands.names().map(|n| Value::Dict(Dict::from_iter([("name", n)]))).collect();
-        let schema = commands.introspect();
         let shared = Arc::new(Shared {
             commands,
             hmp,
@@ -130,7 +134,7 @@ impl Monitor {
             preconfig: AtomicBool::new(false),
             sessions: Sessions::default(),
             command_list: Value::List(command_list),
-            schema,
+            schema: OnceLock::new(),
         });
         let _ = cell.set(Arc::downgrade(&shared));
         let thread = rt::IoThread::spawn("monitor")?;
@@ -150,7 +154,7 @@ impl Monitor {
 
     /// What `query-qmp-schema` answers.
     pub fn schema(&self) -> &Value {
-        &self.shared.schema
+        self.shared.schema()
     }
 
     /// The monitor's thread, for channels that want to live on it.

@@ -379,6 +379,11 @@ fn the_human_monitor_over_qmp() {
         hmp("info version x"),
         r#"{"return": "version: extraneous characters at the end of line\r\nTry \"help info version\" for more information\r\n"}"#
     );
+    assert!(hmp("log bogus").contains("Unknown log item 'bogus'"));
+    assert_eq!(hmp("log none"), r#"{"return": ""}"#);
+    assert!(
+        hmp("logfile /nonexistent/x").contains("Error: Error opening logfile /nonexistent/x: No such file")
+    );
     assert!(hmp("info version").starts_with(r#"{"return": "10.0.2 (Rhea "#));
 }
 
