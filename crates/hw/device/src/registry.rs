@@ -107,6 +107,11 @@ impl Registry {
         }
     }
 
+    /// The type `name`, whether or not a user may make one: for help and defaults.
+    pub fn get(&self, name: &str) -> Option<&'static DeviceType> {
+        self.types.get(name).copied()
+    }
+
     /// All types by name.
     pub fn types(&self) -> impl Iterator<Item = &'static DeviceType> + '_ {
         self.types.values().copied()

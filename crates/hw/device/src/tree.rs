@@ -203,7 +203,8 @@ impl DeviceTree {
         let Some(id) = id else {
             let n = inner.anonymous;
             inner.anonymous += 1;
-            return Ok(Claim { tree: self, id: None, path: format!("/machine/peripheral-anon/device[{n}]") });
+            let path = format!("/machine/peripheral-anon/device[{n}]");
+            return Ok(Claim { tree: self, id: None, number: Some(n), path });
         };
         if inner.claimed.iter().any(|c| c == id) || inner.devices.iter().any(|d| d.id.as_deref() == Some(id))
         {
@@ -214,20 +215,30 @@ impl DeviceTree {
             });
         }
         inner.claimed.push(id.into());
-        Ok(Claim { tree: self, id: Some(id.into()), path: format!("/machine/peripheral/{id}") })
+        Ok(Claim { tree: self, id: Some(id.into()), number: None, path: format!("/machine/peripheral/{id}") })
     }
 }
 
 struct Claim<'a> {
     tree: &'a DeviceTree,
     id: Option<String>,
+    /// Of a device without id.
+    number: Option<usize>,
     path: String,
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
+        let mut inner = self.tree.inner.lock();
         if let Some(id) = &self.id {
-            self.tree.inner.lock().claimed.retain(|c| c != id);
+            inner.claimed.retain(|c| c != id);
+        }
+        // A device that did not come to be gives its number back, if it was the last.
+        if let Some(n) = self.number
+            && inner.anonymous == n + 1
+            && inner.devices.iter().all(|d| d.path != self.path)
+        {
+            inner.anonymous = n;
         }
     }
 }

@@ -169,6 +169,7 @@ fn devices_are_plugged_with_the_references_messages() {
     let b = Board::new();
     let err = |t: &str| b.plug(t).err().unwrap();
     assert_eq!(err("nope"), "'nope' is not a valid device model name");
+    assert_eq!(err("virtio-mmio"), "Parameter 'driver' expects a pluggable device type");
     assert_eq!(err("virtio-blk-device"), "drive property not set");
     assert_eq!(err("virtio-blk-device,drive=x"), "Property 'virtio-blk-device.drive' can't find value 'x'");
     assert_eq!(err("virtio-blk-device,foo=1"), "Property 'virtio-blk-device.foo' not found");

@@ -9,7 +9,7 @@ pub use state::{MmioQueueState, MmioState};
 use crate::queue::{Layout, VirtQueue};
 use crate::spec::{feature, status};
 use crate::virtio_device::VirtioDevice;
-use device::{BoxFuture, Bus, Device, IrqLine, Reset, StateBlob, StateError};
+use device::{BoxFuture, Bus, Category, Device, DeviceType, IrqLine, PropSpec, Reset, StateBlob, StateError};
 use mem::{Dma, Mmio, Size};
 use parking_lot::{Mutex, MutexGuard};
 use qapi::{QError, qerr};
@@ -21,6 +21,20 @@ use wires::Wires;
 
 /// The size of the register window in bytes.
 pub const MMIO_SIZE: u64 = 0x200;
+
+/// `virtio-mmio`: the transports are the board's, so users set their properties but make none.
+pub static TYPE: DeviceType = DeviceType {
+    name: "virtio-mmio",
+    alias: "",
+    desc: "",
+    category: Category::Misc,
+    bus: "System",
+    props: &[&[PropSpec::bool("force-legacy", true)]],
+    create: |_, _| {
+        Box::pin(std::future::ready(Err(QError::new("Parameter 'driver' expects a pluggable device type"))))
+    },
+    user_creatable: false,
+};
 
 /// Features that only a legacy driver sees.
 const LEGACY_ONLY: u64 = feature::NOTIFY_ON_EMPTY | feature::ANY_LAYOUT;
@@ -53,7 +67,6 @@ struct Regs {
     active: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
 struct QueueRegs {
     max: u16,
     num: u32,
@@ -66,20 +79,6 @@ struct QueueRegs {
     device: u64,
     queue: Option<Arc<VirtQueue>>,
 }
-
-impl std::fmt::Debug for VirtQueue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "VirtQueue({})", self.index())
-    }
-}
-
-impl PartialEq for VirtQueue {
-    fn eq(&self, other: &VirtQueue) -> bool {
-        std::ptr::eq(self, other)
-    }
-}
-
-impl Eq for VirtQueue {}
 
 impl QueueRegs {
     fn new(max: u16) -> QueueRegs {
