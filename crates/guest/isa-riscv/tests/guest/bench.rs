@@ -1,6 +1,6 @@
 //! A bare machine around one hart, and the other emulator.
 
-use isa_riscv::{Clock, Exit, Ext, Hart, HartOptions, HartPins};
+use isa_riscv::{Clock, CpuState, Exit, Ext, Hart, HartOptions, HartPins};
 use mem::{AddressSpace, Memory, Mmio, Size};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -154,5 +154,133 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A hart with RAM and a serial port, in M-mode, for a few instructions at a time.
+pub struct Bare {
+    pub hart: Hart,
+    pub pins: Arc<HartPins>,
+    pub space: Arc<AddressSpace>,
+    stopped: Arc<AtomicBool>,
+}
+
+/// `wfi`, then, if that does not wait, a store to address 0, where the finisher is here.
+const END: [u32; 3] = [0x1050_0073, 0x0000_3023, 0xff9f_f06f];
+
+impl Bare {
+    pub fn new() -> Bare {
+        Bare::make(false)
+    }
+
+    /// With built-in firmware, in S-mode.
+    pub fn with_sbi() -> Bare {
+        Bare::make(true)
+    }
+
+    fn make(sbi: bool) -> Bare {
+        let space = AddressSpace::new("system");
+        let ram = Memory::ram("ram", RAM_SIZE).unwrap();
+        space.map_ram(RAM, ram, 0, RAM_SIZE, false, 0, "ram").unwrap();
+        space.map_io(UART, 0x100, Arc::new(Uart(Mutex::default())), 0).unwrap();
+        let pins = Arc::new(HartPins::new());
+        let opts = HartOptions { id: 0, ext: Ext::ALL, sbi, reset_pc: RAM, vendor: [0; 3] };
+        let hart = Hart::new(opts, space.clone(), pins.clone(), Arc::new(CountingClock::default()));
+        let stopped = Arc::new(AtomicBool::new(false));
+        space.map_io(0, 0x1000, Arc::new(Finisher(pins.clone(), stopped.clone())), 0).unwrap();
+        let mut t = Bare { hart, pins, space, stopped };
+        // Traps end the run.
+        let mut s = t.state();
+        s.mtvec = RAM + 0x4000;
+        t.set_state(&s);
+        t.poke(RAM + 0x4000, &END);
+        t
+    }
+
+    /// Where `run` puts its code.
+    pub fn code(&self) -> u64 {
+        RAM + 0x1000
+    }
+
+    pub fn poke(&mut self, at: u64, code: &[u32]) {
+        for (n, w) in code.iter().enumerate() {
+            self.space.write(at + 4 * n as u64, &w.to_le_bytes()).unwrap();
+        }
+        self.hart.fence_i();
+    }
+
+    /// Runs the instructions, from the start of the code area, until their end or a trap.
+    pub fn run(&mut self, code: &[u32]) -> Exit {
+        self.poke(self.code(), code);
+        self.poke(self.code() + 4 * code.len() as u64, &END);
+        let mut s = self.state();
+        s.pc = self.code();
+        self.set_state(&s);
+        self.go()
+    }
+
+    fn go(&mut self) -> Exit {
+        loop {
+            self.pins.flag().take();
+            let exit = self.hart.run();
+            if exit != Exit::Attention || self.stopped.swap(false, Ordering::Relaxed) {
+                return exit;
+            }
+        }
+    }
+
+    pub fn state(&self) -> CpuState {
+        self.hart.state()
+    }
+
+    pub fn set_state(&mut self, s: &CpuState) {
+        self.hart.set_state(s);
+    }
+
+    pub fn clear_trap(&mut self) {
+        let mut s = self.state();
+        (s.mcause, s.mtval) = (0, 0);
+        self.set_state(&s);
+    }
+
+    pub fn x(&self, r: usize) -> u64 {
+        self.state().x[r]
+    }
+
+    pub fn f(&self, r: usize) -> u64 {
+        self.state().f[r]
+    }
+
+    pub fn set_x(&mut self, r: usize, v: u64) {
+        let mut s = self.state();
+        s.x[r] = v;
+        self.set_state(&s);
+    }
+
+    pub fn set_f(&mut self, r: usize, v: u64) {
+        let mut s = self.state();
+        s.f[r] = v;
+        self.set_state(&s);
+    }
+
+    pub fn enable_fp(&mut self) {
+        let mut s = self.state();
+        s.mstatus |= 1 << 13;
+        self.set_state(&s);
+    }
+
+    /// Lets all modes access everything.
+    pub fn open_pmp(&mut self) {
+        self.set_x(5, u64::MAX);
+        self.set_x(6, 0x1f);
+        self.run(&[crate::asm::op("csrrw", 0, 5, 0, 0x3b0), crate::asm::op("csrrw", 0, 6, 0, 0x3a0)]);
+    }
+
+    pub fn load(&self, at: u64) -> u64 {
+        self.space.load(at, Size::B8).unwrap()
+    }
+
+    pub fn store(&self, at: u64, v: u64) {
+        self.space.store(at, v, Size::B8).unwrap();
     }
 }

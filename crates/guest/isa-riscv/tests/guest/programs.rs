@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Compiles `programs/<name>.c` to a raw image; `None`, having said why, if there is no compiler.
 fn build(name: &str, dir: &Path) -> Option<Vec<u8>> {
-    let src: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "differential", "programs"].iter().collect();
+    let src: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "guest", "programs"].iter().collect();
     let elf = dir.join("program.elf");
     let bin = dir.join("program.bin");
     let done = Command::new("riscv64-linux-gnu-gcc")
