@@ -303,6 +303,11 @@ impl Stream {
         self.0.closing.notify(usize::MAX);
     }
 
+    /// Waits until [`Stream::shutdown`] is called on this side.
+    pub async fn closed(&self) {
+        let _ = self.or_closed(std::future::pending()).await;
+    }
+
     /// Ends the output only: the peer reads the end of the stream. Sockets only; otherwise nothing happens.
     pub fn shutdown_write(&self) {
         if let (Kind::Unix | Kind::Inet, Some(end)) = (self.0.kind, &self.0.output) {

@@ -36,6 +36,7 @@ pub(crate) struct Core {
     wake: Event,
     open: AtomicBool,
     opened: Event,
+    pub(crate) linger: AtomicBool,
     filename: Mutex<String>,
 }
 
@@ -49,6 +50,7 @@ impl Core {
             wake: Event::new(),
             open: AtomicBool::new(false),
             opened: Event::new(),
+            linger: AtomicBool::new(false),
             filename: Mutex::new(filename.to_owned()),
         })
     }
@@ -154,7 +156,8 @@ impl Core {
 
 /// The connection that output goes to, while there is one.
 pub(crate) struct Slot {
-    stream: Mutex<Option<Stream>>,
+    /// The connection, and how many there were.
+    stream: Mutex<(Option<Stream>, u64)>,
     /// A task waits for the stream to take more.
     armed: AtomicBool,
     telnet: Option<Mutex<Escaper>>,
@@ -163,7 +166,7 @@ pub(crate) struct Slot {
 impl Slot {
     pub(crate) fn new(telnet: bool) -> Arc<Slot> {
         Arc::new(Slot {
-            stream: Mutex::new(None),
+            stream: Mutex::default(),
             armed: AtomicBool::new(false),
             telnet: telnet.then(Mutex::default),
         })
@@ -173,11 +176,13 @@ impl Slot {
         if let Some(t) = &self.telnet {
             *t.lock() = Escaper::default();
         }
-        *self.stream.lock() = stream;
+        let mut s = self.stream.lock();
+        s.1 += u64::from(stream.is_some());
+        s.0 = stream;
     }
 
     fn write(self: &Arc<Slot>, core: &Arc<Core>, bytes: &[u8]) -> usize {
-        let Some(stream) = self.stream.lock().clone() else { return bytes.len() };
+        let Some(stream) = self.stream.lock().0.clone() else { return bytes.len() };
         let mut done = 0;
         while done < bytes.len() {
             let rest = &bytes[done..];
@@ -282,13 +287,28 @@ impl Chardev {
         self.core.until_open().await;
     }
 
-    /// Ends a socket's connection; nothing happens to another kind of device.
-    pub fn hang_up(&self) {
-        if let (true, Sink::Slot(slot)) = (self.sockets, &self.sink)
-            && let Some(stream) = slot.stream.lock().clone()
-        {
-            stream.shutdown();
+    /// The number of the connection that there is, or was last.
+    pub(crate) fn connection(&self) -> u64 {
+        match &self.sink {
+            Sink::Slot(slot) => slot.stream.lock().1,
+            _ => 0,
         }
+    }
+
+    /// Ends a socket's connection if it is still the one of this number; nothing happens to another kind of
+    /// device.
+    pub(crate) fn hang_up(&self, connection: u64) {
+        if let (true, Sink::Slot(slot)) = (self.sockets, &self.sink) {
+            let s = slot.stream.lock();
+            if let (Some(stream), true) = (&s.0, s.1 == connection) {
+                stream.shutdown();
+            }
+        }
+    }
+
+    /// Whether a client that has ended its side may still be answered: the front end will hang up.
+    pub(crate) fn set_linger(&self) {
+        self.core.linger.store(true, Ordering::Release);
     }
 
     /// Whether a front end is attached.
@@ -335,6 +355,7 @@ impl CharBackend for Chardev {
     fn detach(&self) {
         *self.core.front.lock() = Front::default();
         *self.core.writable.lock() = None;
+        self.core.linger.store(false, Ordering::Release);
     }
 
     fn write(&self, bytes: &[u8]) -> usize {

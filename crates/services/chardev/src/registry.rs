@@ -152,15 +152,7 @@ impl Chardevs {
         let e = self.entry(id)?;
         match e.mux {
             Some(mux) => CharStream::new(mux.port(human)?),
-            None => {
-                let chardev = Arc::downgrade(&e.chardev);
-                let hang_up = Box::new(move || {
-                    if let Some(c) = chardev.upgrade() {
-                        c.hang_up();
-                    }
-                });
-                CharStream::with_hang_up(e.chardev, Some(hang_up))
-            }
+            None => CharStream::of_device(e.chardev),
         }
     }
 

@@ -8,6 +8,11 @@ use io::{Listener, Stream};
 use qapi::{QError, qerr};
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a client that has ended its side may still be answered.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What `info chardev` shows after the address.
 fn suffix(config: &SocketConfig) -> &'static str {
@@ -33,9 +38,14 @@ async fn connection(core: &Core, slot: &Slot, stream: Stream, config: &SocketCon
     } else {
         pump(core, &stream, Hangup::Ends, |_| {}).await;
     }
+    core.set_filename(format!("disconnected:{addr}"));
+    if core.linger.load(Ordering::Acquire) && !stream.is_hung_up() {
+        // Only the client's side has ended: what it asked is still answered.
+        core.set_open(false);
+        rt::timeout(LINGER, stream.closed()).await;
+    }
     stream.shutdown();
     slot.set(None);
-    core.set_filename(format!("disconnected:{addr}"));
     core.set_open(false);
 }
 

@@ -1,5 +1,6 @@
 //! A back end as a source of channels for a monitor: each opening of the device is a channel.
 
+use crate::core::Chardev;
 use base::{Errno, IoResult};
 use device::{CharBackend, CharEvent, CharFrontend};
 use event_listener::Event;
@@ -18,11 +19,14 @@ struct State {
     generation: u64,
     open: bool,
     accepted: u64,
+    /// The device's number for what opened last.
+    connection: u64,
 }
 
 struct Inner {
     backend: Arc<dyn CharBackend>,
-    hang_up: Option<Box<dyn Fn() + Send + Sync>>,
+    /// The device, where a client can be dropped from it.
+    device: Option<Weak<Chardev>>,
     state: Mutex<State>,
     /// Input came, or the device opened or closed, or a channel was shut down.
     changed: Event,
@@ -46,17 +50,21 @@ impl CharStream {
     /// # Errors
     /// Where it has a front end already.
     pub fn new(backend: Arc<dyn CharBackend>) -> Result<Arc<CharStream>, QError> {
-        CharStream::with_hang_up(backend, None)
+        CharStream::make(backend, None)
     }
 
-    /// The same, with a way to end the connection of a client that is to be dropped.
-    pub(crate) fn with_hang_up(
-        backend: Arc<dyn CharBackend>,
-        hang_up: Option<Box<dyn Fn() + Send + Sync>>,
-    ) -> Result<Arc<CharStream>, QError> {
+    /// The same for a device of its own, from which a client can be dropped.
+    pub(crate) fn of_device(device: Arc<Chardev>) -> Result<Arc<CharStream>, QError> {
+        let weak = Arc::downgrade(&device);
+        let stream = CharStream::make(device.clone(), Some(weak))?;
+        device.set_linger();
+        Ok(stream)
+    }
+
+    fn make(backend: Arc<dyn CharBackend>, device: Option<Weak<Chardev>>) -> Result<Arc<CharStream>, QError> {
         let inner = Arc::new(Inner {
             backend: backend.clone(),
-            hang_up,
+            device,
             state: Mutex::default(),
             changed: Event::new(),
             writable: Event::new(),
@@ -95,10 +103,13 @@ impl CharFrontend for Front {
 
     fn event(&self, event: CharEvent) {
         let Some(i) = self.0.upgrade() else { return };
+        // On the device's thread: the connection that this is about is the one that there is.
+        let connection = i.device.as_ref().and_then(Weak::upgrade).map_or(0, |d| d.connection());
         {
             let mut s = i.state.lock();
             match event {
                 CharEvent::Opened => {
+                    s.connection = connection;
                     s.generation += 1;
                     s.open = true;
                     s.input.clear();
@@ -191,12 +202,13 @@ impl Channel for CharChannel {
 
     fn shutdown(&self) {
         let first = !self.shut.swap(true, std::sync::atomic::Ordering::AcqRel);
-        let current = {
+        let connection = {
             let s = self.inner.state.lock();
-            s.generation == self.generation && s.open
+            (first && s.generation == self.generation).then_some(s.connection)
         };
-        if let (true, true, Some(hang_up)) = (first, current, &self.inner.hang_up) {
-            hang_up();
+        let device = self.inner.device.as_ref().and_then(Weak::upgrade);
+        if let (Some(connection), Some(device)) = (connection, device) {
+            device.hang_up(connection);
         }
         self.inner.changed.notify(usize::MAX);
         self.inner.writable.notify(usize::MAX);

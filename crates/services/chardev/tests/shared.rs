@@ -221,3 +221,24 @@ fn a_qmp_client_that_does_not_read_its_events_is_hung_up_on() {
     let next = UnixStream::connect(&p).unwrap();
     greet(&next);
 }
+
+#[test]
+fn a_client_that_ends_its_side_still_gets_its_answers() {
+    let (_t, devices) = rig();
+    let (_control, monitor) = monitor();
+    let p = path("half.sock");
+    rt::block_on(devices.open_legacy(&format!("unix:{},server=on,wait=off", p.display()), "q")).unwrap();
+    monitor.serve_qmp(devices.monitor_stream("q", false).unwrap(), QmpOptions::default());
+    for _ in 0..10 {
+        let mut c = UnixStream::connect(&p).unwrap();
+        c.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let ask = r#"{"execute":"query-version"}"#.repeat(50);
+        c.write_all(format!(r#"{{"execute":"qmp_capabilities"}}{ask}"#).as_bytes()).unwrap();
+        c.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut text = String::new();
+        let start = std::time::Instant::now();
+        c.read_to_string(&mut text).unwrap();
+        assert_eq!(text.lines().count(), 52, "{text}");
+        assert!(start.elapsed() < Duration::from_secs(4), "the session ends the connection");
+    }
+}
