@@ -3,7 +3,8 @@
 use super::chip::{Chip, Uart16550State};
 use super::spec::FIFO_SIZE;
 use device::{
-    CharBackend, CharEvent, CharFrontend, Device, IrqLine, Reset, StateBlob, StateError, Timer, TimerService,
+    BoxFuture, CharBackend, CharEvent, CharFrontend, Device, IrqLine, Reset, StateBlob, StateError, Timer,
+    TimerService,
 };
 use mem::{Mmio, Size};
 use parking_lot::Mutex;
@@ -42,8 +43,17 @@ struct State {
     writable: bool,
     /// The back end was refused for want of room and waits to be called.
     input_waits: bool,
+    /// The machine stands still: input waits outside.
+    paused: bool,
     /// The length of the receiver's queue when the timeout was last armed; it starts anew when that changes.
     timeout_for: Option<usize>,
+}
+
+impl State {
+    /// How many characters may come in.
+    fn room(&self) -> usize {
+        if self.paused { 0 } else { self.chip.room() }
+    }
 }
 
 impl Uart16550 {
@@ -71,6 +81,7 @@ impl Uart16550 {
                     sending: false,
                     writable: false,
                     input_waits: false,
+                    paused: false,
                     timeout_for: None,
                 }),
                 timeout,
@@ -136,7 +147,7 @@ impl Uart16550 {
         }
         let woken = {
             let mut s = self.state.lock();
-            s.input_waits && s.chip.room() > 0 && std::mem::take(&mut s.input_waits)
+            s.room() > 0 && std::mem::take(&mut s.input_waits)
         };
         if woken && let Some(c) = &self.chardev {
             c.accept_input();
@@ -174,7 +185,13 @@ impl Device for Uart16550 {
         self.sync();
     }
 
+    fn pause(&self) -> BoxFuture<'_> {
+        self.state.lock().paused = true;
+        Box::pin(std::future::ready(()))
+    }
+
     fn resume(&self) {
+        self.state.lock().paused = false;
         self.send();
         self.sync();
     }
@@ -208,7 +225,7 @@ impl CharFrontend for Front {
     fn room(&self) -> usize {
         let Some(u) = self.0.upgrade() else { return 0 };
         let mut s = u.state.lock();
-        let room = s.chip.room();
+        let room = s.room();
         s.input_waits |= room == 0;
         room
     }
@@ -218,7 +235,7 @@ impl CharFrontend for Front {
             {
                 let mut s = u.state.lock();
                 bytes.iter().for_each(|b| s.chip.receive(*b));
-                s.input_waits |= s.chip.room() == 0;
+                s.input_waits |= s.room() == 0;
             }
             u.sync();
         }
@@ -398,6 +415,17 @@ mod tests {
         t.timers.run_due();
         assert!(t.irq());
         assert_eq!(t.r(reg::IIR) & 0x0f, iir::CTI);
+    }
+
+    #[test]
+    fn a_pause_keeps_input_outside() {
+        let t = Rig::new(100);
+        let f = t.peer.front();
+        drop(t.uart.pause());
+        let before = t.uart.save();
+        assert_eq!((f.room(), t.uart.save()), (0, before));
+        t.uart.resume();
+        assert_eq!((f.room(), t.peer.accepts.load(SeqCst)), (1, 1));
     }
 
     #[test]
