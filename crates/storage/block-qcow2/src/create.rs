@@ -90,7 +90,7 @@ fn plan(o: &BlockdevCreateOptionsQcow2) -> Result<Header, QError> {
     {
         return Err(qerr!("Cluster size must be a power of two between 512 and 2048k"));
     }
-    if o.size % 512 != 0 {
+    if !o.size.is_multiple_of(512) {
         return Err(qerr!("Image size must be a multiple of 512 bytes"));
     }
     let v3 = o.version.unwrap_or_default() == BlockdevQcow2Version::V3;

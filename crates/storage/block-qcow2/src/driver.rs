@@ -86,7 +86,7 @@ fn open(ocx: OpenCx<'_>) -> OpenFuture<'_> {
 struct NodeHost<'a>(Cx<'a>);
 
 impl Host for NodeHost<'_> {
-    fn len(&self) -> IoResult<u64> {
+    fn file_len(&self) -> IoResult<u64> {
         self.0.child_len(ChildSlot::File)
     }
     async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
@@ -129,7 +129,7 @@ impl Qcow2 {
 
 impl Driver for Qcow2 {
     fn len(&self, _cx: &Cx<'_>) -> u64 {
-        self.image.read().len()
+        self.image.read().virtual_size()
     }
 
     fn limits(&self, _cx: &Cx<'_>) -> Limits {
@@ -150,7 +150,7 @@ impl Driver for Qcow2 {
                 RunKind::Normal { host, .. } => ExtentKind::Child { slot: ChildSlot::File, offset: host },
                 RunKind::Compressed(_) => ExtentKind::Compressed,
             };
-            Ok(Extent { len: n, kind, eof: off + n >= image.len() })
+            Ok(Extent { len: n, kind, eof: off + n >= image.virtual_size() })
         })
     }
 

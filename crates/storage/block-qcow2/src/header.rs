@@ -176,13 +176,12 @@ impl Header {
         if u64::from(reftable_clusters) > spec::MAX_REFTABLE_BYTES >> bits {
             return Err(qerr!("Reference count table too large"));
         }
-        if reftable_clusters == 0 {
-            return Err(qerr!("Image does not contain a reference count table"));
-        }
         let table_ok = |off: u64, len: u64| {
             off & (cluster_size as u64 - 1) == 0 && off.checked_add(len).is_some_and(|e| e <= i64::MAX as u64)
         };
-        if !table_ok(reftable_offset, u64::from(reftable_clusters) << bits) || reftable_offset == 0 {
+        if !table_ok(reftable_offset, u64::from(reftable_clusters) << bits)
+            || (reftable_offset == 0 && reftable_clusters > 0)
+        {
             return Err(qerr!("Reference count table offset invalid"));
         }
 
@@ -357,6 +356,14 @@ impl Header {
     /// `1.1` for version 3, `0.10` for version 2.
     pub fn compat(&self) -> &'static str {
         if self.version >= 3 { "1.1" } else { "0.10" }
+    }
+
+    /// Fails where the image has no refcounts at all: it can be repaired, but not used.
+    pub fn check_refcounted(&self) -> HeaderResult<()> {
+        if self.reftable_clusters == 0 {
+            return Err(qerr!("Image does not contain a reference count table"));
+        }
+        Ok(())
     }
 
     /// Whether an incompatible feature bit is set.
@@ -534,7 +541,6 @@ mod tests {
         says(36, &1u32.to_be_bytes(), "L1 table is too small");
         says(40, &0x1234u64.to_be_bytes(), "Active L1 table offset invalid");
         says(48, &0x1234u64.to_be_bytes(), "Reference count table offset invalid");
-        says(56, &0u32.to_be_bytes(), "Image does not contain a reference count table");
         says(56, &0xff_ffffu32.to_be_bytes(), "Reference count table too large");
         says(60, &0xff_ffffu32.to_be_bytes(), "Snapshot table too large");
         says(8, &0xf_ffff_fff0u64.to_be_bytes(), "Invalid backing file offset");

@@ -14,7 +14,7 @@ use mem::IoBuf;
 #[allow(async_fn_in_trait)] // Futures of the data plane stay on the executor that made them.
 pub trait Host {
     /// Length of the image file, bytes.
-    fn len(&self) -> IoResult<u64>;
+    fn file_len(&self) -> IoResult<u64>;
     /// Reads; bytes beyond the end are zeros.
     async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()>;
     /// Writes, growing the file where needed.
@@ -52,7 +52,7 @@ pub async fn write_bytes<H: Host>(host: &H, off: u64, bytes: &[u8]) -> IoResult<
 pub struct RootHost<'a>(pub &'a Root);
 
 impl Host for RootHost<'_> {
-    fn len(&self) -> IoResult<u64> {
+    fn file_len(&self) -> IoResult<u64> {
         Ok(self.0.len())
     }
     async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {

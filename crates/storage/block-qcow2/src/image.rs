@@ -121,7 +121,7 @@ impl Image {
         let config = config(&header)?;
         let g = header.geometry;
         // Tables lie within the file, so nothing longer than the file is ever allocated for them.
-        let file_len = host.len().map_err(|e| qerr!("Could not get the image's length: {e}"))?;
+        let file_len = host.file_len().map_err(|e| qerr!("Could not get the image's length: {e}"))?;
         let inside = |off: u64, want: u64| want.min(file_len.saturating_sub(off));
         let table = async |off: u64, entries: u64, what: &str| {
             let n = inside(off, entries * 8) as usize;
@@ -149,7 +149,7 @@ impl Image {
             size: AtomicU64::new(header.size),
             map: RwLock::new(map),
             places: RwLock::new(Places { protected, refblocks }),
-            ranges: RangeLocks::new(),
+            ranges: RangeLocks::default(),
             corrupt: AtomicBool::new(header.has(incompat::CORRUPT)),
             shown: RwLock::new(Shown { header: header.clone(), bitmaps, snapshots }),
             meta: rt::sync::Mutex::new(Meta {
@@ -172,7 +172,7 @@ impl Image {
     }
 
     /// The virtual size, bytes.
-    pub fn len(&self) -> u64 {
+    pub fn virtual_size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }
 

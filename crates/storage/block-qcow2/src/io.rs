@@ -30,7 +30,7 @@ struct Step {
 impl Image {
     /// Reads a range of the guest's bytes as this image and its backing file show them; zeros beyond the virtual size.
     pub async fn read_guest<H: Host>(&self, h: &H, off: u64, buf: IoBuf) -> IoResult<()> {
-        let end = self.len();
+        let end = self.virtual_size();
         let len = buf.len() as u64;
         let inside = len.min(end.saturating_sub(off));
         if inside < len {
@@ -90,7 +90,7 @@ impl Image {
         if len == 0 {
             return Ok(());
         }
-        if off.checked_add(len).is_none_or(|e| e > self.len()) {
+        if off.checked_add(len).is_none_or(|e| e > self.virtual_size()) {
             return Err(Errno::IO);
         }
         self.modify(h).await?;
@@ -233,7 +233,7 @@ impl Image {
         let tail = (step.guest.end - at) as usize - data.len();
         let host_data = step.host + head as u64;
         // Behind the file's end everything is zero already.
-        let zero_there = step.host >= h.len()?;
+        let zero_there = step.host >= h.file_len()?;
         let head_buf = self.old_bytes(h, step.guest.start, head).await?;
         let tail_buf = self.old_bytes(h, step.guest.end - tail as u64, tail).await?;
         let (skip_head, skip_tail) = (
@@ -265,7 +265,7 @@ impl Image {
 
     /// Whether a range is known to read as zeros without reading data.
     pub(crate) async fn reads_as_zero<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<bool> {
-        let end = (off + len).min(self.len());
+        let end = (off + len).min(self.virtual_size());
         let backing = h.backing_len().unwrap_or(0);
         let mut at = off;
         while at < end {

@@ -8,7 +8,9 @@
 //! - [`driver`]: the driver of the block graph; [`mod@create`] and [`check`]: new images, checks and repairs.
 //!
 //! Not done: encryption, external data files, extended L2 entries (images with them are refused by name); writing
-//! compressed clusters (a request to do so is written plain).
+//! compressed clusters (a request to do so is written plain); internal snapshots and bitmaps are kept but not made.
+//! Options that change nothing here: `pass-discard-snapshot` (no snapshot is deleted), `cache-clean-interval` (caches
+//! are bounded and stay), and `inactive-l2` of `overlap-check` (snapshots' L2 tables are guarded by their refcounts only).
 
 mod alloc;
 pub mod bitmap;

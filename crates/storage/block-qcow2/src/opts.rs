@@ -102,6 +102,7 @@ pub struct Config {
 impl Config {
     /// What the options mean for an image with this header. `unmap`: the node's `discard=unmap`.
     pub fn new(h: &Header, o: Option<&BlockdevOptionsQcow2>, unmap: bool) -> Result<Config, QError> {
+        h.check_refcounted()?;
         let (l2, entry, refcounts) = cache_sizes(h, o)?;
         let lazy = o.and_then(|o| o.lazy_refcounts).unwrap_or_else(|| h.lazy_refcounts());
         if lazy && h.version < 3 {
@@ -198,7 +199,12 @@ mod tests {
 
     fn sizes(f: impl FnOnce(&mut BlockdevOptionsQcow2)) -> Result<Config, String> {
         let g = Geometry { cluster_bits: 16, refcount_order: 4 };
-        let h = Header::new(3, g, 1 << 40, Compression::Zlib);
+        let mut h = Header::new(3, g, 1 << 40, Compression::Zlib);
+        assert_eq!(
+            h.check_refcounted().unwrap_err().desc(),
+            "Image does not contain a reference count table"
+        );
+        h.reftable_clusters = 1;
         let mut o = BlockdevOptionsQcow2::new(BlockdevRef::Reference("f".into()));
         f(&mut o);
         Config::new(&h, Some(&o), false).map_err(|e| e.desc().to_string())

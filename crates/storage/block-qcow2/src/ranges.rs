@@ -20,7 +20,8 @@ struct State {
     held: Vec<Held>,
 }
 
-/// The locks of one image.
+/// The locks of one image; none are held at first.
+#[derive(Default)]
 pub struct RangeLocks {
     state: Mutex<State>,
     released: Notify,
@@ -33,11 +34,6 @@ pub struct RangeGuard<'a> {
 }
 
 impl RangeLocks {
-    /// No locks held.
-    pub fn new() -> RangeLocks {
-        RangeLocks { state: Mutex::new(State::default()), released: Notify::new() }
-    }
-
     fn try_acquire(&self, range: &Range<u64>, shared: bool) -> Option<RangeGuard<'_>> {
         let mut s = self.state.lock();
         let clash =

@@ -33,7 +33,7 @@ enum To {
 impl Image {
     /// Makes a range read as zeros. `ENOTSUP` where only writing zeros does it (version 2 over a backing file).
     pub async fn write_zeroes<H: Host>(&self, h: &H, off: u64, len: u64, may_unmap: bool) -> IoResult<()> {
-        let size = self.len();
+        let size = self.virtual_size();
         let end = off.checked_add(len).filter(|e| *e <= size).ok_or(Errno::IO)?;
         if len == 0 {
             return Ok(());
@@ -102,7 +102,7 @@ impl Image {
             return Err(Errno::NOTSUP);
         }
         let g = self.geo;
-        let size = self.len();
+        let size = self.virtual_size();
         let end = off.saturating_add(len).min(size);
         let first = g.cluster_start(off.saturating_add(g.cluster_size() - 1));
         let last = if end == size { end } else { g.cluster_start(end) };
@@ -205,7 +205,7 @@ impl Image {
 
     /// Sets the virtual size. Growing moves the L1 table where it is too small; shrinking gives up what lies beyond.
     pub async fn truncate<H: Host>(&self, h: &H, len: u64, prealloc: Prealloc) -> IoResult<()> {
-        let old = self.len();
+        let old = self.virtual_size();
         if len & 511 != 0 {
             // The format counts bytes, but everybody else counts sectors.
             return Err(Errno::INVAL);
@@ -319,7 +319,7 @@ impl Image {
             let first = self.alloc(h, &mut m, count).await?;
             let flag = if self.version >= 3 { spec::COPIED | spec::ZERO } else { spec::COPIED };
             let host = first << g.cluster_bits;
-            if self.version < 3 && host < h.len()? {
+            if self.version < 3 && host < h.file_len()? {
                 h.write_zeroes(host, count << g.cluster_bits).await?;
                 self.unflushed.store(true, Ordering::Release);
             }
@@ -334,7 +334,7 @@ impl Image {
             }
             result?;
             let file_end = host + (count << g.cluster_bits);
-            if h.len()? < file_end {
+            if h.file_len()? < file_end {
                 h.truncate(file_end, mode).await?;
             }
             at = stop;

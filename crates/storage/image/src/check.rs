@@ -4,9 +4,10 @@ use api::block_core::ImageCheck;
 use block::Perm;
 use block_qcow2::check::{Fix, Report, check as check_qcow2};
 use block_qcow2::host::RootHost;
+use block_qcow2::image::read_header;
 use qapi::QError;
 
-use crate::open::{OpenFlags, Source, open, open_file};
+use crate::open::{OpenFlags, Source, open_container};
 
 /// Why there is no report.
 #[derive(Debug)]
@@ -27,24 +28,11 @@ pub async fn check(
     log: &mut dyn FnMut(&str),
 ) -> Result<Report, CheckError> {
     let flags = OpenFlags { write: fix != Fix::None, ..flags };
-    // Opened as an image first, so that what is no image is told as such; then only the file is needed.
-    let read_only = OpenFlags { write: false, ..flags };
-    if flags.force_share && flags.write {
-        return Err(CheckError::Open(QError::new("force-share=on can only be used with read-only images")));
-    }
-    let mut image = open(source, read_only).await.map_err(CheckError::Open)?;
+    // Only the file is needed; and an image that is too damaged to be opened may still be repaired.
+    let image = open_container(source, flags).await.map_err(CheckError::Open)?;
     if image.format != "qcow2" {
         image.close().await;
         return Err(CheckError::Unsupported);
-    }
-    if flags.write {
-        let name = match &image.file {
-            Some(f) => image.graph.image_info(f).map(|i| i.base.filename),
-            None => None,
-        };
-        image.close().await;
-        image =
-            open_file(&name.unwrap_or_else(|| source.name.clone()), flags).await.map_err(CheckError::Open)?;
     }
     let node = image.file.clone().unwrap_or_else(|| image.node.clone());
     let (perm, shared) = if flags.write {
@@ -53,7 +41,10 @@ pub async fn check(
         (Perm::CONSISTENT_READ, Perm::all())
     };
     let root = image.root(&node, perm, shared).await.map_err(CheckError::Open)?;
-    let report = check_qcow2(&RootHost(&root), fix, log).await.map_err(CheckError::Failed);
+    let report = match read_header(&RootHost(&root)).await {
+        Ok(_) => check_qcow2(&RootHost(&root), fix, log).await.map_err(CheckError::Failed),
+        Err(e) => Err(CheckError::Open(e)),
+    };
     root.detach().await;
     image.close().await;
     report

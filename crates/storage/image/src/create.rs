@@ -2,8 +2,9 @@
 
 use api::block_core::{BlockdevCreateOptionsQcow2, BlockdevRef, PreallocMode};
 use block::Perm;
-use block::driver::Prealloc;
+use block::driver::{Prealloc, WriteFlags};
 use block_qcow2::host::RootHost;
+use mem::IoBuf;
 use qapi::{QError, qerr};
 
 use crate::open::{OpenFlags, Opened, open_file, truncate};
@@ -70,7 +71,15 @@ async fn fill(file: &Opened, image: &NewImage) -> Result<(), QError> {
                 _ => Prealloc::Off,
             };
             match truncate(&root, 0, Prealloc::Off).await {
-                Ok(()) if *size > 0 => truncate(&root, *size, mode).await,
+                Ok(()) if *size > 0 => match truncate(&root, *size, mode).await {
+                    // A first block that exists lets others find out what alignment direct I/O needs.
+                    Ok(()) => {
+                        let first = IoBuf::zeroed((*size).min(512) as usize);
+                        let wrote = root.write(0, first, WriteFlags::empty()).await;
+                        wrote.map_err(|e| qerr!("Could not write to the file: {e}"))
+                    }
+                    e => e,
+                },
                 r => r,
             }
         }

@@ -98,26 +98,14 @@ pub async fn open_file(name: &str, flags: OpenFlags) -> Result<Opened, QError> {
 
 /// Opens an image without its backing files. Messages are those of the cause: the caller says whose image it was.
 pub async fn open(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
-    if flags.force_share && flags.write {
-        return Err(qerr!("force-share=on can only be used with read-only images"));
-    }
     if source.image_opts {
         return open_described(&source.name, flags).await;
     }
-    if let Some(f) = &source.format
-        && !drivers().iter().any(|d| d.name == f)
-    {
-        return Err(qerr!("Unknown driver '{f}'"));
+    let mut opened = open_container(source, flags).await?;
+    if is_protocol(&opened.format) {
+        return Ok(opened);
     }
-    let mut opened = open_file(&source.name, flags).await?;
-    let format = match &source.format {
-        Some(f) if is_protocol(f) => {
-            opened.format = f.clone();
-            return Ok(opened);
-        }
-        Some(f) => f.clone(),
-        None => opened.probe(&source.name).await?,
-    };
+    let format = opened.format.clone();
     let file = BlockdevRef::Reference(FILE.into());
     let mut o = BlockdevOptions::new(match format.as_str() {
         "qcow2" => {
@@ -132,9 +120,30 @@ pub async fn open(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
     o.read_only = Some(!flags.write);
     o.force_share = Some(flags.force_share);
     opened.graph.add(o).await?;
-    opened.format = format;
     opened.file = Some(FILE.into());
     opened.node = TOP.into();
+    Ok(opened)
+}
+
+/// Opens the node of the file that holds an image, and finds out the image's format where it is not given: the
+/// answer's `format` is the image's, though only the file is open. A described image is opened whole.
+pub async fn open_container(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
+    if flags.force_share && flags.write {
+        return Err(qerr!("force-share=on can only be used with read-only images"));
+    }
+    if source.image_opts {
+        return open_described(&source.name, flags).await;
+    }
+    if let Some(f) = &source.format
+        && !drivers().iter().any(|d| d.name == f)
+    {
+        return Err(qerr!("Unknown driver '{f}'"));
+    }
+    let mut opened = open_file(&source.name, flags).await?;
+    opened.format = match &source.format {
+        Some(f) => f.clone(),
+        None => opened.probe(&source.name).await?,
+    };
     Ok(opened)
 }
 

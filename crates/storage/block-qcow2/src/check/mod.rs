@@ -109,7 +109,7 @@ impl<'a, H: Host> Checker<'a, H> {
             log,
             header,
             image,
-            file_len: host.len().map_err(io)?,
+            file_len: host.file_len().map_err(io)?,
             refs: RefMap::new(),
             report,
             structure: 0,
@@ -131,7 +131,7 @@ impl<'a, H: Host> Checker<'a, H> {
         let fresh = Image::open(self.host, "", false, |h| Ok(config(h))).await?;
         self.header = fresh.header();
         self.image = fresh;
-        self.file_len = self.host.len().map_err(io)?;
+        self.file_len = self.host.file_len().map_err(io)?;
         self.refs = RefMap::new();
         Ok(())
     }

@@ -201,7 +201,10 @@ impl<H: Host> Checker<'_, H> {
             if entry & spec::REFTABLE_RESERVED != 0 {
                 self.corruption(format!("ERROR refcount table entry {i} has reserved bits set"));
                 self.structure += 1;
-                bad.push(i);
+                // Read through the damage, but not trusted to be referred to.
+                if g.in_cluster(off) != 0 || off >> g.cluster_bits >= limit {
+                    bad.push(i);
+                }
                 continue;
             }
             if off == 0 {

@@ -97,7 +97,7 @@ fn after_a_crash_flushed_data_is_there_and_the_image_is_sound() {
     for seed in 0..48u64 {
         let lazy = seed % 4 == 3;
         Sim::new(seed).block_on(async {
-            let w = world(seed % 2 == 0, lazy).await;
+            let w = world(seed.is_multiple_of(2), lazy).await;
             let base = w.host.file.borrow().clone();
             let marks = guest(&w).await;
             let log = w.host.log.borrow().clone();

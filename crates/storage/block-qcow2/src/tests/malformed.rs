@@ -28,7 +28,7 @@ async fn exercise(file: Vec<u8>) {
         Ok(i) => i,
         Err(_) => return,
     };
-    let size = image.len().min(200 * 512);
+    let size = image.virtual_size().min(200 * 512);
     let buf = IoBuf::zeroed(size as usize);
     let _ = image.read_guest(&host, 0, buf).await;
     for off in (0..size).step_by(4096) {

@@ -81,7 +81,7 @@ pub fn apply(file: &mut Vec<u8>, e: &Event) {
 }
 
 impl Host for MemHost {
-    fn len(&self) -> IoResult<u64> {
+    fn file_len(&self) -> IoResult<u64> {
         Ok(self.file.borrow().len() as u64)
     }
     async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {

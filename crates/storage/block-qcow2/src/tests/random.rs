@@ -56,14 +56,14 @@ pub async fn open(host: &MemHost, writable: bool) -> Image {
 }
 
 pub async fn read_all(w: &World) -> Vec<u8> {
-    let buf = IoBuf::zeroed(w.image.len() as usize);
+    let buf = IoBuf::zeroed(w.image.virtual_size() as usize);
     w.image.read_guest(&w.host, 0, buf.clone()).await.unwrap();
     buf.to_vec()
 }
 
 pub fn initial(w: &World) -> Vec<u8> {
     let mut v = w.host.backing.clone().unwrap_or_default();
-    v.resize(w.image.len() as usize, 0);
+    v.resize(w.image.virtual_size() as usize, 0);
     v
 }
 
@@ -123,7 +123,7 @@ async fn request(w: &World, model: &mut Vec<u8>) {
 fn any_sequence_of_requests_equals_a_flat_model() {
     for seed in 0..60 {
         Sim::new(seed).block_on(async {
-            let mut w = world(seed % 3 == 0, seed % 5 == 4).await;
+            let mut w = world(seed.is_multiple_of(3), seed % 5 == 4).await;
             let mut model = initial(&w);
             for _ in 0..80 {
                 request(&w, &mut model).await;
@@ -146,12 +146,12 @@ fn any_sequence_of_requests_equals_a_flat_model() {
 /// Many requests at once. Requests that run at the same time touch different pieces (not clusters!) of the disk, so
 /// that the outcome is certain.
 async fn concurrent(seed: u64, faults: u64) {
-    let w = Rc::new(world(seed % 2 == 0, seed % 7 == 6).await);
+    let w = Rc::new(world(seed.is_multiple_of(2), seed % 7 == 6).await);
     let model = Rc::new(RefCell::new(initial(&w)));
     w.host.jitter.set(true);
     w.host.faults.set(faults);
     let piece = 256 + rt::sim::rng().below(2048);
-    let pieces = w.image.len().div_ceil(piece);
+    let pieces = w.image.virtual_size().div_ceil(piece);
     let unknown: Rc<RefCell<Vec<bool>>> = Rc::new(RefCell::new(vec![false; pieces as usize]));
     let errors = Rc::new(Cell::new(0));
     let mut tasks = Vec::new();
@@ -166,7 +166,7 @@ async fn concurrent(seed: u64, faults: u64) {
                     continue;
                 }
                 let off = p * piece;
-                let len = piece.min(w.image.len() - off);
+                let len = piece.min(w.image.virtual_size() - off);
                 let range = off as usize..(off + len) as usize;
                 let done = match rng.below(8) {
                     0..=3 => {
@@ -209,7 +209,7 @@ async fn concurrent(seed: u64, faults: u64) {
     w.host.faults.set(0);
     assert!(faults > 0 || errors.get() == 0);
     let now = read_all(&w).await;
-    let model = model.borrow();
+    let model = model.borrow().clone();
     for p in 0..pieces as usize {
         let range = p * piece as usize..((p + 1) * piece as usize).min(model.len());
         assert!(unknown.borrow()[p] || now[range.clone()] == model[range], "piece {p} differs at the end");

@@ -16,7 +16,7 @@ use mem::IoBuf;
 pub struct Bytes(pub RefCell<Vec<u8>>);
 
 impl Host for Bytes {
-    fn len(&self) -> IoResult<u64> {
+    fn file_len(&self) -> IoResult<u64> {
         Ok(self.0.borrow().len() as u64)
     }
     async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {

@@ -65,8 +65,7 @@ pub fn parse(specs: &[Spec], args: &[String]) -> Result<Parsed, String> {
             };
             out.options.push((spec.long, v));
         } else if let Some(letters) = a.strip_prefix('-').filter(|l| !l.is_empty()) {
-            let mut chars = letters.char_indices();
-            while let Some((i, c)) = chars.next() {
+            for (i, c) in letters.char_indices() {
                 let spec = specs
                     .iter()
                     .find(|s| s.short == Some(c))

@@ -128,7 +128,7 @@ fn help(tool: &mut Tool<'_>) {
 }
 
 fn version(prog: &str) -> String {
-    format!("{prog} version {} (Rhea)\n", env!("CARGO_PKG_VERSION"))
+    format!("{prog} version 10.0.2 (Rhea {})\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// Runs `PROG ARGS…` with its text to the given writers; answers the exit code.

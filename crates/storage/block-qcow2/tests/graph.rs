@@ -1,0 +1,211 @@
+//! The driver in a graph: opening, reopening, repairing, over a disk that remembers what was made stable.
+
+mod common;
+
+use std::sync::Arc;
+
+use api::block_core::{BlockdevDriver, BlockdevOptions, ImageInfoSpecific};
+use block::driver::{WriteFlags, ZeroFlags};
+use block::testing::{SIM_FILE, SIM_NULL, SIM_RAW, World, WorldGuard};
+use block::{BlockGraph, Perm, Root, RootConfig};
+use block_qcow2::QCOW2;
+use mem::IoBuf;
+use monitor::EventBus;
+use qapi::{Value, from_json};
+use rt::sim::Sim;
+
+struct Bench {
+    world: Arc<World>,
+    graph: Arc<BlockGraph>,
+    _here: WorldGuard,
+}
+
+fn options(text: &str) -> BlockdevOptions {
+    Value::parse_json(text).and_then(from_json).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let world = World::new();
+        let here = world.enter();
+        let graph = BlockGraph::new(&[&SIM_FILE, &SIM_RAW, &SIM_NULL, &QCOW2], EventBus::new());
+        Bench { world, graph, _here: here }
+    }
+
+    async fn add(&self, text: &str) -> Result<(), String> {
+        self.graph.add(options(text)).await.map_err(|e| e.desc().to_string())
+    }
+
+    async fn reopen(&self, text: &str) -> Result<(), String> {
+        self.graph.reopen(vec![options(text)]).await.map_err(|e| e.desc().to_string())
+    }
+
+    async fn root(&self, node: &str, perm: Perm) -> Arc<Root> {
+        let config = RootConfig { perm, shared: Perm::all(), desc: "test".into(), ..RootConfig::default() };
+        self.graph.attach(node, config).await.unwrap()
+    }
+
+    fn specific(&self, node: &str) -> api::block_core::ImageInfoSpecificQCow2 {
+        match self.graph.image_info(node).and_then(|i| i.base.format_specific) {
+            Some(ImageInfoSpecific::Qcow2(q)) => q,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+const RW: Perm = Perm::CONSISTENT_READ.union(Perm::WRITE).union(Perm::RESIZE);
+
+#[test]
+fn a_node_reads_writes_and_tells_of_itself() {
+    Sim::new(1).block_on(async {
+        let b = Bench::new();
+        b.world.create("a", common::image(&common::options(1 << 20, 4096, None)));
+        b.add("{'driver':'qcow2','node-name':'a','file':{'driver':'file','filename':'a'}}").await.unwrap();
+        let root = b.root("a", RW).await;
+        assert_eq!(root.len(), 1 << 20);
+        root.write(5000, IoBuf::from_bytes(&[7; 3000]), WriteFlags::FUA).await.unwrap();
+        root.write_zeroes(5500, 500, ZeroFlags::empty()).await.unwrap();
+        let buf = IoBuf::zeroed(4000);
+        root.read(4900, buf.clone()).await.unwrap();
+        let mut want = vec![0u8; 4000];
+        want[100..3100].fill(7);
+        want[600..1100].fill(0);
+        assert!(buf.to_vec() == want);
+        assert!(root.map(0, 4096).await.unwrap().zero);
+        root.truncate(2 << 20, true, block::driver::Prealloc::Off).await.unwrap();
+        assert_eq!(root.len(), 2 << 20);
+        let q = b.specific("a");
+        assert_eq!((q.compat.as_str(), q.refcount_bits, q.corrupt), ("1.1", 16, Some(false)));
+        root.detach().await;
+        b.graph.close_all().await;
+    });
+}
+
+#[test]
+fn read_only_and_back_and_cache_sizes() {
+    Sim::new(2).block_on(async {
+        let b = Bench::new();
+        let mut o = common::options(1 << 20, 4096, None);
+        o.lazy_refcounts = Some(true);
+        b.world.create("a", common::image(&o));
+        let node = |more: &str| {
+            format!("{{'driver':'qcow2','node-name':'a','file':{{'driver':'file','filename':'a'}}{more}}}")
+        };
+        b.add(&node("")).await.unwrap();
+        let root = b.root("a", RW).await;
+        root.write(0, IoBuf::from_bytes(&[1; 4096]), WriteFlags::empty()).await.unwrap();
+        assert_eq!(b.graph.image_info("a").unwrap().base.dirty_flag, Some(true));
+        root.detach().await;
+        let entry = "L2 cache entry size must be a power of two between 512 and the cluster size (4096)";
+        assert_eq!(b.reopen(&node(",'l2-cache-entry-size':100")).await.unwrap_err(), entry);
+        b.reopen(&node(",'l2-cache-entry-size':512,'cache-size':65536")).await.unwrap();
+        b.reopen(&node(",'read-only':true")).await.unwrap();
+        // Everything is in the file now, and the file says so.
+        assert_eq!(b.graph.image_info("a").unwrap().base.dirty_flag, Some(false));
+        let reader = b.root("a", Perm::CONSISTENT_READ).await;
+        let e = reader.write(0, IoBuf::from_bytes(&[1; 512]), WriteFlags::empty()).await;
+        assert_eq!(e, Err(base::Errno::PERM));
+        reader.detach().await;
+        b.reopen(&node(",'read-only':false")).await.unwrap();
+        let root = b.root("a", RW).await;
+        root.write(8192, IoBuf::from_bytes(&[2; 512]), WriteFlags::empty()).await.unwrap();
+        let buf = IoBuf::zeroed(12288);
+        root.read(0, buf.clone()).await.unwrap();
+        let got = buf.to_vec();
+        assert!(got[..4096].iter().all(|b| *b == 1) && got[8192..8704].iter().all(|b| *b == 2));
+        root.detach().await;
+        b.graph.close_all().await;
+    });
+}
+
+#[test]
+fn a_dirty_image_is_repaired_before_it_is_written() {
+    Sim::new(3).block_on(async {
+        let b = Bench::new();
+        let mut o = common::options(1 << 20, 4096, None);
+        o.lazy_refcounts = Some(true);
+        b.world.create("a", common::image(&o));
+        let node = "{'driver':'qcow2','node-name':'a','file':{'driver':'file','filename':'a'}}";
+        b.add(node).await.unwrap();
+        let root = b.root("a", RW).await;
+        for i in 0..20u8 {
+            root.write(u64::from(i) * 9000, IoBuf::from_bytes(&[i + 1; 5000]), WriteFlags::empty())
+                .await
+                .unwrap();
+        }
+        root.flush().await.unwrap();
+        // The lights go out: refcounts are behind.
+        let disk = b.world.disk("a").unwrap();
+        let left = disk.stable_bytes();
+        let again = Bench::new();
+        again.world.create("a", left);
+        again.add(node).await.unwrap();
+        assert_eq!(again.graph.image_info("a").unwrap().base.dirty_flag, Some(false));
+        let root = again.root("a", RW).await;
+        root.write(500_000, IoBuf::from_bytes(&[99; 5000]), WriteFlags::empty()).await.unwrap();
+        for i in 0..20u8 {
+            let buf = IoBuf::zeroed(5000);
+            root.read(u64::from(i) * 9000, buf.clone()).await.unwrap();
+            assert!(buf.to_vec() == [i + 1; 5000], "{i}");
+        }
+        root.detach().await;
+        again.graph.close_all().await;
+    });
+}
+
+#[test]
+fn the_header_names_the_backing_file() {
+    Sim::new(4).block_on(async {
+        let b = Bench::new();
+        b.world.create("base", vec![5; 1 << 20]);
+        let o = common::options(1 << 20, 4096, Some(("base", BlockdevDriver::Raw)));
+        b.world.create("a", common::image(&o));
+        b.add("{'driver':'raw','node-name':'other','file':{'driver':'null-co','size':1048576,'read-zeroes':true}}")
+            .await
+            .unwrap();
+        let node = |backing: &str| {
+            format!("{{'driver':'qcow2','node-name':'a','file':{{'driver':'file','filename':'a'}}{backing}}}")
+        };
+        b.add(&node(",'backing':{'driver':'raw','file':{'driver':'file','filename':'base'}}")).await.unwrap();
+        let root = b.root("a", RW).await;
+        root.write(10, IoBuf::from_bytes(&[1; 10]), WriteFlags::empty()).await.unwrap();
+        let buf = IoBuf::zeroed(30);
+        root.read(0, buf.clone()).await.unwrap();
+        assert!(buf.to_vec() == [[5; 10], [1; 10], [5; 10]].concat());
+        assert_eq!(b.reopen(&node("")).await.unwrap_err(), "backing is missing for 'a'");
+        b.reopen(&node(",'backing':'other'")).await.unwrap();
+        // What was written stays, what was copied with it stays, the rest comes from the new one.
+        root.read(0, buf.clone()).await.unwrap();
+        assert!(buf.to_vec() == [[5; 10], [1; 10], [5; 10]].concat());
+        root.read(4096, buf.clone()).await.unwrap();
+        assert!(buf.is_zero());
+        root.detach().await;
+        b.graph.close_all().await;
+    });
+}
+
+#[test]
+fn what_is_no_image_is_refused() {
+    Sim::new(5).block_on(async {
+        let b = Bench::new();
+        let mut bytes = common::image(&common::options(1 << 20, 4096, None));
+        b.world.create("no", vec![0; 4096]);
+        bytes[79] = 2;
+        b.world.create("corrupt", bytes.clone());
+        bytes[79] = 16;
+        b.world.create("new", bytes);
+        let node = |f: &str, more: &str| {
+            format!("{{'driver':'qcow2','node-name':'n','file':{{'driver':'file','filename':'{f}'}}{more}}}")
+        };
+        assert_eq!(b.add(&node("no", "")).await.unwrap_err(), "Image is not in qcow2 format");
+        let e = b.add(&node("new", "")).await.unwrap_err();
+        assert_eq!(e, "Unsupported qcow2 feature(s): extended L2 entries");
+        let e = b.add(&node("corrupt", "")).await.unwrap_err();
+        assert_eq!(e, "qcow2: Image is corrupt; cannot be opened read/write");
+        b.add(&node("corrupt", ",'read-only':true")).await.unwrap();
+        assert_eq!(b.specific("n").corrupt, Some(true));
+        let e = b.reopen(&node("corrupt", ",'read-only':false")).await.unwrap_err();
+        assert_eq!(e, "qcow2: Image is corrupt; cannot be opened read/write");
+        b.graph.close_all().await;
+    });
+}

@@ -1,0 +1,299 @@
+//! `rhea img` as a user sees it; and, where the reference's tool is installed, word for word beside it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Dir {
+        let d = std::env::temp_dir().join(format!("rhea-img-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&d);
+        std::fs::create_dir_all(&d).unwrap();
+        Dir(d)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+type Said = (i32, String, String);
+
+fn ours(args: &[String]) -> Said {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = image::img::run("qemu-img", args, &mut out, &mut err);
+    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+fn theirs(args: &[String]) -> Said {
+    let o = Command::new("qemu-img").args(args).output().unwrap();
+    let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
+    (o.status.code().unwrap_or(-1), text(o.stdout), text(o.stderr))
+}
+
+/// Splits a command line; `@x` is the file x in the directory.
+fn words(dir: &Dir, line: &str) -> Vec<String> {
+    let dir_at = |w: &str| match w.split_once('@') {
+        Some((before, file)) => format!("{before}{}", dir.at(file)),
+        None => w.to_string(),
+    };
+    line.split_whitespace().map(dir_at).collect()
+}
+
+fn img(dir: &Dir, line: &str) -> Said {
+    ours(&words(dir, line))
+}
+
+fn have_reference() -> bool {
+    let out = Command::new("qemu-img").arg("--version").output();
+    match out {
+        Ok(o) if String::from_utf8_lossy(&o.stdout).starts_with("qemu-img version 10.0") => true,
+        _ => {
+            println!("skipped: qemu-img 10.0 is not installed");
+            false
+        }
+    }
+}
+
+#[test]
+fn create_info_check() {
+    let d = Dir::new("basic");
+    let (code, out, err) = img(&d, "create -f qcow2 @a 64M");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let line = "cluster_size=65536 extended_l2=off compression_type=zlib size=67108864 lazy_refcounts=off refcount_bits=16";
+    assert_eq!(out, format!("Formatting '{}', fmt=qcow2 {line}\n", d.at("a")));
+    let (code, out, _) = img(&d, "create -q -f qcow2 -b a -F qcow2 @b");
+    assert_eq!((code, out.as_str()), (0, ""));
+    let (code, out, _) = img(&d, "info @b");
+    assert_eq!(code, 0);
+    for part in
+        ["file format: qcow2\nvirtual size: 64 MiB (67108864 bytes)\n", "backing file: a (actual path: "]
+    {
+        assert!(out.contains(part), "{out}");
+    }
+    let (_, out, _) = img(&d, "info --output json --backing-chain @b");
+    assert_eq!(out.matches("\"virtual-size\": 67108864").count(), 2, "{out}");
+    assert_eq!(
+        img(&d, "check @b"),
+        (0, "No errors were found on the image.\nImage end offset: 262144\n".into(), String::new())
+    );
+    let (code, _, err) = img(&d, "create -f raw @r 1M");
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(
+        img(&d, "check -f raw @r"),
+        (63, String::new(), "qemu-img: This image format does not support checks\n".into())
+    );
+    assert_eq!(std::fs::metadata(d.at("r")).unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn leaks_and_corruptions_are_repaired() {
+    let d = Dir::new("repair");
+    img(&d, "create -q -f qcow2 -o cluster_size=4k @a 1M");
+    let damage = |at: usize, v: &[u8]| {
+        let mut b = std::fs::read(d.at("a")).unwrap();
+        b.resize(8 * 4096, 0);
+        b[at..at + v.len()].copy_from_slice(v);
+        std::fs::write(d.at("a"), b).unwrap();
+    };
+    // Refcounts stand in the third cluster, two bytes each: a cluster that nobody has.
+    damage(2 * 4096 + 12, &[0, 1]);
+    let (code, out, err) = img(&d, "check @a");
+    assert_eq!((code, err.as_str()), (3, "Leaked cluster 6 refcount=1 reference=0\n"));
+    assert!(out.contains("\n1 leaked clusters were found on the image.\n"));
+    assert_eq!(img(&d, "check -q -r leaks @a").0, 0);
+    assert_eq!(img(&d, "check -q @a").0, 0);
+    // And one that somebody has but that counts as free.
+    damage(2 * 4096 + 6, &[0, 0]);
+    let (code, _, err) = img(&d, "check -q @a");
+    assert_eq!((code, err.as_str()), (2, "ERROR cluster 3 refcount=0 reference=1\n"));
+    let (code, out, err) = img(&d, "check -r all @a");
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.starts_with(
+        "The following inconsistencies were found and repaired:\n\n    0 leaked clusters\n    1 corruptions\n"
+    ));
+    assert_eq!(img(&d, "check -q @a"), (0, String::new(), String::new()));
+}
+
+#[test]
+fn an_image_in_use_is_left_alone() {
+    let d = Dir::new("inuse");
+    img(&d, "create -q -f qcow2 @a 1M");
+    let before = std::fs::read(d.at("a")).unwrap();
+    let x = rt::Executor::new().unwrap();
+    x.block_on(async {
+        use image::open::{OpenFlags, Source, open};
+        let flags = OpenFlags { write: true, force_share: false };
+        let user = open(&Source::file(&d.at("a"), Some("qcow2")), flags).await.unwrap();
+        let args = words(&d, "create -q -f qcow2 @a 2M");
+        let (code, _, err) = rt::unblock(move || ours(&args)).await;
+        assert_eq!(code, 1);
+        assert!(err.contains("lock"), "{err}");
+        let args = words(&d, "info -U @a");
+        assert_eq!(rt::unblock(move || ours(&args)).await.0, 0);
+        user.close().await;
+    });
+    assert!(std::fs::read(d.at("a")).unwrap() == before);
+}
+
+#[test]
+fn help_and_rubbish() {
+    let d = Dir::new("help");
+    for line in ["--help", "--version", "create --help", "info -h", "check --help", "create -f qcow2 -o help"]
+    {
+        let (code, out, err) = img(&d, line);
+        assert_eq!((code, err.as_str()), (0, ""), "{line}");
+        assert!(!out.is_empty());
+    }
+    let says = |line: &str, text: &str| {
+        let (code, out, err) = img(&d, line);
+        assert_eq!((code, out.as_str(), err.lines().next().unwrap_or("")), (1, "", text), "{line}");
+    };
+    says("", "qemu-img: Not enough arguments");
+    says("bogus", "qemu-img: Command not found: bogus");
+    says("convert a b", "qemu-img: Command 'convert' is not supported yet");
+    says("info", "qemu-img: Expecting one image file name");
+    says("info -Z x", "qemu-img info: invalid option -- 'Z'");
+    says("create -f qcow2 -o bogus=1 x 1M", "qemu-img: x: Invalid parameter 'bogus'");
+    says("create -f qcow2 x 1Z", "qemu-img: Invalid image size specified: '1Z'.");
+}
+
+/// Commands whose whole output, both streams and the exit code must be the reference's. The first line of each group
+/// makes what the others look at.
+const SAME: &str = "
+create -f qcow2 @a 1G
+info @a
+info --output json @a
+info -f raw --output json @a
+info --backing-chain --output json @a
+check @a
+check --output json @a
+info --image-opts driver=qcow2,file.driver=file,file.filename=@a
+create -f qcow2 -b @a @x
+create -f qcow2 -b a -F qcow2 @x
+info @x
+info --backing-chain @x
+info --backing-chain --output json @x
+create -f qcow2 -b nope -F qcow2 @x
+create -f qcow2 -u -b nope @x 1M
+create -f qcow2 -u -b nope -F qcow2 @x 1M
+info @x
+info --backing-chain @x
+create -f qcow2 -b @x -F qcow2 @x 1M
+create -f qcow2 -b a -F foo @x
+create -f raw -b a -F qcow2 @x
+create -f qcow2 -o compat=0.10 @c 1000
+info @c
+info --output json @c
+create -f qcow2 -o cluster_size=4k,compression_type=zstd,lazy_refcounts=on,refcount_bits=64 @y 10M
+info @y
+create -f qcow2 -o preallocation=full @p 1M
+create -f qcow2 -o preallocation=foo @p 1M
+create -f qcow2 -o cluster_size=1000 @x 1M
+create -f qcow2 -o cluster_size=abc @x 1M
+create -f qcow2 -o compat=0.10,lazy_refcounts=on @x 1M
+create -f qcow2 -o compat=3 @x 1M
+create -f qcow2 -o refcount_bits=3 @x 1M
+create -f qcow2 -o refcount_bits=abc @x 1M
+create -f qcow2 -o compat=0.10,refcount_bits=1 @x 1M
+create -f qcow2 -o compression_type=zstd,compat=0.10 @x 1M
+create -f qcow2 -o compression_type=foo @x 1M
+create -f qcow2 -o lazy_refcounts=abc @x 1M
+create -f qcow2 -o size=1M @x 2M
+create -f qcow2 -o cluster_size=512 @x 1P
+create -f qcow2 @x 9999999999999999T
+create -f qcow2 @x 0
+info @x
+create -f raw @r 1M
+info @r
+info --output json @r
+check @r
+create -f raw -o preallocation=metadata @r 1M
+create -f qcow2 /nonexistent/x 1M
+create -f foo @x 1M
+create @x
+create -f qcow2 @x 1M extra
+info @nope
+info -f foo @a
+info --output yaml @a
+check @nope
+check -r foo @a
+check -T foo @a
+check -U -r all @a
+";
+
+#[test]
+fn words_are_the_references() {
+    if !have_reference() {
+        return;
+    }
+    // Each has its own directory; names in texts are made equal.
+    let (d, e) = (Dir::new("same-a"), Dir::new("same-b"));
+    let plain = |s: Said, dir: &Dir| {
+        let clean = |t: String| t.replace(&dir.0.display().to_string(), "DIR");
+        (s.0, clean(s.1), clean(s.2))
+    };
+    for line in SAME.lines().filter(|l| !l.is_empty()) {
+        let ref_said = plain(theirs(&words(&d, line)), &d);
+        let our_said = plain(img(&e, line), &e);
+        assert_eq!(our_said, ref_said, "{line}");
+    }
+}
+
+#[test]
+fn snapshots_bitmaps_and_damage_are_shown_the_same() {
+    if !have_reference() {
+        return;
+    }
+    let d = Dir::new("shown");
+    let file = d.at("a");
+    let run = |line: &str| assert_eq!(theirs(&words(&d, line)).0, 0, "{line}");
+    run("create -q -f qcow2 @a 64M");
+    run("bitmap --add @a b0");
+    run("snapshot -c first @a");
+    run("snapshot -c second @a");
+    let same = |line: &str| {
+        let args = words(&d, line);
+        assert_eq!(ours(&args), theirs(&args), "{line}");
+    };
+    for line in ["info @a", "info --output json @a", "check @a", "check --output json @a"] {
+        same(line);
+    }
+    run("create -q -f qcow2 @a 64M");
+    let sound = std::fs::read(&file).unwrap();
+    let be = |v: u64| v.to_be_bytes().to_vec();
+    for (at, v) in [
+        (0, vec![0]),
+        (4, vec![0, 0, 0, 9]),
+        (20, vec![0, 0, 0, 40]),
+        (72, be(1)),
+        (72, be(2)),
+        (72, be(1 << 40)),
+        (36, vec![0, 0, 0, 0]),
+        (56, vec![0; 4]),
+        (60, vec![255; 4]),
+        (96, vec![0, 0, 0, 9]),
+        (65536, be(0)),
+        (65536, be(0x20001)),
+        (131_072, vec![0, 7]),
+        (131_078, vec![0, 0]),
+        (196_608, be(1 << 63 | 0x10200)),
+    ] {
+        let mut b = sound.clone();
+        b[at..at + v.len()].copy_from_slice(&v);
+        std::fs::write(&file, b).unwrap();
+        for line in ["info -f qcow2 @a", "check -f qcow2 @a"] {
+            let args = words(&d, line);
+            let (o, t) = (ours(&args), theirs(&args));
+            assert_eq!((o.0, &o.1), (t.0, &t.1), "{line} with {v:?} at {at}: {} {}", o.2, t.2);
+        }
+    }
+    assert!(Path::new(&file).exists());
+}
