@@ -305,7 +305,13 @@ impl BlockGraph {
             self.driver_type(&format)?;
             let options = drive.node_options(&format, protocol)?;
             let Value::Dict(dict) = to_value(&options) else { return Err(qerr!("Invalid drive options")) };
-            node = Some(txn.open(dict, Place::top()).await?);
+            let id = txn.open(dict, Place::top()).await?;
+            if warning.is_some()
+                && let Some(n) = txn.next.edit(id)
+            {
+                n.guessed = Some(Arc::new(self.drivers().to_vec()));
+            }
+            node = Some(id);
         }
         let id = RootId(self.next_id());
         let def = RootDef {

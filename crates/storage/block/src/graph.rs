@@ -70,6 +70,8 @@ pub struct Node {
     pub inherits_from: Option<NodeId>,
     /// Put in by a job on its own account, not by the user: queries look through it.
     pub implicit: bool,
+    /// Set where the format was guessed to be raw: the drivers whose formats its first bytes must not look like.
+    pub guessed: Option<Arc<Vec<&'static DriverType>>>,
     /// Counts openings: a node that was opened later has a greater number.
     pub born: u64,
     /// The open driver; `None` only inside a transaction that is about to open it.

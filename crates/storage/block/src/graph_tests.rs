@@ -92,6 +92,7 @@ fn build(p: &Plain) -> Graph {
             monitor_owned: true,
             inherits_from: None,
             implicit: false,
+            guessed: None,
             born: 0,
             driver: None,
             live: Arc::default(),

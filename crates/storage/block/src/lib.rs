@@ -1,4 +1,19 @@
 //! The block graph: nodes, edges, transactions, permissions, drain and the request core.
+//!
+//! # The problem
+//! Disks are trees of nodes (a format on a file, an overlay on a backing file) that change while a guest reads and
+//! writes. A change must happen whole or not at all, must never be seen half-way, and must not lose a request.
+//!
+//! # How it is done
+//! - The graph is an immutable value ([`Graph`]). A transaction edits a copy, has it checked whole
+//!   ([`Graph::check`]: cycles, roles, frozen links, permissions), has the drivers stage what they must do, and
+//!   publishes. Until then, giving up is `drop`.
+//! - A request takes one snapshot and keeps it to its end ([`Root`]); the data path takes no lock of the graph.
+//! - Quiescence is a closed [`gate`] at the roots: requests wait before it, and those inside are awaited.
+//! - Alignment, splitting, ordering, fallbacks and block status exist once, in [`request`]; a driver ([`driver`])
+//!   says what it can do and where bytes live.
+//!
+//! [`BlockGraph`] is the control handle; [`qmp`] registers the commands; [`drive`] understands `-drive`.
 
 pub mod control;
 pub mod drive;

@@ -130,6 +130,7 @@ impl Txn<'_> {
             monitor_owned: false,
             inherits_from: place.parent.map(|(p, _, _)| p),
             implicit: false,
+            guessed: None,
             born: 0,
             driver: None,
             live: Arc::new(Live::default()),

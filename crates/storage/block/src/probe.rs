@@ -1,7 +1,8 @@
 //! Guessing what a file holds.
 //!
 //! Guessing is dangerous with raw images: a guest may write another format's header into its disk. So it happens only
-//! where the user gave no format, and `raw` as the result of a guess is told ([`RAW_WARNING`]).
+//! where the user gave no format, and `raw` as the result of a guess is told ([`raw_warning`]), and such a
+//! node refuses writes that would make its first bytes look like another format.
 
 use crate::driver::{Cx, DriverType};
 use base::IoResult;
@@ -10,7 +11,7 @@ use mem::IoBuf;
 /// How many bytes a probe sees.
 pub const PROBE_BYTES: usize = 2048;
 
-/// What the user is told when `raw` was guessed; `{}` is the file's name.
+/// What the user is told when `raw` was guessed for `filename`.
 pub fn raw_warning(filename: &str) -> String {
     format!(
         "Image format was not specified for '{filename}' and probing guessed raw.\n         \

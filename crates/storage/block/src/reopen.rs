@@ -147,6 +147,9 @@ fn prepare(
         force_share: node.flags.force_share,
         ..parent.unwrap_or_default()
     };
+    if own.get("force-share").is_some_and(|v| v.as_bool() != Some(node.flags.force_share)) {
+        return Err(qerr!("Cannot change the option 'force-share'"));
+    }
     let mut new_flags = flags(&own, fixed)?;
     if !node.ty.supports_reopen {
         return Err(qerr!(

@@ -2,7 +2,7 @@
 //!
 //! Reads are padded to the driver's alignment through bounce buffers; writes that are not aligned become
 //! read-modify-write and keep others off the same blocks meanwhile; requests are split to limits; FUA becomes a flush
-//! and zero-writes become writes where a driver cannot do better; reads follow [`Extent`]s down the graph.
+//! and zero-writes become writes where a driver cannot do better; reads follow [`crate::driver::Extent`]s down the graph.
 
 use crate::driver::{
     Caps, ChildSlot, Cx, DetectZeroes, Driver, ExtentKind, Kind, Limits, Prealloc, Support, WriteFlags,
@@ -10,6 +10,7 @@ use crate::driver::{
 };
 use crate::graph::Edge;
 use crate::perm::{Perm, Role};
+use crate::probe::{PROBE_BYTES, probe};
 use base::units::{align_down, align_up};
 use base::{Errno, IoResult};
 use mem::IoBuf;
@@ -128,7 +129,7 @@ impl<'a> Cx<'a> {
         while pos < end {
             let rest = buf.slice((pos - off) as usize..buf.len());
             let direct = align_down(end - pos, align);
-            if pos % align == 0 && direct > 0 && rest.is_aligned(u64::from(lim.buffer_alignment)) {
+            if pos.is_multiple_of(align) && direct > 0 && rest.is_aligned(u64::from(lim.buffer_alignment)) {
                 self.read_aligned(pos, rest.slice(0..direct as usize), &lim).await?;
                 pos += direct;
                 continue;
@@ -228,6 +229,7 @@ impl<'a> Cx<'a> {
         }
         let end = end_of(off, buf.len() as u64)?;
         self.may_end_at(end, perm)?;
+        self.guard_first_bytes(off, &buf).await?;
         let detect = self.node.flags.detect_zeroes;
         if detect != DetectZeroes::Off && !flags.contains(WriteFlags::COMPRESSED) && buf.is_zero() {
             let mut zero = ZeroFlags::empty();
@@ -236,6 +238,19 @@ impl<'a> Cx<'a> {
             return self.write_zeroes_checked(off, buf.len() as u64, zero).await;
         }
         self.write_checked(off, buf, flags).await
+    }
+
+    /// A node whose format was guessed to be raw must not come to look like another format: the next guess would then
+    /// let its guest name files of the host. `EPERM` if this write did so.
+    async fn guard_first_bytes(&self, off: u64, buf: &IoBuf) -> IoResult<()> {
+        let Some(drivers) = self.node.guessed.as_ref().filter(|_| off < PROBE_BYTES as u64) else {
+            return Ok(());
+        };
+        let first = IoBuf::zeroed(self.len().min(PROBE_BYTES as u64) as usize);
+        self.node_read(0, first.clone()).await?;
+        let (at, n) = (off as usize, buf.len().min(first.len().saturating_sub(off as usize)));
+        first.slice(at.min(first.len())..at.min(first.len()) + n).copy_from_buf(&buf.slice(0..n));
+        if probe(drivers, &first.to_vec(), "") == self.node.ty.name { Ok(()) } else { Err(Errno::PERM) }
     }
 
     /// Writes after the checks: pads, splits, makes stable if asked.

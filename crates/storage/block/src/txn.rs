@@ -144,7 +144,7 @@ impl<'g> Txn<'g> {
             let cx = Cx { graph, node: now };
             let writes_within =
                 plan.perm.perm.intersects(Perm::WRITES) && !plan.perm.perm.contains(Perm::RESIZE);
-            if writes_within && cx.len() % u64::from(cx.limits().request_alignment) != 0 {
+            if writes_within && !cx.len().is_multiple_of(u64::from(cx.limits().request_alignment)) {
                 return Err(qerr!(
                     "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment"
                 ));

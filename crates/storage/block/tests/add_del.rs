@@ -182,3 +182,31 @@ fn the_drawing() {
         root.detach().await;
     });
 }
+
+#[test]
+fn a_guessed_raw_image_cannot_turn_into_another_format() {
+    run(|b| async move {
+        let drive = block::Drive::parse("if=none,id=d,file=r0").unwrap();
+        let warning = b.graph.add_drive(drive).await.unwrap().expect("a warning");
+        assert!(warning.starts_with("Image format was not specified for 'r0' and probing guessed raw."));
+        let root = b.writer("d").await;
+        let write = async |off, bytes: &[u8]| {
+            root.write(off, mem::IoBuf::from_bytes(bytes), Default::default()).await
+        };
+        assert_eq!(write(0, b"RHEACOW1 and so on").await, Err(base::Errno::PERM));
+        write(0, b"RHEA").await.unwrap();
+        assert_eq!(write(4, b"COW1").await, Err(base::Errno::PERM));
+        write(4, b"COW2").await.unwrap();
+        write(4096, b"RHEACOW1").await.unwrap();
+        root.detach().await;
+        // Where the format was said, everything goes.
+        b.graph.add_drive(block::Drive::parse("if=none,id=e,file=r1,format=raw").unwrap()).await.unwrap();
+        let root = b.writer("e").await;
+        root.write(0, mem::IoBuf::from_bytes(b"RHEACOW1"), Default::default()).await.unwrap();
+        root.detach().await;
+        // And an image is guessed right.
+        let drive = block::Drive::parse("if=none,id=q,file=h0").unwrap();
+        assert_eq!(b.graph.add_drive(drive).await.unwrap(), None);
+        assert_eq!(b.graph.query_block()[2].inserted.as_ref().unwrap().drv, "qcow2");
+    });
+}

@@ -147,6 +147,16 @@ impl Disk {
         self.flushes.load(SeqCst)
     }
 
+    /// Fills `buf` with the bytes from `off` on; zeroes behind the end.
+    fn get(&self, off: u64, buf: &IoBuf) {
+        let data = self.data.lock();
+        let have = (data.len() as u64).saturating_sub(off).min(buf.len() as u64) as usize;
+        if have > 0 {
+            buf.copy_from(0, &data[off as usize..off as usize + have]);
+        }
+        buf.slice(have..buf.len()).fill(0);
+    }
+
     fn put(&self, off: u64, bytes: &[u8]) {
         let mut data = self.data.lock();
         let (at, end) = (off as usize, off as usize + bytes.len());
@@ -191,7 +201,10 @@ impl SimFile {
     fn check(&self, off: u64, len: u64, buf: Option<&IoBuf>) {
         let l = self.disk.limits.lock();
         let align = u64::from(l.request_alignment);
-        assert!(off % align == 0 && len % align == 0, "request {off}+{len} is not aligned to {align}");
+        assert!(
+            off.is_multiple_of(align) && len.is_multiple_of(align),
+            "request {off}+{len} is not aligned to {align}"
+        );
         if let Some(b) = buf {
             assert!(b.is_aligned(u64::from(l.buffer_alignment)), "buffer is not aligned");
             assert!(l.max_transfer == 0 || len <= l.max_transfer, "request of {len} is too long");
@@ -240,13 +253,7 @@ impl Driver for SimFile {
             if self.world.chance(|f| f.read) {
                 return Err(Errno::IO);
             }
-            let data = self.disk.data.lock();
-            let have = (data.len() as u64).saturating_sub(off).min(buf.len() as u64) as usize;
-            if have > 0 {
-                buf.copy_from(0, &data[off as usize..off as usize + have]);
-            }
-            buf.slice(have..buf.len()).fill(0);
-            drop(data);
+            self.disk.get(off, &buf);
             self.world.delay().await;
             Ok(())
         })

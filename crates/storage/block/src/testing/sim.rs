@@ -315,7 +315,7 @@ async fn verify(s: &State, root: &Root, when: &str) {
     let buf = IoBuf::zeroed(s.size as usize);
     root.read(0, buf.clone()).await.expect("nothing fails any more");
     let want = s.model.borrow().bytes(TOP, 0, s.size);
-    if let Err(k) = agrees(&buf.to_vec(), &[want.clone()]) {
+    if let Err(k) = agrees(&buf.to_vec(), std::slice::from_ref(&want)) {
         panic!("{when}: byte {k} is {}, not {}", buf.to_vec()[k], want[k]);
     }
     // Block status covers the whole image without gaps, and what it says is zero is zero.
