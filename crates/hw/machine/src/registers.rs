@@ -83,3 +83,24 @@ pub(crate) fn mtree(machine: &Machine, flat: bool) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_stand_in_a_grid_by_their_names() {
+        let mut out = String::new();
+        let mut x = [0; 32];
+        x[10] = 0xdead_beef;
+        grid(&mut out, 'x', &X, &x);
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines.len(), 8);
+        let zero = "0000000000000000";
+        assert_eq!(lines[0], format!(" x0/zero  {zero} x1/ra    {zero} x2/sp    {zero} x3/gp    {zero}"));
+        assert_eq!(
+            lines[2],
+            format!(" x8/s0    {zero} x9/s1    {zero} x10/a0   00000000deadbeef x11/a1   {zero}")
+        );
+    }
+}
