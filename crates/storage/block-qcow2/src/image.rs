@@ -7,7 +7,7 @@
 //!
 //! # Order of writes
 //! Whatever is on disk at any moment must be a usable image. So metadata reaches the file level by level, each level
-//! stable before the next begins: refcount blocks, refcount table, L2 tables, L1 table ([`Image::write_back`]). A
+//! stable before the next begins: refcount blocks, refcount table, L2 tables, L1 table (`Image::write_back`). A
 //! cluster that lost a reference is only given free once the tables that no longer refer to it are stable. A crash
 //! can thus leak clusters but never lets two things own one, nor shows data that was never there.
 
@@ -91,6 +91,8 @@ pub struct Image {
     pub(crate) modifying: AtomicBool,
     /// Damage was found; nothing is written any more.
     pub(crate) corrupt: AtomicBool,
+    /// Damage was reported that stops nobody.
+    pub(crate) told: AtomicBool,
     /// The node may write.
     pub(crate) writable: AtomicBool,
     /// The last decompressed cluster: its L2 entry and its bytes.
@@ -166,6 +168,7 @@ impl Image {
             config: RwLock::new(config),
             unflushed: AtomicBool::new(true),
             modifying: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             writable: AtomicBool::new(writable),
             decompressed: parking_lot::Mutex::new(None),
         })
@@ -289,7 +292,9 @@ impl Image {
                 let _ = h.flush().await;
             }
         } else {
-            tracing::error!(node = %node, "qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
+            if !self.told.swap(true, Ordering::AcqRel) {
+                tracing::error!(node = %node, "qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
+            }
             // Reading other parts may go on: nothing can get worse.
             self.corrupt.store(false, Ordering::Release);
         }

@@ -1,7 +1,7 @@
 //! The guest-to-host map in memory: the L1 table whole, slices of L2 tables in a cache.
 //!
 //! Readers look up under a shared lock and never wait for storage here. Everything that changes an entry holds the
-//! image's metadata lock too ([`crate::meta::Meta`]), so there is one changer at a time.
+//! image's metadata lock too ([`crate::image::Meta`]), so there is one changer at a time.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
