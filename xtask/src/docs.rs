@@ -23,7 +23,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    crate::test::build_release()?;
+    if std::env::var_os("RHEA_BIN").is_none() {
+        crate::test::build_release()?;
+    }
     let page = page(&ask()?)?;
     let path = workspace().join(PAGE);
     if args.check {
@@ -138,9 +140,14 @@ fn refers(shape: &Shape) -> Vec<TypeRef> {
     }
 }
 
-/// A description as one line.
+/// A description without the links that only the source has.
+fn text(doc: &str) -> String {
+    doc.trim().replace("[`", "`").replace("`]", "`")
+}
+
+/// The same as one line.
 fn line(doc: &str) -> String {
-    doc.split_whitespace().collect::<Vec<_>>().join(" ")
+    text(doc).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn features(features: &[&str]) -> String {
@@ -189,10 +196,19 @@ impl<'a> Writer<'a> {
         self.object(ty).is_some_and(|o| o.members.is_empty() && o.branches.is_empty())
     }
 
+    /// The only member of a type that is not described: it stands for a branch whose members stand in a member.
+    fn wrapped(&self, ty: TypeRef) -> Option<&'a MemberDef> {
+        let plain = self.schema.get(ty).doc.is_empty();
+        self.object(ty)
+            .filter(|o| plain && o.branches.is_empty() && o.members.len() == 1)
+            .map(|o| &o.members[0])
+    }
+
     fn name(&self, ty: TypeRef) -> String {
         let def = self.schema.get(ty);
         match &def.shape {
             Shape::Builtin("value") => "any value".into(),
+            Shape::Builtin("int") => "integer".into(),
             Shape::Builtin(json) => (*json).into(),
             Shape::Array(element) => format!("list of {}", self.name(*element)),
             _ => format!("[{}](#{})", def.name, def.name.to_lowercase()),
@@ -200,7 +216,7 @@ impl<'a> Writer<'a> {
     }
 
     fn entry(&mut self, e: &Entry) {
-        let _ = write!(self.out, "\n### {}\n\n{}{}\n", e.name, e.doc.trim(), features(e.features));
+        let _ = write!(self.out, "\n### {}\n\n{}{}\n", e.name, text(e.doc), features(e.features));
         let what = if e.ret.is_some() { "Arguments" } else { "Data" };
         if self.inline.contains(&e.arg) && !self.is_empty(e.arg) {
             let _ = write!(self.out, "\n{what}:\n\n");
@@ -230,7 +246,11 @@ impl<'a> Writer<'a> {
         if of.tag == Some(m.name) {
             self.out += " It decides about further members:\n";
             for (case, ty) in &of.branches {
-                let more = if self.is_empty(*ty) { "none".into() } else { self.name(*ty) };
+                let more = match self.wrapped(*ty) {
+                    Some(m) => format!("`{}` ({})", m.name, self.name(m.ty)),
+                    None if self.is_empty(*ty) => "none".into(),
+                    None => self.name(*ty),
+                };
                 let _ = writeln!(self.out, "  - `{case}`: {more}");
             }
         } else {
@@ -244,7 +264,7 @@ impl<'a> Writer<'a> {
             .met
             .iter()
             .copied()
-            .filter(|t| !self.inline.contains(t) && !self.is_empty(*t))
+            .filter(|t| !self.inline.contains(t) && !self.is_empty(*t) && self.wrapped(*t).is_none())
             .filter(|t| !matches!(self.schema.get(*t).shape, Shape::Builtin(_) | Shape::Array(_)))
             .collect();
         list.sort_by_key(|t| &self.schema.get(*t).name);
@@ -252,7 +272,7 @@ impl<'a> Writer<'a> {
             let def = self.schema.get(ty);
             let _ = write!(self.out, "\n### {}\n\n", def.name);
             if !def.doc.is_empty() {
-                let _ = write!(self.out, "{}{}\n\n", def.doc.trim(), features(def.features));
+                let _ = write!(self.out, "{}{}\n\n", text(def.doc), features(def.features));
             }
             match &def.shape {
                 Shape::Enum(values) => {
