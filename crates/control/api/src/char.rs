@@ -133,3 +133,13 @@ pub struct ChardevReturn {
     /// For a pseudo terminal: the path of its other side.
     pub pty: Option<String>,
 }
+
+/// A guest opened or closed a port of its console device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(event = "VSERPORT_CHANGE")]
+pub struct VserportChangeEvent {
+    /// The port's id.
+    pub id: String,
+    /// Whether it is open now.
+    pub open: bool,
+}

@@ -34,6 +34,8 @@ pub fn introspection() -> Introspection {
     i.command::<block_core::BlockdevAdd>();
     i.command::<block_core::BlockdevReopen>();
     i.command::<block_core::BlockdevDel>();
+    i.event::<block_core::BlockIoErrorEvent>();
+    i.event::<char::VserportChangeEvent>();
     i.command::<control::QmpCapabilities>();
     i.command::<control::QueryVersion>();
     i.command::<control::QueryCommands>();

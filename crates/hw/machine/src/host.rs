@@ -2,9 +2,11 @@
 
 use crate::requests::Requests;
 use crate::runstate::RunState;
+use api::block_core::{BlockErrorAction, BlockIoErrorEvent, IoOperationType};
+use api::char::VserportChangeEvent;
 use device::{HostEvents, IoErrorReport};
 use monitor::EventBus;
-use qapi::{Dict, Value};
+use qapi::QapiEnum;
 use std::sync::Arc;
 
 pub(crate) struct Host {
@@ -14,23 +16,22 @@ pub(crate) struct Host {
 
 impl HostEvents for Host {
     fn io_error(&self, r: IoErrorReport) {
-        let mut d = Dict::new();
-        d.insert("device", r.device);
-        d.insert("qom-path", r.qom_path);
-        d.insert("operation", if r.write { "write" } else { "read" });
-        d.insert("action", r.action);
-        d.insert("nospace", r.nospace);
-        d.insert("reason", r.reason);
-        self.events.emit_value("BLOCK_IO_ERROR", Some(Value::Dict(d)));
-        if r.action == "stop" {
+        let stop = r.action == "stop";
+        self.events.emit(BlockIoErrorEvent {
+            qom_path: r.qom_path,
+            device: r.device,
+            node_name: None,
+            operation: if r.write { IoOperationType::Write } else { IoOperationType::Read },
+            action: BlockErrorAction::from_str(r.action).unwrap_or_default(),
+            nospace: stop.then_some(r.nospace),
+            reason: r.reason,
+        });
+        if stop {
             self.requests.stop(RunState::IoError);
         }
     }
 
     fn port_open(&self, id: &str, open: bool) {
-        let mut d = Dict::new();
-        d.insert("id", id);
-        d.insert("open", open);
-        self.events.emit_value("VSERPORT_CHANGE", Some(Value::Dict(d)));
+        self.events.emit(VserportChangeEvent { id: id.to_owned(), open });
     }
 }

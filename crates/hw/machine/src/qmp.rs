@@ -3,6 +3,8 @@
 use crate::machine::Machine;
 use crate::registers;
 use crate::runstate::hmp_line;
+use api::block_core::BlockIoErrorEvent;
+use api::char::VserportChangeEvent;
 use api::control::Quit;
 use api::machine::{SystemPowerdown, SystemReset};
 use api::misc::{Cont, Stop};
@@ -54,6 +56,8 @@ pub fn register(table: &mut CommandTable, hmp: &mut HmpTable, machine: &Arc<Mach
     table.event::<ResetEvent>();
     table.event::<ShutdownEvent>();
     table.event::<PowerdownEvent>();
+    table.event::<BlockIoErrorEvent>();
+    table.event::<VserportChangeEvent>();
     register_hmp(hmp, machine);
 }
 

@@ -3,11 +3,13 @@
 mod commands;
 mod create;
 mod device;
+mod events;
 mod image;
 mod options;
 
 pub use commands::*;
 pub use create::*;
 pub use device::*;
+pub use events::*;
 pub use image::*;
 pub use options::*;
