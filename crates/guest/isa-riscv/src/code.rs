@@ -15,7 +15,7 @@ use std::collections::HashMap;
 /// Slots of a page, one for each possible start of an instruction.
 pub(crate) const SLOTS: usize = PAGE_SIZE / 2;
 /// Pages that are kept: about 20 KiB each.
-const MAX_PAGES: usize = 2048;
+const MAX_PAGES: usize = 1024;
 /// How many instructions are decoded at once at most.
 const RUN: usize = 64;
 

@@ -87,7 +87,8 @@ pub(crate) enum Stop {
 /// What `lr` remembers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reservation {
-    pub(crate) pa: u64,
+    /// The host address, which is the same through whatever mapping.
+    pub(crate) at: usize,
     pub(crate) len: u64,
     pub(crate) value: u64,
 }

@@ -9,7 +9,8 @@ use fpu::{Flags, Rounding};
 use mem::{RamPage, RmwOp, Scalar, Size};
 use sem::{AmoOp, Cond, FpFormat, FpOp, FpRound, IntFormat, Sem, Width};
 
-/// One instruction being executed. Lives in the inner loop, so that its fields stay in registers.
+/// One instruction being executed. Lives in the inner loop, so that its fields stay in registers: what is not
+/// inlined takes the [`Cpu`] and never a reference to this.
 pub(crate) struct Exec<'a> {
     pub(crate) cpu: &'a mut Cpu,
     pub(crate) pc: u64,
@@ -42,12 +43,104 @@ impl Exec<'_> {
         }
         self.cpu.store_slow(addr, v, size)
     }
+}
 
-    #[cold]
-    #[inline(never)]
-    fn misaligned(&mut self, code: u64, addr: u64) -> Stop {
-        self.cpu.raise(code, addr)
+#[inline(never)]
+fn load_reserved(cpu: &mut Cpu, addr: u64, size: Width) -> Result<u64, Stop> {
+    let len = size.bytes();
+    let cx = cpu.data_cx;
+    let e = &cpu.tlb.read[cx.index(addr)];
+    let page = if e.tag == cx.tag(addr, len) {
+        &e.page
+    } else if !addr.is_multiple_of(len) {
+        return Err(cpu.raise(cause::LOAD_MISALIGNED, addr));
+    } else {
+        &cpu.atomic_page(addr, len, Access::Read)?
+    };
+    let off = (addr & 0xfff) as usize;
+    let value = match size {
+        Width::W64 => page.load::<u64>(off & 0xff8),
+        _ => page.load::<u32>(off & 0xffc) as i32 as u64,
+    };
+    let at = page.host_addr() + off;
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    cpu.reservation = Some(Reservation { at, len, value });
+    Ok(value)
+}
+
+/// Stores if memory still has the value that was loaded: like most emulators, one cannot tell a value that
+/// was changed and changed back.
+#[inline(never)]
+fn store_conditional(cpu: &mut Cpu, addr: u64, v: u64, size: Width) -> Result<u64, Stop> {
+    let len = size.bytes();
+    if !addr.is_multiple_of(len) {
+        return Err(cpu.raise(cause::STORE_MISALIGNED, addr));
     }
+    let Some(r) = cpu.reservation.take() else { return Ok(1) };
+    let cx = cpu.data_cx;
+    let e = &cpu.tlb.write[cx.index(addr)];
+    let page = if e.tag == cx.tag(addr, len) { &e.page } else { &cpu.atomic_page(addr, len, Access::Write)? };
+    let off = (addr & 0xfff) as usize;
+    if r.at != page.host_addr() + off || r.len != len {
+        return Ok(1);
+    }
+    let stored = match size {
+        Width::W64 => page.cmpxchg_u64(off & 0xff8, r.value, v).is_ok(),
+        _ => page.cmpxchg_u32(off & 0xffc, r.value as u32, v as u32).is_ok(),
+    };
+    Ok(u64::from(!stored))
+}
+
+/// A system instruction at `pc`; where `mret` and `sret` go.
+#[inline(never)]
+fn system(cpu: &mut Cpu, op: SysOp, pc: u64) -> (Stop, Option<u64>) {
+    let stop = match op {
+        SysOp::Illegal => Stop::Illegal,
+        SysOp::Undecoded => Stop::Undecoded,
+        SysOp::Straddle => Stop::Straddle,
+        SysOp::Ecall => match cpu.mode {
+            Mode::S if cpu.opts.sbi => Stop::Sbi,
+            Mode::U => cpu.raise(cause::ECALL_U, 0),
+            Mode::S => cpu.raise(cause::ECALL_S, 0),
+            Mode::M => cpu.raise(cause::ECALL_M, 0),
+        },
+        SysOp::Ebreak => cpu.raise(cause::BREAKPOINT, pc),
+        SysOp::Mret | SysOp::Sret => {
+            let to = if op == SysOp::Mret { cpu.mret() } else { cpu.sret() };
+            return (if to.is_some() { Stop::Leave } else { Stop::Illegal }, to);
+        }
+        SysOp::Wfi => {
+            let forbidden = cpu.mode == Mode::U || cpu.mode == Mode::S && cpu.mstatus & mstatus::TW != 0;
+            if forbidden { Stop::Illegal } else { Stop::Wfi }
+        }
+        SysOp::FenceI => {
+            cpu.code_epoch += 1;
+            Stop::Leave
+        }
+    };
+    (stop, None)
+}
+
+#[inline(never)]
+fn sfence_vma(cpu: &mut Cpu, addr: Option<u64>, asid: Option<u64>) -> Stop {
+    if cpu.mode == Mode::U || cpu.mode == Mode::S && cpu.mstatus & mstatus::TVM != 0 {
+        return Stop::Illegal;
+    }
+    cpu.flush_tlb(addr.map(|a| (a, 1)), asid.map(|a| a & 0xffff));
+    Stop::Leave
+}
+
+#[inline(never)]
+fn csr(
+    cpu: &mut Cpu,
+    retired: u64,
+    op: CsrOp,
+    csr: u16,
+    operand: Option<u64>,
+    read: bool,
+) -> Result<(u64, After), Illegal> {
+    cpu.retired = retired;
+    cpu.csr_access(op, csr, operand, read)
 }
 
 /// The page of an atomic that hits the TLB.
@@ -268,44 +361,20 @@ impl Sem for Exec<'_> {
             return Ok(rmw(page, (addr & 0xfff) as usize, op, v, size));
         }
         if !addr.is_multiple_of(len) {
-            return Err(self.misaligned(cause::STORE_MISALIGNED, addr));
+            return Err(self.cpu.raise(cause::STORE_MISALIGNED, addr));
         }
-        let (page, _) = self.cpu.atomic_page(addr, len, Access::Write)?;
+        let page = self.cpu.atomic_page(addr, len, Access::Write)?;
         Ok(rmw(&page, (addr & 0xfff) as usize, op, v, size))
     }
 
+    #[inline(always)]
     fn load_reserved(&mut self, addr: u64, size: Width) -> Result<u64, Stop> {
-        let len = size.bytes();
-        if !addr.is_multiple_of(len) {
-            return Err(self.misaligned(cause::LOAD_MISALIGNED, addr));
-        }
-        let (page, pa) = self.cpu.atomic_page(addr, len, Access::Read)?;
-        let off = (addr & 0xfff) as usize;
-        let value = match size {
-            Width::W64 => page.load::<u64>(off & 0xff8),
-            _ => page.load::<u32>(off & 0xffc) as i32 as u64,
-        };
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        self.cpu.reservation = Some(Reservation { pa, len, value });
-        Ok(value)
+        load_reserved(self.cpu, addr, size)
     }
 
+    #[inline(always)]
     fn store_conditional(&mut self, addr: u64, v: u64, size: Width) -> Result<u64, Stop> {
-        let len = size.bytes();
-        if !addr.is_multiple_of(len) {
-            return Err(self.misaligned(cause::STORE_MISALIGNED, addr));
-        }
-        let Some(r) = self.cpu.reservation.take() else { return Ok(1) };
-        let (page, pa) = self.cpu.atomic_page(addr, len, Access::Write)?;
-        if r.pa != pa || r.len != len {
-            return Ok(1);
-        }
-        let off = (addr & 0xfff) as usize;
-        let stored = match size {
-            Width::W64 => page.cmpxchg_u64(off & 0xff8, r.value, v).is_ok(),
-            _ => page.cmpxchg_u32(off & 0xffc, r.value as u32, v as u32).is_ok(),
-        };
-        Ok(u64::from(!stored))
+        store_conditional(self.cpu, addr, v, size)
     }
 
     #[inline(always)]
@@ -454,9 +523,9 @@ impl RvSem for Exec<'_> {
         })
     }
 
-    fn csr(&mut self, op: CsrOp, csr: u16, operand: Option<u64>, read: bool) -> Result<u64, Stop> {
-        self.cpu.retired = self.limit - self.left;
-        match self.cpu.csr_access(op, csr, operand, read) {
+    #[inline(always)]
+    fn csr(&mut self, op: CsrOp, n: u16, operand: Option<u64>, read: bool) -> Result<u64, Stop> {
+        match csr(self.cpu, self.limit - self.left, op, n, operand, read) {
             Ok((v, After::GoOn)) => Ok(v),
             Ok((v, After::Look)) => {
                 // Ends the loop after this instruction, whose result is still to be written.
@@ -468,49 +537,17 @@ impl RvSem for Exec<'_> {
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn system(&mut self, op: SysOp) -> Result<(), Stop> {
-        let cpu = &mut *self.cpu;
-        match op {
-            SysOp::Illegal => Err(Stop::Illegal),
-            SysOp::Undecoded => Err(Stop::Undecoded),
-            SysOp::Straddle => Err(Stop::Straddle),
-            SysOp::Ecall => match cpu.mode {
-                Mode::S if cpu.opts.sbi => Err(Stop::Sbi),
-                Mode::U => Err(cpu.raise(cause::ECALL_U, 0)),
-                Mode::S => Err(cpu.raise(cause::ECALL_S, 0)),
-                Mode::M => Err(cpu.raise(cause::ECALL_M, 0)),
-            },
-            SysOp::Ebreak => {
-                let pc = self.pc;
-                Err(cpu.raise(cause::BREAKPOINT, pc))
-            }
-            SysOp::Mret => {
-                self.next = cpu.mret().ok_or(Stop::Illegal)?;
-                Err(Stop::Leave)
-            }
-            SysOp::Sret => {
-                self.next = cpu.sret().ok_or(Stop::Illegal)?;
-                Err(Stop::Leave)
-            }
-            SysOp::Wfi => {
-                let forbidden = cpu.mode == Mode::U || cpu.mode == Mode::S && cpu.mstatus & mstatus::TW != 0;
-                Err(if forbidden { Stop::Illegal } else { Stop::Wfi })
-            }
-            SysOp::FenceI => {
-                cpu.code_epoch += 1;
-                Err(Stop::Leave)
-            }
+        let (stop, to) = system(self.cpu, op, self.pc);
+        if let Some(to) = to {
+            self.next = to;
         }
+        Err(stop)
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn sfence_vma(&mut self, addr: Option<u64>, asid: Option<u64>) -> Result<(), Stop> {
-        let cpu = &mut *self.cpu;
-        if cpu.mode == Mode::U || cpu.mode == Mode::S && cpu.mstatus & mstatus::TVM != 0 {
-            return Err(Stop::Illegal);
-        }
-        cpu.flush_tlb(addr.map(|a| (a, 1)), asid.map(|a| a & 0xffff));
-        Err(Stop::Leave)
+        Err(sfence_vma(self.cpu, addr, asid))
     }
 }

@@ -286,28 +286,24 @@ impl Cpu {
         Ok(())
     }
 
-    /// The RAM page and physical address of an atomic access, which fails anywhere else.
-    pub(crate) fn atomic_page(
-        &mut self,
-        addr: u64,
-        len: u64,
-        access: Access,
-    ) -> Result<(RamPage, u64), Stop> {
+    /// The RAM page of an atomic access, which fails anywhere else.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn atomic_page(&mut self, addr: u64, len: u64, access: Access) -> Result<RamPage, Stop> {
         let mode = self.data_mode();
         let r = self.resolve(addr, len, access, mode).and_then(|(pa, uniform)| {
             let cx = self.data_cx;
-            match self.phys_page(pa) {
-                Some((page, writable)) if writable || access == Access::Read => {
-                    let page = page.clone();
-                    if uniform && access == Access::Write {
-                        let e = &mut self.tlb.write[cx.index(addr)];
-                        e.tag = cx.tag(addr, 1);
-                        e.page = page.clone();
-                    }
-                    Ok((page, pa))
-                }
-                _ => Err(Fault::Access),
+            let page = match self.phys_page(pa) {
+                Some((page, writable)) if writable || access == Access::Read => page.clone(),
+                _ => return Err(Fault::Access),
+            };
+            if uniform {
+                let table = if access == Access::Write { &mut self.tlb.write } else { &mut self.tlb.read };
+                let e = &mut table[cx.index(addr)];
+                e.tag = cx.tag(addr, 1);
+                e.page = page.clone();
             }
+            Ok(page)
         });
         r.map_err(|f| self.fault(f, access, addr))
     }
