@@ -58,6 +58,9 @@ pub fn register(table: &mut CommandTable, hmp: &mut HmpTable, graph: &Arc<BlockG
 /// The text of `info block`.
 pub fn info_block(graph: &BlockGraph, nodes: bool, verbose: bool, device: Option<&str>) -> String {
     let mut out = String::new();
+    let devices = graph.query_block();
+    // A name that no device has may be a node's.
+    let nodes = nodes || device.is_some_and(|d| !devices.iter().any(|b| b.device == d));
     let mut entry = |first: bool, name: &str, show: &dyn Fn(&mut String)| {
         if device.is_none_or(|d| d == name) {
             // The blank line stands between entries of the whole list, shown or not.
@@ -73,7 +76,7 @@ pub fn info_block(graph: &BlockGraph, nodes: bool, verbose: bool, device: Option
             entry(i == 0, name, &|out| device_text(out, None, Some(n), verbose));
         }
     } else {
-        for (i, b) in graph.query_block().iter().enumerate() {
+        for (i, b) in devices.iter().enumerate() {
             entry(i == 0, &b.device, &|out| device_text(out, Some(b), b.inserted.as_ref(), verbose));
         }
     }
@@ -181,9 +184,15 @@ fn specific_text(out: &mut String, specific: &ImageInfoSpecific) {
     dict_text(out, data, 1);
 }
 
+/// The order in which people are used to see the members; others follow.
+const SHOWN_FIRST: [&str; 6] =
+    ["compat", "compression-type", "lazy-refcounts", "refcount-bits", "corrupt", "extended-l2"];
+
 /// A dictionary as indented lines; dashes in keys are shown as blanks.
 fn dict_text(out: &mut String, dict: &qapi::Dict, depth: usize) {
-    for (key, value) in dict.iter() {
+    let mut members: Vec<_> = dict.iter().collect();
+    members.sort_by_key(|(k, _)| SHOWN_FIRST.iter().position(|s| s == k).unwrap_or(SHOWN_FIRST.len()));
+    for (key, value) in members {
         let key = key.replace('-', " ");
         let _ = write!(out, "{:w$}{key}:", "", w = depth * 4);
         value_text(out, value, depth);
