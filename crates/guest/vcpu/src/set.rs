@@ -152,7 +152,7 @@ impl CpuSet {
         let set = Arc::new(CpuSet { slots, clock, threads: Mutex::default() });
         for slot in &set.slots {
             let s = slot.clone();
-            let name = format!("CPU {}/TCG", slot.id);
+            let name = format!("vcpu {}", slot.id);
             let t = std::thread::Builder::new().name(name).spawn(move || s.run_thread());
             match t {
                 Ok(t) => set.threads.lock().push(t),
