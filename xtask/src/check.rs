@@ -30,7 +30,8 @@ pub(crate) fn run() -> Result<()> {
 
 fn cargo(what: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     println!("check: {what} (cargo {})", args.join(" "));
-    let status = Command::new("cargo").args(args).envs(env.iter().copied()).status().context("starting cargo")?;
+    let status =
+        Command::new("cargo").args(args).envs(env.iter().copied()).status().context("starting cargo")?;
     ensure!(status.success(), "{what}: see above");
     Ok(())
 }

@@ -95,7 +95,7 @@ impl Disk {
         vm.qmp().run("blockdev-add", add)?;
         // What cannot be is refused, and nothing has changed.
         let cycle = json!({ "options": [{
-            "driver": self.base_driver, "node-name": "base-b", "read-only": true, "file": "disk"
+            "driver": "qcow2", "node-name": "disk", "file": "disk-file", "backing": "disk"
         }]});
         if let Err(e) = vm.qmp().try_run("blockdev-reopen", cycle)? {
             t.say(&format!("QMP a cycle is refused: \"{}\"", e.desc));
@@ -108,7 +108,10 @@ impl Disk {
         t.say(&format!("QMP blockdev-reopen {reopen}"));
         let began = Instant::now();
         vm.qmp().run("blockdev-reopen", reopen)?;
-        t.say(&format!("    done in {:.1} ms, with the guest's requests in flight", began.elapsed().as_secs_f64() * 1e3));
+        t.say(&format!(
+            "    done in {:.1} ms, with the guest's requests in flight",
+            began.elapsed().as_secs_f64() * 1e3
+        ));
         vm.qmp().run("blockdev-del", json!({ "node-name": "base-a" }))?;
         t.say("QMP blockdev-del base-a: the old backing file is closed");
         t.say("the graph after:");
@@ -127,12 +130,17 @@ impl Disk {
             if ![&self.base_a, &self.base_b, &self.overlay].contains(&&target) {
                 continue;
             }
-            let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().display()))?;
+            let info =
+                std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().display()))?;
             let flags = info.lines().find_map(|l| l.strip_prefix("flags:")).unwrap_or("0").trim().to_string();
             let writable = u32::from_str_radix(&flags, 8)? & 3 != 0;
             let name = target.rsplit('/').next().unwrap_or_default().to_string();
             let is_overlay = target == self.overlay;
-            ensure!(writable == is_overlay, "{name} is open {}", if writable { "for writing" } else { "read-only" });
+            ensure!(
+                writable == is_overlay,
+                "{name} is open {}",
+                if writable { "for writing" } else { "read-only" }
+            );
             lines.push(format!("{name}: open {}", if writable { "read-write" } else { "read-only" }));
         }
         lines.sort();
@@ -174,7 +182,10 @@ fn embedded(t: &Teller) -> Result<()> {
     };
     let kernel = embedded_guest().display().to_string();
     for (path, pattern) in [(&disk.base_a, 1), (&disk.base_b, 2)] {
-        t.say(&format!("rhea img create -f qcow2 {} 16M, and the guest fills it with pattern {pattern}", name(path)));
+        t.say(&format!(
+            "rhea img create -f qcow2 {} 16M, and the guest fills it with pattern {pattern}",
+            name(path)
+        ));
         run_tool(&rhea, &["img", "create", "-q", "-f", "qcow2", path, "16M"])?;
         let vm = VmBuilder::riscv64()
             .args(["-m", "128", "-kernel", &kernel, "-append", &format!("fill={pattern}")])
@@ -185,7 +196,10 @@ fn embedded(t: &Teller) -> Result<()> {
         finish(vm, "PASS")?;
     }
     t.say(&format!("rhea img create -f qcow2 -b {} -F qcow2 {}", name(&disk.base_a), name(&disk.overlay)));
-    run_tool(&rhea, &["img", "create", "-q", "-f", "qcow2", "-b", &disk.base_a, "-F", "qcow2", &disk.overlay])?;
+    run_tool(
+        &rhea,
+        &["img", "create", "-q", "-f", "qcow2", "-b", &disk.base_a, "-F", "qcow2", &disk.overlay],
+    )?;
     t.say("rhea vm --arch riscv64 -M virt -kernel embedded.elf -append swap=1,2 -blockdev … -device virtio-blk-device,drive=disk");
     let mut vm = VmBuilder::riscv64()
         .args(["-m", "128", "-kernel", &kernel, "-append", "swap=1,2"])

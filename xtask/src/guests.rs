@@ -99,9 +99,13 @@ fn mirror() -> Result<String> {
     if let Ok(parts) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(parts.flatten().map(|e| e.path()));
     }
-    files.iter().filter_map(|f| fs::read_to_string(f).ok()).find_map(|t| mirror_in(&t, codename)).with_context(
-        || format!("no source of apt offers '{codename} main', so no mirror of Debian is known here"),
-    )
+    files
+        .iter()
+        .filter_map(|f| fs::read_to_string(f).ok())
+        .find_map(|t| mirror_in(&t, codename))
+        .with_context(|| {
+            format!("no source of apt offers '{codename} main', so no mirror of Debian is known here")
+        })
 }
 
 /// The first URI in a list of sources (either of apt's formats) that offers `main` of `codename`.
@@ -266,7 +270,8 @@ fn make_disks(dir: &Path, guest: &DebianGuest) -> Result<()> {
     }
     let mut names: Vec<String> = (1..=12).map(|i| format!("data/file{i:02}")).collect();
     names.sort();
-    let sums = Command::new("sha256sum").args(&names).current_dir(&tree).output().context("starting sha256sum")?;
+    let sums =
+        Command::new("sha256sum").args(&names).current_dir(&tree).output().context("starting sha256sum")?;
     ensure!(sums.status.success(), "sha256sum failed");
     fs::write(tree.join("sums"), &sums.stdout)?;
     fs::write(tree.join("marker"), "backing-A marker\n".repeat(4096))?;

@@ -60,7 +60,9 @@ pub(crate) fn run(purposes: &[&str]) -> Result<()> {
         missing.iter().map(|n| n.iter().copied().find(|p| known_to_apt(p)).unwrap_or(n[0])).collect();
     let line = format!("apt-get install -y --no-install-recommends {}", names.join(" "));
     if !is_root() {
-        println!("set-up: packages are missing, and installing them takes root. Please run:\n    sudo {line}");
+        println!(
+            "set-up: packages are missing, and installing them takes root. Please run:\n    sudo {line}"
+        );
         println!("set-up: going on without them; what needs them will say so");
         return Ok(());
     }

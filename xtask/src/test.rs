@@ -62,7 +62,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
 /// Builds the release binary that end-to-end tests, demo and benchmarks run.
 pub(crate) fn build_release() -> Result<()> {
     println!("building rhea (release)");
-    let status = Command::new("cargo").args(["build", "--release", "-p", "rhea"]).status().context("starting cargo")?;
+    let status = Command::new("cargo")
+        .args(["build", "--release", "-p", "rhea"])
+        .status()
+        .context("starting cargo")?;
     ensure!(status.success(), "the build failed");
     Ok(())
 }

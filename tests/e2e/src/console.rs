@@ -66,19 +66,28 @@ impl Console {
     /// says `FAIL`.
     pub fn expect(&mut self, wanted: &str, limit: Duration) -> Result<String> {
         let end = Instant::now() + limit;
+        let mut matched = None;
         let mut guard = self.shared.text.lock().unwrap();
         loop {
             let (text, closed) = &*guard;
             if let Some(at) = text[self.seen..].find(wanted) {
                 let at = self.seen + at;
-                let start = text[..at].rfind('\n').map_or(0, |i| i + 1);
-                // The whole line, unless it is a prompt that no line end follows.
-                let stop = text[at..].find('\n').map_or(text.len(), |i| at + i);
-                self.seen = at + wanted.len();
-                return Ok(text[start..stop].to_string());
+                let stop = text[at..].find('\n').map(|i| at + i);
+                // The rest of the line is on its way, unless this is a prompt that no line end follows.
+                let prompt_by = *matched.get_or_insert_with(|| Instant::now() + Duration::from_secs(1));
+                if stop.is_some() || *closed || Instant::now() >= prompt_by {
+                    let start = text[..at].rfind('\n').map_or(0, |i| i + 1);
+                    let line = text[start..stop.unwrap_or(text.len())].to_string();
+                    self.seen = at + wanted.len();
+                    return Ok(line);
+                }
+                guard = self.shared.grown.wait_timeout(guard, Duration::from_millis(50)).unwrap().0;
+                continue;
             }
-            let tail = || text.lines().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>();
-            if text[self.seen..].contains("FAIL") {
+            let tail =
+                || text.lines().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>();
+            // The whole line, which tells why, has come.
+            if text[self.seen..].split_once("FAIL").is_some_and(|(_, rest)| rest.contains('\n')) {
                 bail!("the guest failed while waiting for '{wanted}':\n{}", tail().join("\n"));
             }
             if *closed {

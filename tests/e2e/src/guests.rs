@@ -38,6 +38,9 @@ impl DebianGuest {
     /// The guest that `cargo xtask guests` made; `None` where it was not or could not be made.
     pub fn find() -> Option<DebianGuest> {
         let guest = DebianGuest::in_dir(&workspace().join("target/guests"));
-        [&guest.kernel, &guest.initrd, &guest.disk_a, &guest.disk_b].iter().all(|p| p.exists()).then_some(guest)
+        [&guest.kernel, &guest.initrd, &guest.disk_a, &guest.disk_b]
+            .iter()
+            .all(|p| p.exists())
+            .then_some(guest)
     }
 }

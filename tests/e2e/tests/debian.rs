@@ -1,0 +1,106 @@
+//! Debian's kernel and user space.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use e2e::{DebianGuest, ScratchDir, VmBuilder, rhea_binary, run_tool, skip};
+use serde_json::json;
+
+const OPENSBI: &str = "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin";
+
+/// The time in which the guest must reach its init on a machine of two cores.
+const BOOT: Duration = Duration::from_secs(60);
+
+fn guest_or_reason() -> Result<DebianGuest, &'static str> {
+    DebianGuest::find()
+        .ok_or("no Debian guest: 'cargo xtask guests' makes it where Debian's mirror is reached")
+}
+
+fn boot(guest: &DebianGuest, smp: u32, more: &[&str]) -> Result<()> {
+    let began = Instant::now();
+    let mut vm = VmBuilder::riscv64()
+        .args(["-m", "512", "-smp", &smp.to_string(), "-append", "console=ttyS0 rhea.test=boot"])
+        .args(["-kernel".into(), guest.kernel.display().to_string()])
+        .args(["-initrd".into(), guest.initrd.display().to_string()])
+        .args(more.iter().copied())
+        .without_qmp()
+        .start()?;
+    let line = vm.console.expect("RHEA: init of", 2 * BOOT)?;
+    let took = began.elapsed();
+    ensure!(line.ends_with(&format!("{smp} harts")), "{line}");
+    ensure!(took < BOOT, "init came after {took:?}");
+    vm.console.expect("RHEA: PASS", BOOT)?;
+    let (status, errors) = vm.wait(BOOT)?;
+    ensure!(status.success(), "{status}: {errors}");
+    Ok(())
+}
+
+macro_rules! boots {
+    ($($name:ident: $smp:literal, $bios:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            let guest = match guest_or_reason() { Ok(g) => g, Err(why) => skip!("{why}") };
+            let bios: Option<&str> = $bios;
+            if bios.is_some_and(|b| !std::path::Path::new(b).exists()) {
+                skip!("{OPENSBI} is not installed (package opensbi)");
+            }
+            let more: Vec<&str> = bios.into_iter().flat_map(|b| ["-bios", b]).collect();
+            boot(&guest, $smp, &more).unwrap();
+        }
+    )*};
+}
+
+boots! {
+    boots_with_the_built_in_sbi: 1, None;
+    boots_with_the_built_in_sbi_on_two_harts: 2, None;
+    boots_with_opensbi: 1, Some(OPENSBI);
+    boots_with_opensbi_on_two_harts: 2, Some(OPENSBI);
+}
+
+#[test]
+fn the_backing_file_is_exchanged_under_a_mounted_file_system() {
+    let guest = match guest_or_reason() {
+        Ok(g) => g,
+        Err(why) => skip!("{why}"),
+    };
+    swap(&guest).unwrap();
+}
+
+fn swap(guest: &DebianGuest) -> Result<()> {
+    let dir = ScratchDir::new("debian")?;
+    let overlay = dir.file("overlay.qcow2");
+    let base = guest.disk_a.display().to_string();
+    run_tool(rhea_binary(), &["img", "create", "-q", "-f", "qcow2", "-b", &base, "-F", "raw", &overlay])?;
+    let node = |name: &str, file: &std::path::Path| {
+        json!({ "driver": "raw", "node-name": name, "read-only": true,
+                "file": { "driver": "file", "filename": file, "auto-read-only": true } })
+    };
+    let mut vm = VmBuilder::riscv64()
+        .args(["-m", "512", "-smp", "2", "-append", "console=ttyS0 quiet rhea.test=swap"])
+        .args(["-kernel".into(), guest.kernel.display().to_string()])
+        .args(["-initrd".into(), guest.initrd.display().to_string()])
+        .args(["-blockdev", &node("a", &guest.disk_a).to_string()])
+        .args([
+            "-blockdev",
+            &format!("driver=qcow2,node-name=disk,file.driver=file,file.filename={overlay},backing=a"),
+        ])
+        .args(["-device", "virtio-blk-device,drive=disk"])
+        .start()?;
+    let limit = Duration::from_secs(300);
+    let marker = vm.console.expect("RHEA: marker", limit)?;
+    ensure!(marker.ends_with("backing-A"), "{marker}");
+    vm.console.expect("RHEA: ready for the swap", limit)?;
+    vm.qmp().run("blockdev-add", node("b", &guest.disk_b))?;
+    let options = json!({ "driver": "qcow2", "node-name": "disk", "backing": "b",
+                          "file": { "driver": "file", "filename": overlay } });
+    vm.qmp().run("blockdev-reopen", json!({ "options": [options] }))?;
+    vm.qmp().run("blockdev-del", json!({ "node-name": "a" }))?;
+    vm.console.send("swapped\n")?;
+    let marker = vm.console.expect("RHEA: marker", limit)?;
+    ensure!(marker.ends_with("backing-B"), "{marker}");
+    vm.console.expect("RHEA: PASS", limit)?;
+    let (status, errors) = vm.wait(limit)?;
+    ensure!(status.success(), "{status}: {errors}");
+    run_tool(rhea_binary(), &["img", "check", &overlay])?;
+    Ok(())
+}
