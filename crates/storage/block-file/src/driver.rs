@@ -458,6 +458,7 @@ impl Driver for FileDriver {
         let actual = rustix::fs::fstat(open.file.fd()).ok().map(|s| s.st_blocks as u64 * 512);
         DriverInfo {
             actual_size: actual,
+            dirty: Some(false),
             format_specific: Some(ImageInfoSpecific::File(ImageInfoSpecificFile::default())),
             ..DriverInfo::default()
         }

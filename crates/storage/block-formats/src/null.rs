@@ -4,8 +4,8 @@ use api::block_core::{BlockdevDriverOptions, BlockdevOptionsNull};
 use base::Errno;
 use base::units::{GIB, align_up};
 use block::driver::{
-    Caps, Cx, Driver, DriverType, Extent, ExtentKind, IoFuture, Kind, OpenCx, OpenFuture, Support,
-    WriteFlags, ZeroFlags, default_child_perm, no_children,
+    Caps, Cx, Driver, DriverInfo, DriverType, Extent, ExtentKind, IoFuture, Kind, OpenCx, OpenFuture,
+    Support, WriteFlags, ZeroFlags, default_child_perm, no_children,
 };
 use mem::IoBuf;
 use qapi::QError;
@@ -36,10 +36,12 @@ struct Null {
     len: u64,
     latency: Duration,
     read_zeroes: bool,
+    /// What describes it, where it is of the usual size.
+    filename: Option<String>,
 }
 
 impl Null {
-    fn new(o: &BlockdevOptionsNull) -> Result<Null, QError> {
+    fn new(name: &str, o: &BlockdevOptionsNull) -> Result<Null, QError> {
         let size = crate::size_option("size", o.size)?.unwrap_or(GIB);
         let latency = o.latency_ns.unwrap_or(0);
         if i64::try_from(latency).is_err() {
@@ -50,6 +52,7 @@ impl Null {
             len: align_up(size, 512).unwrap_or(size),
             latency: Duration::from_nanos(latency),
             read_zeroes: o.read_zeroes.unwrap_or(false),
+            filename: o.size.is_none().then(|| format!("{name}://")),
         })
     }
 
@@ -64,9 +67,8 @@ impl Null {
 fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
     Box::pin(async move {
         match &o.options.driver {
-            BlockdevDriverOptions::NullCo(n) | BlockdevDriverOptions::NullAio(n) => {
-                Ok(Arc::new(Null::new(n)?) as Arc<dyn Driver>)
-            }
+            BlockdevDriverOptions::NullCo(n) => Ok(Arc::new(Null::new("null-co", n)?) as Arc<dyn Driver>),
+            BlockdevDriverOptions::NullAio(n) => Ok(Arc::new(Null::new("null-aio", n)?) as Arc<dyn Driver>),
             _ => Err(QError::new("The options are not those of a null device")),
         }
     })
@@ -112,6 +114,14 @@ impl Driver for Null {
     fn flush<'a>(&'a self, _cx: &'a Cx<'a>) -> IoFuture<'a> {
         Box::pin(self.wait())
     }
+
+    fn filename(&self) -> Option<String> {
+        self.filename.clone()
+    }
+
+    fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
+        DriverInfo { actual_size: Some(0), ..DriverInfo::default() }
+    }
 }
 
 #[cfg(test)]
@@ -120,8 +130,12 @@ mod tests {
 
     #[test]
     fn options() {
-        let open = |size, latency_ns| Null::new(&BlockdevOptionsNull { size, latency_ns, read_zeroes: None });
+        let open = |size, latency_ns| {
+            Null::new("null-co", &BlockdevOptionsNull { size, latency_ns, read_zeroes: None })
+        };
         assert_eq!(open(None, None).unwrap().len, GIB);
+        assert_eq!(open(None, None).unwrap().filename.as_deref(), Some("null-co://"));
+        assert_eq!(open(Some(512), None).unwrap().filename, None);
         assert_eq!(open(Some(1000), None).unwrap().len, 1024);
         assert_eq!(open(Some(0), None).unwrap().len, 0);
         let text = |r: Result<Null, QError>| r.err().unwrap().desc().to_owned();

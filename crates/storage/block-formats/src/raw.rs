@@ -3,6 +3,7 @@
 //! Without a window it is a filter in all but name. It holds no data: every read is answered by pointing at the child.
 
 use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsRaw};
+use base::units::align_up;
 use base::{Errno, IoResult};
 use block::driver::{
     Caps, ChildDef, ChildOption, ChildSlot, CtlFuture, Cx, Driver, DriverType, Extent, ExtentKind, IoFuture,
@@ -128,7 +129,9 @@ impl Driver for Raw {
         let w = self.window();
         // A child that has gone or shrunk leaves nothing to show.
         let have = cx.child_len(FILE).unwrap_or(0).saturating_sub(w.offset);
-        w.size.unwrap_or(have)
+        // A disk counts in sectors; from an odd offset on, the last one may be there in part.
+        let whole = if w.offset.is_multiple_of(512) { have } else { align_up(have, 512).unwrap_or(have) };
+        w.size.unwrap_or(whole)
     }
 
     fn limits(&self, cx: &Cx<'_>) -> Limits {

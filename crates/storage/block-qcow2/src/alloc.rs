@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use base::{Errno, IoResult};
 use mem::IoBuf;
 
+use crate::epoch;
 use crate::host::{Host, read_vec, write_bytes};
 use crate::image::{Image, Meta, PendingFree, RefBlock};
 use crate::overlap::Section;
@@ -378,10 +379,22 @@ impl Image {
         Ok(n == 1)
     }
 
-    /// Drops the references that wait. The tables that do not have them any more are stable.
-    pub(crate) async fn apply_pending<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
-        let list = std::mem::take(&mut m.pending);
-        m.pending_clusters = 0;
+    /// Drops the references that no table has any more and whose clusters nobody reads. True where there were some.
+    async fn apply_settled<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<bool> {
+        let mut any = false;
+        while let Some((epoch, _)) = m.settled.front_mut() {
+            if !epoch::is_over(epoch) {
+                break;
+            }
+            if let Some((_, list)) = m.settled.pop_front() {
+                self.drop_references(h, m, list).await?;
+            }
+            any = true;
+        }
+        Ok(any)
+    }
+
+    async fn drop_references<H: Host>(&self, h: &H, m: &mut Meta, list: Vec<PendingFree>) -> IoResult<()> {
         let bits = self.geo.cluster_bits;
         let mut gone: Vec<Range<u64>> = Vec::new();
         for p in list {
@@ -467,10 +480,12 @@ impl Image {
         }
         if !m.pending.is_empty() {
             self.barrier(h).await?;
-            self.apply_pending(h, m).await?;
-            if !self.lazy() {
-                self.write_refcounts(h, m).await?;
-            }
+            let list = std::mem::take(&mut m.pending);
+            m.pending_clusters = 0;
+            m.settled.push_back((self.readers.turn(), list));
+        }
+        if self.apply_settled(h, m).await? && !self.lazy() {
+            self.write_refcounts(h, m).await?;
         }
         Ok(())
     }

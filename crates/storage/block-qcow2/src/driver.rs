@@ -7,8 +7,8 @@ use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsQco
 use base::{Errno, IoResult};
 use block::driver::{
     BackingHint, Caps, ChildOption, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, DriverType, Extent,
-    ExtentKind, IoFuture, Kind, Limits, NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags,
-    ZeroFlags, default_child_perm,
+    ExtentKind, Hold, IoFuture, Kind, Limits, NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support,
+    WriteFlags, ZeroFlags, default_child_perm,
 };
 use block::perm::Role;
 use mem::IoBuf;
@@ -138,6 +138,10 @@ impl Driver for Qcow2 {
 
     fn caps(&self, _cx: &Cx<'_>) -> Caps {
         Caps { fua: Support::Emulate, write_zeroes: Support::Native, discard: Support::Native }
+    }
+
+    fn hold(&self) -> Hold {
+        Hold::new(self.image.read().readers.enter())
     }
 
     fn locate<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Extent> {

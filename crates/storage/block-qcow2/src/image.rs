@@ -12,6 +12,7 @@
 //! can thus leak clusters but never lets two things own one, nor shows data that was never there.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::{Errno, IoResult};
@@ -19,6 +20,7 @@ use parking_lot::RwLock;
 use qapi::{QError, qerr};
 
 use crate::bitmap::{self, BitmapInfo};
+use crate::epoch::Epochs;
 use crate::geometry::Geometry;
 use crate::header::{self, Header};
 use crate::host::{Host, read_vec, write_bytes};
@@ -60,6 +62,8 @@ pub struct Meta {
     pub(crate) hint: u64,
     pub(crate) pending: Vec<PendingFree>,
     pub(crate) pending_clusters: u64,
+    /// References that no table on disk has any more, with the epoch whose readers may still use the clusters.
+    pub(crate) settled: VecDeque<(Arc<()>, Vec<PendingFree>)>,
 }
 
 /// What queries show, kept apart so that they never wait for a lock that is held over I/O.
@@ -96,7 +100,9 @@ pub struct Image {
     /// The node may write.
     pub(crate) writable: AtomicBool,
     /// The last decompressed cluster: its L2 entry and its bytes.
-    pub(crate) decompressed: parking_lot::Mutex<Option<(u64, std::sync::Arc<Vec<u8>>)>>,
+    pub(crate) decompressed: parking_lot::Mutex<Option<(u64, Arc<Vec<u8>>)>>,
+    /// Who reads what it has looked up.
+    pub(crate) readers: Epochs,
 }
 
 /// Reads the first cluster and parses the header.
@@ -164,6 +170,7 @@ impl Image {
                 hint: 0,
                 pending: Vec::new(),
                 pending_clusters: 0,
+                settled: VecDeque::new(),
             }),
             config: RwLock::new(config),
             unflushed: AtomicBool::new(true),
@@ -171,6 +178,7 @@ impl Image {
             told: AtomicBool::new(false),
             writable: AtomicBool::new(writable),
             decompressed: parking_lot::Mutex::new(None),
+            readers: Epochs::default(),
         })
     }
 

@@ -30,6 +30,7 @@ struct Step {
 impl Image {
     /// Reads a range of the guest's bytes as this image and its backing file show them; zeros beyond the virtual size.
     pub async fn read_guest<H: Host>(&self, h: &H, off: u64, buf: IoBuf) -> IoResult<()> {
+        let _reading = self.readers.enter();
         let end = self.virtual_size();
         let len = buf.len() as u64;
         let inside = len.min(end.saturating_sub(off));

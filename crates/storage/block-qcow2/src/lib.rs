@@ -18,6 +18,7 @@ pub mod check;
 pub mod compress;
 pub mod create;
 pub mod driver;
+mod epoch;
 pub mod geometry;
 pub mod header;
 pub mod host;

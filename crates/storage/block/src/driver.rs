@@ -256,6 +256,19 @@ pub enum ExtentKind {
     Compressed,
 }
 
+/// Keeps what [`Driver::locate`] answered in its place: as long as it lives, the place is not given to other data.
+#[derive(Clone, Debug, Default)]
+pub struct Hold {
+    _counted: Option<Arc<()>>,
+}
+
+impl Hold {
+    /// A hold that lasts as long as this count of references.
+    pub fn new(counted: Arc<()>) -> Hold {
+        Hold { _counted: Some(counted) }
+    }
+}
+
 /// What an image's header says about its backing file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackingHint {
@@ -355,6 +368,11 @@ pub trait Driver: Send + Sync + 'static {
     /// Where the bytes from `off` on live, `len` bytes at most (`len > 0`, `off + len` within the node). Formats and
     /// filters: called for each read and for block status. Protocols: for block status only (find holes).
     fn locate<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Extent>;
+
+    /// Taken before [`Driver::locate`] is asked for a read, and kept until the bytes were read from where it said.
+    fn hold(&self) -> Hold {
+        Hold::default()
+    }
 
     /// Fills `buf` with the bytes from `off` on. Protocols: all reads (bytes beyond the end are zeroes). Formats: only
     /// for [`ExtentKind::Own`] and [`ExtentKind::Compressed`] extents.

@@ -173,6 +173,7 @@ impl<'a> Cx<'a> {
 
     /// Reads what lies in one extent; returns how much that was.
     async fn read_extent(&self, driver: &Arc<dyn Driver>, off: u64, buf: IoBuf) -> IoResult<u64> {
+        let _hold = driver.hold();
         let extent = driver.locate(self, off, buf.len() as u64).await?;
         let n = extent.len.min(buf.len() as u64);
         if n == 0 {

@@ -11,6 +11,7 @@ use rt::sim::Sim;
 use super::mem::{MemHost, options};
 use crate::check::{Fix, check};
 use crate::image::Image;
+use crate::l2map::RunKind;
 use crate::opts::Config;
 
 pub struct World {
@@ -230,4 +231,31 @@ fn failing_storage_damages_only_what_it_failed() {
     for seed in 0..40 {
         Sim::new(1000 + seed).block_on(concurrent(seed, 20));
     }
+}
+
+#[test]
+fn a_cluster_that_is_being_read_is_not_given_to_other_data() {
+    Sim::new(1).block_on(async {
+        let host = MemHost::new(Vec::new());
+        crate::create::create(&host, &options(1 << 20, 4096)).await.unwrap();
+        let image = open(&host, true).await;
+        let place = async |off| match image.lookup(&host, off, 4096).await.unwrap() {
+            (RunKind::Normal { host, .. }, _) => host,
+            other => panic!("{other:?}"),
+        };
+        image.write(&host, 0, IoBuf::from_bytes(&[1; 4096])).await.unwrap();
+        image.flush(&host).await.unwrap();
+        let reading = image.readers.enter();
+        let old = place(0).await;
+        image.discard(&host, 0, 4096).await.unwrap();
+        for i in 1..20u64 {
+            image.flush(&host).await.unwrap();
+            image.write(&host, i * 4096, IoBuf::from_bytes(&[2; 4096])).await.unwrap();
+            assert_ne!(place(i * 4096).await, old);
+        }
+        drop(reading);
+        image.flush(&host).await.unwrap();
+        image.write(&host, 20 * 4096, IoBuf::from_bytes(&[3; 4096])).await.unwrap();
+        assert_eq!(place(20 * 4096).await, old);
+    });
 }
