@@ -9,6 +9,7 @@
  *   swap=A,B      the disk is an overlay on a backing file that shows pattern A. Writes clusters of its own, says
  *                 that it is ready, then reads and writes without a pause until the host has exchanged the backing
  *                 file for one that shows pattern B; nothing else may ever be read. Ends with a check of every sector.
+ *   idle          does nothing, for ever
  *
  * It ends with "PASS" and a power-off, or with "FAIL: reason" and the test finisher's failure code.
  */
@@ -316,6 +317,9 @@ void main(u64 hart, const u8 *fdt)
 	text(", \"");
 	text(args);
 	text("\"\n");
+	if (option(args, "idle"))
+		for (;;)
+			__asm__ volatile("wfi");
 	disk_init();
 	text("disk: virtio version ");
 	number(in32(dev + 4));
@@ -336,7 +340,7 @@ void main(u64 hart, const u8 *fdt)
 		o++;
 		swap(a, digits(&o));
 	} else {
-		fail("nothing to do: fill=, verify= or swap= on the command line", 0);
+		fail("nothing to do: fill=, verify=, swap= or idle on the command line", 0);
 	}
 	text("PASS\n");
 }

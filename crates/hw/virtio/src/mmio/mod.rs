@@ -413,7 +413,10 @@ impl VirtioMmio {
     fn reset_locked(&self, dev: Option<&dyn VirtioDevice>) {
         let mut regs = self.regs.lock();
         let maxes: Vec<u16> = regs.queues.iter().map(|q| q.max).collect();
+        // Legacy drivers set the page size once, before the reset that every driver begins with.
+        let page_size = regs.page_size;
         *regs = Regs::new(maxes.into_iter().map(QueueRegs::new).collect());
+        regs.page_size = page_size;
         drop(regs);
         let queues = std::mem::take(&mut *self.wires.queues.lock());
         for q in queues {
@@ -499,6 +502,7 @@ impl Device for VirtioMmio {
     fn reset(&self, _kind: Reset) {
         let _turn = self.lifecycle.lock();
         self.reset_locked(self.device().as_deref());
+        self.regs.lock().page_size = 0;
         self.wires.generation.store(0, Ordering::SeqCst);
     }
 
@@ -629,5 +633,23 @@ impl MmioQueueState {
             device: self.device,
             queue: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mem::AddressSpace;
+
+    #[test]
+    fn the_page_size_survives_the_drivers_reset_but_not_the_machines() {
+        let dma = Dma::new(AddressSpace::new("test"));
+        let m = VirtioMmio::new(0, IrqLine::disconnected(), dma, true);
+        let page_size = |m: &VirtioMmio| m.regs.lock().page_size;
+        m.write(GUEST_PAGE_SIZE, 4096, Size::B4);
+        m.write(STATUS, 0, Size::B4);
+        assert_eq!(page_size(&m), 4096);
+        m.reset(Reset::Warm);
+        assert_eq!(page_size(&m), 0);
     }
 }
