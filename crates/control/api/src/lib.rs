@@ -34,6 +34,13 @@ pub fn introspection() -> Introspection {
     i.command::<block_core::BlockdevAdd>();
     i.command::<block_core::BlockdevReopen>();
     i.command::<block_core::BlockdevDel>();
+    i.command::<block_core::BlockDirtyBitmapAdd>();
+    i.command::<block_core::BlockDirtyBitmapRemove>();
+    i.command::<block_core::BlockDirtyBitmapClear>();
+    i.command::<block_core::BlockDirtyBitmapEnable>();
+    i.command::<block_core::BlockDirtyBitmapDisable>();
+    i.command::<block_core::BlockDirtyBitmapMerge>();
+    i.command::<block_core::XDebugBlockDirtyBitmapSha256>();
     i.event::<block_core::BlockIoErrorEvent>();
     i.event::<char::VserportChangeEvent>();
     i.command::<control::QmpCapabilities>();

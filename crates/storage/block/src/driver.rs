@@ -14,13 +14,14 @@
 //!   into [`Driver::activate`] or into the first write.
 //! - Nothing that an image says may panic, hang or allocate without bound.
 
+use crate::bitmap::Bitmap;
 use crate::graph::{Graph, Node};
 use crate::perm::{Perm, PermPair, Role};
 use api::block_core::{BlockdevOptions, ImageInfoSpecific, SnapshotInfo};
 use base::{Errno, IoResult};
 use bitflags::bitflags;
 use mem::IoBuf;
-use qapi::QError;
+use qapi::{QError, qerr};
 use smallvec::SmallVec;
 use std::future::Future;
 use std::pin::Pin;
@@ -427,6 +428,30 @@ pub trait Driver: Send + Sync + 'static {
     /// write if the node may. An error fails a `blockdev-add`; after a reopen it is only logged.
     fn activate<'a>(&'a self, cx: &'a Cx<'a>) -> CtlFuture<'a> {
         let _ = cx;
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Whether a dirty bitmap of this name and granularity (bytes) can be kept in the image.
+    fn can_store_bitmap(&self, cx: &Cx<'_>, name: &str, granularity: u32) -> Result<(), QError> {
+        let _ = (name, granularity);
+        Err(qerr!("Can't store persistent bitmaps to {}: Operation not supported", cx.node_name()))
+    }
+
+    /// The dirty bitmaps that the image keeps; asked once, after the driver was opened. Only reads.
+    fn stored_bitmaps<'a>(&'a self, cx: &'a Cx<'a>) -> CtlFuture<'a, Vec<Bitmap>> {
+        let _ = cx;
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// A bitmap that the image may keep is about to differ from what is stored.
+    fn bitmaps_change<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        let _ = cx;
+        Box::pin(async { Ok(()) })
+    }
+
+    /// The image shall not keep this bitmap any more.
+    fn remove_bitmap<'a>(&'a self, cx: &'a Cx<'a>, name: &'a str) -> CtlFuture<'a> {
+        let _ = (cx, name);
         Box::pin(async { Ok(()) })
     }
 

@@ -15,6 +15,7 @@
 //!
 //! [`BlockGraph`] is the control handle; [`qmp`] registers the commands; [`drive`] understands `-drive`.
 
+pub mod bitmap;
 pub mod control;
 pub mod drive;
 pub mod driver;

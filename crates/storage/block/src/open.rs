@@ -166,6 +166,10 @@ impl Txn<'_> {
         let cx = Cx { graph: &graph, node };
         let open = OpenCx { cx, options: typed, flags: node.flags, node_name: &node.name };
         let driver = (ty.open)(open).await?;
+        let mut stored = driver.stored_bitmaps(&Cx { graph: &graph, node }).await?;
+        while let Some(b) = stored.pop() {
+            node.live.bitmaps.add(Arc::new(b));
+        }
         let born = self.ctl.next_id();
         if let Some(n) = self.next.edit(id) {
             n.born = born;

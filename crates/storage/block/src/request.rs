@@ -265,9 +265,13 @@ impl<'a> Cx<'a> {
         let buf = if padded { self.pad(lo, off, buf, end, hi, &lim).await? } else { buf };
         let native = self.caps().fua == Support::Native;
         let pass = if native { flags } else { flags - WriteFlags::FUA };
+        let old_len = self.len();
         let done = self.write_aligned(lo, buf, pass, &lim).await;
         // Failed writes may have changed something as well.
-        self.node.live.wrote();
+        if self.len() > old_len {
+            self.node.live.bitmaps.resize(self.len());
+        }
+        self.node.live.dirtied(off, end - off);
         drop(ticket);
         done?;
         if flags.contains(WriteFlags::FUA) && !native { self.node_flush().await } else { Ok(()) }
@@ -375,7 +379,7 @@ impl<'a> Cx<'a> {
             let tracked = lim.request_alignment > 1;
             let ticket = if tracked { Some(self.node.live.track(pos, pos + n, false).await) } else { None };
             let done = driver.write_zeroes(self, pos, n, flags).await;
-            self.node.live.wrote();
+            self.node.live.dirtied(pos, n);
             drop(ticket);
             match done {
                 Err(Errno::NOTSUP) if !flags.contains(ZeroFlags::NO_FALLBACK) => {
@@ -424,7 +428,7 @@ impl<'a> Cx<'a> {
             let tracked = lim.request_alignment > 1;
             let ticket = if tracked { Some(self.node.live.track(pos, pos + n, false).await) } else { None };
             let done = driver.discard(self, pos, n).await;
-            self.node.live.wrote();
+            self.node.live.dirtied(pos, n);
             drop(ticket);
             match done {
                 // A hint that nobody takes is no failure.
@@ -478,6 +482,7 @@ impl<'a> Cx<'a> {
         let ticket = self.node.live.track(old.min(len), u64::MAX, true).await;
         let done = self.driver()?.truncate(self, len, exact, prealloc).await;
         self.node.live.wrote();
+        self.node.live.bitmaps.resize(self.len());
         drop(ticket);
         done?;
         // What a longer backing file has there must not shine through.

@@ -1,5 +1,6 @@
 //! What the requests on one node share: who is where, and what has not been flushed.
 
+use crate::bitmap::Bitmaps;
 use event_listener::Event;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 pub(crate) struct Live {
     tracked: Mutex<Tracked>,
     ended: Event,
+    /// The node's dirty bitmaps.
+    pub(crate) bitmaps: Bitmaps,
     /// Counts writes that have completed.
     written: AtomicU64,
     /// The count at the last flush that succeeded.
@@ -66,7 +69,13 @@ impl Live {
         self.tracked.lock().list.iter().any(hit)
     }
 
-    /// Something has been written: the next flush counts.
+    /// This range has been written, zeroed or discarded: the next flush counts, and dirty bitmaps record it.
+    pub(crate) fn dirtied(&self, off: u64, len: u64) {
+        self.bitmaps.record(off, len);
+        self.wrote();
+    }
+
+    /// Something has been written that dirty bitmaps need not know of: the next flush counts.
     pub(crate) fn wrote(&self) {
         self.written.fetch_add(1, SeqCst);
     }

@@ -1,5 +1,6 @@
 //! The block layer: options of nodes, what is told about nodes and images, and the commands on them.
 
+mod bitmap;
 mod commands;
 mod create;
 mod device;
@@ -7,6 +8,7 @@ mod events;
 mod image;
 mod options;
 
+pub use bitmap::*;
 pub use commands::*;
 pub use create::*;
 pub use device::*;
