@@ -6,6 +6,7 @@ mod demo;
 mod docs;
 mod guests;
 mod setup;
+mod sim;
 mod test;
 
 use anyhow::Result;
@@ -31,6 +32,8 @@ enum Command {
     Guests(guests::Args),
     /// Writes the QMP reference (docs/qmp.md) from the contract's types
     Docs(docs::Args),
+    /// Runs the block layer's seeded simulation for longer than the tests do
+    Sim(sim::Args),
     /// Measures, side by side with QEMU where that is installed
     Bench(bench::Args),
 }
@@ -44,6 +47,7 @@ fn main() -> Result<()> {
         Command::Check => check::run(),
         Command::Guests(args) => guests::run(args),
         Command::Docs(args) => docs::run(args),
+        Command::Sim(args) => sim::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }

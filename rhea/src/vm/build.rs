@@ -70,6 +70,7 @@ pub(crate) async fn run(mut config: Config) -> Result<i32, String> {
         chardevs: Chardevs::new(io.handle()),
         objects: Arc::new(ObjectTree::new()),
     };
+    inventory.chardevs.set_escape(config.escape);
     let result = live(&mut config, &inventory, events).await;
     inventory.graph.close_all().await;
     inventory.chardevs.close_all();

@@ -4,6 +4,7 @@ use super::config::{Config, at};
 
 /// Sets the log up; an error is a message without the program's name.
 pub(crate) fn set_up(config: &Config) -> Result<(), String> {
+    trace::set_timestamps(config.timestamps);
     if let Some(file) = &config.log_file {
         trace::open_file(&file.to_string_lossy())?;
     }

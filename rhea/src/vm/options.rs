@@ -89,7 +89,7 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
         "NAME[,prop=value…]",
         "how guest code is run: tcg (also called rhea's own)",
     ),
-    has(Group::Standard, "smp", Value, "[cpus=]N[,maxcpus=N…]", "how many CPUs, 1 to 8"),
+    has(Group::Standard, "smp", Value, "[cpus=]N[,maxcpus=N…]", "how many CPUs, 1 to 64"),
     has(Group::Standard, "m", Value, "[size=]SIZE", "memory; MiB where it has no suffix (default 128 MiB)"),
     has(Group::Standard, "name", Value, "NAME[,process=P]", "the machine's name"),
     has(Group::Standard, "uuid", Value, "UUID", "the machine's UUID"),

@@ -88,7 +88,7 @@ fn help_and_version() -> Result<()> {
         (&["-device", "virtio-blk-device,help"], "drive=<str>"),
         (&["-object", "help"], "rng-random"),
         (&["-chardev", "help"], "socket"),
-        (&["-d", "help"], "in_asm"),
+        (&["-d", "help"], "guest_errors"),
     ] {
         let (code, out, errors) = system(args)?;
         ensure!(code == 0 && out.contains(word), "{args:?}: {code} {out} {errors}");

@@ -28,38 +28,39 @@ macro_rules! items {
 }
 
 items! {
-    /// Host code made for each translated region.
-    OutAsm = "out_asm";
-    /// Guest instructions as they are decoded for the first time.
-    InAsm = "in_asm";
-    /// Intermediate code of each translated region.
-    Op = "op";
     /// Interrupts and exceptions that a CPU takes.
     Int = "int";
-    /// Each block before it runs (very long).
-    Exec = "exec";
-    /// CPU registers before each block runs (very long).
-    Cpu = "cpu";
-    /// Add floating-point registers to the registers of `cpu`.
-    Fpu = "fpu";
-    /// Add vector registers to the registers of `cpu`.
-    Vpu = "vpu";
-    /// Page table walks and their faults.
+    /// Page faults.
     Mmu = "mmu";
     /// CPU registers before each reset.
     CpuReset = "cpu_reset";
     /// Use of what is not implemented.
     Unimp = "unimp";
-    /// What a guest does that no correct guest would, such as using a register that does not exist.
+    /// What a guest does that no correct guest would, such as handing a device an impossible queue.
     GuestErrors = "guest_errors";
-    /// Do not chain blocks, so that `exec` and `cpu` miss none.
-    NoChain = "nochain";
     /// Accesses to memory that is not there.
     InvalidMem = "invalid_mem";
 }
 
 /// Items of other emulators of the family that have no meaning here (yet).
-const NOT_HERE: &[&str] = &["op_opt", "op_ind", "op_plugin", "pcall", "page", "plugin", "strace", "tid"];
+const NOT_HERE: &[&str] = &[
+    "out_asm",
+    "in_asm",
+    "op",
+    "op_opt",
+    "op_ind",
+    "op_plugin",
+    "exec",
+    "cpu",
+    "fpu",
+    "vpu",
+    "nochain",
+    "pcall",
+    "page",
+    "plugin",
+    "strace",
+    "tid",
+];
 
 static SELECTED: AtomicU32 = AtomicU32::new(0);
 

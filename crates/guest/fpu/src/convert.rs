@@ -40,7 +40,11 @@ fn to_int<F: Format>(a: u64, min: i128, max: i128, rm: Rounding, flags: &mut Fla
         (sig << exp, false)
     } else {
         let by = (-exp) as u32;
-        if by > 100 { round_shift(shift_right_jam(sig, by - 100), 100, u.sign, rm) } else { round_shift(sig, by, u.sign, rm) }
+        if by > 100 {
+            round_shift(shift_right_jam(sig, by - 100), 100, u.sign, rm)
+        } else {
+            round_shift(sig, by, u.sign, rm)
+        }
     };
     let v = if u.sign { -(magnitude as i128) } else { magnitude as i128 };
     if v < min || v > max {

@@ -64,11 +64,16 @@ impl Format for F64 {
 /// A number taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    Nan { signalling: bool },
+    Nan {
+        signalling: bool,
+    },
     Inf,
     Zero,
     /// `sig × 2^exp`, `sig` with its highest bit at `PRECISION - 1` (subnormals normalised too).
-    Finite { exp: i32, sig: u64 },
+    Finite {
+        exp: i32,
+        sig: u64,
+    },
 }
 
 /// A sign and what it belongs to.

@@ -14,7 +14,13 @@ pub(crate) fn shift_right_jam(v: u128, by: u32) -> u128 {
 
 /// Whether to go one up from the truncated magnitude, whose lowest bit is `odd`, given the part cut off: compared with
 /// one half (`half`) and whether anything was cut off at all.
-pub(crate) fn rounds_up(rm: Rounding, sign: bool, odd: bool, half: std::cmp::Ordering, inexact: bool) -> bool {
+pub(crate) fn rounds_up(
+    rm: Rounding,
+    sign: bool,
+    odd: bool,
+    half: std::cmp::Ordering,
+    inexact: bool,
+) -> bool {
     use std::cmp::Ordering::*;
     match rm {
         Rounding::NearestEven => half == Greater || half == Equal && odd,

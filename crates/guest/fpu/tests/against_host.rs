@@ -3,20 +3,18 @@
 use fpu::*;
 use proptest::prelude::*;
 
-const MODES: [Rounding; 5] =
-    [Rounding::NearestEven, Rounding::TowardZero, Rounding::Down, Rounding::Up, Rounding::NearestMaxMagnitude];
+const MODES: [Rounding; 5] = [
+    Rounding::NearestEven,
+    Rounding::TowardZero,
+    Rounding::Down,
+    Rounding::Up,
+    Rounding::NearestMaxMagnitude,
+];
 
 /// Bit patterns in which special exponents and sparse fractions are common.
 fn bits64() -> impl Strategy<Value = u64> {
-    let exp = prop_oneof![
-        Just(0u64),
-        Just(1),
-        Just(0x7ff),
-        Just(0x7fe),
-        1000u64..1046,
-        0u64..60,
-        0u64..0x800
-    ];
+    let exp =
+        prop_oneof![Just(0u64), Just(1), Just(0x7ff), Just(0x7fe), 1000u64..1046, 0u64..60, 0u64..0x800];
     let frac = prop_oneof![
         Just(0u64),
         Just(1),
@@ -29,8 +27,7 @@ fn bits64() -> impl Strategy<Value = u64> {
 }
 
 fn bits32() -> impl Strategy<Value = u32> {
-    let exp =
-        prop_oneof![Just(0u32), Just(1), Just(0xff), Just(0xfe), 110u32..145, 0u32..30, 0u32..0x100];
+    let exp = prop_oneof![Just(0u32), Just(1), Just(0xff), Just(0xfe), 110u32..145, 0u32..30, 0u32..0x100];
     let frac = prop_oneof![
         Just(0u32),
         Just(1),
@@ -194,10 +191,7 @@ fn exceptions_are_raised_where_the_standard_says() {
     assert_eq!(flags(&|f| assert_eq!(f64_mul(least, below_one, rm, f), least)), Flags::UF | Flags::NX);
     let f32_least = f32::MIN_POSITIVE as f64;
     let just_below = (f32_least * (1.0 - 2f64.powi(-26))).to_bits();
-    assert_eq!(
-        flags(&|f| assert_eq!(f64_to_f32(just_below, rm, f), f32::MIN_POSITIVE.to_bits())),
-        Flags::NX
-    );
+    assert_eq!(flags(&|f| assert_eq!(f64_to_f32(just_below, rm, f), f32::MIN_POSITIVE.to_bits())), Flags::NX);
 }
 
 #[test]

@@ -66,6 +66,7 @@ impl Cpu {
     }
 
     fn enter(&mut self, code: u64, tval: u64, to_s: bool) {
+        self.report(code, tval, to_s);
         self.reservation = None;
         let from = self.mode as u64;
         let tvec;
@@ -103,6 +104,32 @@ impl Cpu {
             base
         };
         self.update_context();
+    }
+
+    /// The log items that a trap belongs to.
+    #[inline]
+    fn report(&self, code: u64, tval: u64, to_s: bool) {
+        trace::log!(
+            Int,
+            "trap: hart:{}, async:{}, cause:{:016x}, epc:0x{:016x}, tval:0x{tval:016x}, to:{}",
+            self.opts.id,
+            code >> 63,
+            code & !cause::INTERRUPT,
+            self.pc,
+            if to_s { 'S' } else { 'M' }
+        );
+        match code {
+            1 | 5 | 7 => trace::log!(
+                InvalidMem,
+                "hart {}: no access to 0x{tval:x} at pc 0x{:x}",
+                self.opts.id,
+                self.pc
+            ),
+            12 | 13 | 15 => {
+                trace::log!(Mmu, "hart {}: page fault at 0x{tval:x}, pc 0x{:x}", self.opts.id, self.pc)
+            }
+            _ => {}
+        }
     }
 
     /// `mret`: where it goes; `None` if it is illegal here.

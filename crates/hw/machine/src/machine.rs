@@ -320,6 +320,7 @@ impl Machine {
     /// Resets harts and devices, and loads the images. Everything stands still.
     fn reset_hardware(&self, kind: Reset) -> Result<(), QError> {
         let Some(board) = &self.board else { return Ok(()) };
+        trace::log!(CpuReset, "CPU reset{}", crate::registers::info(self, true));
         // The harts first: their inputs go low, and the devices then say what is high.
         board.cpus.reset();
         self.all_devices().iter().for_each(|d| d.reset(kind));

@@ -56,7 +56,7 @@ impl Mmio for TestFinisher {
             spec::FAIL => (self.0)(Finish::Fail((value >> 16) as u16)),
             spec::PASS => (self.0)(Finish::Pass),
             spec::RESET => (self.0)(Finish::Reset),
-            _ => {}
+            v => trace::log!(GuestErrors, "test finisher: 0x{v:x} means nothing"),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One device shared by several front ends, as a terminal is by a serial port and a monitor.
 //!
-//! Input goes to the front end in focus; Ctrl-A is the escape that changes it. Output of all goes out, but for
+//! Input goes to the front end in focus; the escape (Ctrl-A unless set otherwise) changes it. Output of all goes out, but for
 //! a human monitor's, which waits for its focus.
 
 use crate::core::{Chardev, PIECE};
@@ -14,7 +14,6 @@ use std::sync::{Arc, Weak};
 /// The most front ends of one device.
 pub const MAX_PORTS: usize = 4;
 
-const ESCAPE: u8 = 0x01;
 /// Ctrl-L, which a monitor answers with its prompt and the line typed so far.
 const REDRAW: u8 = 0x0c;
 
@@ -35,6 +34,8 @@ pub(crate) struct Mux {
     /// A human monitor gets no focus before another front end has had it.
     monitor_waits: bool,
     quit: QuitHook,
+    /// The byte that begins a command.
+    escape: u8,
 }
 
 struct Below(Weak<Mux>);
@@ -59,8 +60,16 @@ impl Mux {
         handle: rt::Handle,
         monitor_waits: bool,
         quit: QuitHook,
+        escape: u8,
     ) -> Result<Arc<Mux>, QError> {
-        let mux = Arc::new(Mux { base: base.clone(), handle, state: Mutex::default(), monitor_waits, quit });
+        let mux = Arc::new(Mux {
+            base: base.clone(),
+            handle,
+            state: Mutex::default(),
+            monitor_waits,
+            quit,
+            escape,
+        });
         base.attach(Arc::new(Below(Arc::downgrade(&mux))))?;
         let weak = Arc::downgrade(&mux);
         base.on_writable(Arc::new(move || {
@@ -146,14 +155,20 @@ impl Mux {
     /// Carries out the key after the escape; a byte for the front end, if it is one.
     fn command(&self, key: u8) -> Option<u8> {
         match key {
-            ESCAPE => return Some(ESCAPE),
-            b'h' | b'?' => self.say(
-                "\r\nC-a h    this help\r\n\
-                 C-a x    end the emulator\r\n\
-                 C-a c    switch between console and monitor\r\n\
-                 C-a b    send a break\r\n\
-                 C-a C-a  send C-a\r\n",
-            ),
+            _ if key == self.escape => return Some(key),
+            b'h' | b'?' => {
+                let e = match self.escape {
+                    c @ 1..=26 => format!("C-{}", char::from(c - 1 + b'a')),
+                    c => char::from(c).escape_default().to_string(),
+                };
+                self.say(&format!(
+                    "\r\n{e} h    this help\r\n\
+                     {e} x    end the emulator\r\n\
+                     {e} c    switch between console and monitor\r\n\
+                     {e} b    send a break\r\n\
+                     {e} {e}  send {e}\r\n"
+                ));
+            }
             b'x' => {
                 self.say("\r\nRhea: Terminated\r\n");
                 let quit = self.quit.lock().clone();
@@ -190,7 +205,7 @@ impl CharFrontend for Below {
             let escaped = std::mem::take(&mut mux.state.lock().escape);
             let byte = if escaped {
                 mux.command(b)
-            } else if b == ESCAPE {
+            } else if b == mux.escape {
                 mux.state.lock().escape = true;
                 None
             } else {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use qapi::{QError, qerr};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 #[derive(Clone)]
 struct Entry {
@@ -24,6 +25,7 @@ struct Inner {
     handle: rt::Handle,
     devices: Mutex<BTreeMap<String, Option<Entry>>>,
     quit: QuitHook,
+    escape: AtomicU8,
 }
 
 /// Makes character devices and keeps them by id. Clones are the same collection; any thread.
@@ -41,7 +43,17 @@ pub struct LegacyDevice {
 impl Chardevs {
     /// No devices yet; the I/O of those to come runs on `handle`'s executor.
     pub fn new(handle: rt::Handle) -> Chardevs {
-        Chardevs(Arc::new(Inner { handle, devices: Mutex::default(), quit: QuitHook::default() }))
+        Chardevs(Arc::new(Inner {
+            handle,
+            devices: Mutex::default(),
+            quit: QuitHook::default(),
+            escape: AtomicU8::new(1),
+        }))
+    }
+
+    /// Sets the byte that begins a command on shared terminals that are made from now on; Ctrl-A unless set.
+    pub fn set_escape(&self, byte: u8) {
+        self.0.escape.store(byte, Ordering::Relaxed);
     }
 
     /// Sets what C-a x does on a shared terminal. Called on the devices' thread; it must not wait.
@@ -80,7 +92,13 @@ impl Chardevs {
         }
         let mux = if mux {
             let (handle, quit) = (self.0.handle.clone(), self.0.quit.clone());
-            Some(Mux::new(chardev.clone(), handle, monitor_waits, quit)?)
+            Some(Mux::new(
+                chardev.clone(),
+                handle,
+                monitor_waits,
+                quit,
+                self.0.escape.load(Ordering::Relaxed),
+            )?)
         } else {
             None
         };

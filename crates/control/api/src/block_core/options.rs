@@ -3,6 +3,7 @@
 use qapi::Qapi;
 
 use crate::common::OnOffAuto;
+use crate::sockets::SocketAddress;
 
 /// What becomes of discard requests that reach a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
@@ -103,6 +104,8 @@ pub enum BlockdevDriverOptions {
     /// A block or character device of the host.
     #[qapi(name = "host_device")]
     HostDevice(BlockdevOptionsFile),
+    /// A network block device: an export of an NBD server.
+    Nbd(BlockdevOptionsNbd),
     /// Nothing behind it: reads give zeroes or are left undone, writes vanish.
     NullAio(BlockdevOptionsNull),
     /// The same as `null-aio`; two names for the two ways in which the reference implements it.
@@ -123,7 +126,7 @@ pub struct BlockdevOptionsFile {
     pub pr_manager: Option<String>,
     /// Lock the file against other programs. `auto`, the default, locks where the host can.
     pub locking: Option<OnOffAuto>,
-    /// How to read and write. `threads` unless given.
+    /// How to read and write. `io_uring` where the host has it, unless given.
     pub aio: Option<BlockdevAioOptions>,
     /// The most requests handed to the kernel at once; 0, the default, leaves it to the program.
     pub aio_max_batch: Option<i64>,
@@ -132,6 +135,20 @@ pub struct BlockdevOptionsFile {
     /// Look whether dropping them worked; for debugging.
     #[qapi(unstable)]
     pub x_check_cache_dropped: Option<bool>,
+}
+
+/// Options of the NBD client.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsNbd {
+    /// The server.
+    pub server: SocketAddress,
+    /// The name of the export. Empty, which is the server's default export, unless given.
+    pub export: Option<String>,
+    /// Seconds for which requests wait for a lost connection to come back; then they fail until it does. 0, so that they
+    /// fail at once, unless given.
+    pub reconnect_delay: Option<u32>,
+    /// Seconds for which opening the node tries to reach the server again. 0, for a single try, unless given.
+    pub open_timeout: Option<u32>,
 }
 
 /// Options of a device with nothing behind it.

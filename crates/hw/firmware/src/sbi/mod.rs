@@ -151,7 +151,10 @@ impl Sbi {
                 self.platform.reset(ResetRequest::Shutdown { failed: false });
                 Outcome::Stop
             }
-            _ => error(err::NOT_SUPPORTED),
+            _ => {
+                trace::log!(Unimp, "SBI: extension 0x{extension:x}, function {function}");
+                error(err::NOT_SUPPORTED)
+            }
         }
     }
 

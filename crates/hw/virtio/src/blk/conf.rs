@@ -1,6 +1,7 @@
 use super::spec::*;
 use crate::common::{COMMON_PROPS, common_features};
 use crate::spec::{MAX_CHAIN, MAX_QUEUES, feature};
+pub use block::ErrorAction as OnError;
 use device::{PropDefault, PropKind, PropSpec, Props};
 use qapi::{QError, qerr};
 
@@ -45,19 +46,6 @@ const AUTO_QUEUES: u16 = u16::MAX;
 /// The longest request in sectors: under 2 GiB.
 const MAX_SECTORS: u64 = (i32::MAX as u64 & !(SECTOR - 1)) / SECTOR;
 
-/// What to do with an I/O error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnError {
-    /// Tell the guest.
-    Report,
-    /// Say that all went well.
-    Ignore,
-    /// Stop the machine when there is no space left, tell the guest otherwise.
-    Enospc,
-    /// Stop the machine and try again when it goes on.
-    Stop,
-}
-
 /// A disk's settings, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlkConf {
@@ -95,10 +83,10 @@ pub struct BlkConf {
     pub write_zeroes: bool,
     /// The longest write-zeroes in sectors.
     pub max_write_zeroes_sectors: u32,
-    /// On read errors.
-    pub rerror: OnError,
-    /// On write errors.
-    pub werror: OnError,
+    /// On read errors; `None`: as the drive says.
+    pub rerror: Option<OnError>,
+    /// On write errors; `None`: as the drive says.
+    pub werror: Option<OnError>,
 }
 
 impl BlkConf {
@@ -161,12 +149,12 @@ impl BlkConf {
             }
             v => Ok(v),
         };
-        let on_error = |name: &str, auto: OnError| match props.str(name).as_deref() {
-            Some("report") => OnError::Report,
-            Some("ignore") => OnError::Ignore,
-            Some("enospc") => OnError::Enospc,
-            Some("stop") => OnError::Stop,
-            _ => auto,
+        let on_error = |name: &str| match props.str(name).as_deref() {
+            Some("report") => Some(OnError::Report),
+            Some("ignore") => Some(OnError::Ignore),
+            Some("enospc") => Some(OnError::Enospc),
+            Some("stop") => Some(OnError::Stop),
+            _ => None,
         };
         Ok(BlkConf {
             common_features: common_features(props)?,
@@ -186,8 +174,8 @@ impl BlkConf {
             max_discard_sectors: limit("max-discard-sectors")?,
             write_zeroes: props.bool("write-zeroes"),
             max_write_zeroes_sectors: limit("max-write-zeroes-sectors")?,
-            rerror: on_error("rerror", OnError::Report),
-            werror: on_error("werror", OnError::Enospc),
+            rerror: on_error("rerror"),
+            werror: on_error("werror"),
         })
     }
 

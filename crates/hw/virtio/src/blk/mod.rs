@@ -167,7 +167,8 @@ impl VirtioBlk {
     /// What to do after an error, and the tale of it for the machine.
     fn on_error(&self, read: bool, e: Errno) -> OnError {
         let nospace = e == Errno::NOSPC;
-        let policy = if read { self.conf.rerror } else { self.conf.werror };
+        let own = if read { self.conf.rerror } else { self.conf.werror };
+        let policy = own.unwrap_or_else(|| self.port.on_error(read));
         let action = match policy {
             OnError::Enospc if nospace => OnError::Stop,
             OnError::Enospc => OnError::Report,

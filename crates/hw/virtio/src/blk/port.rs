@@ -1,3 +1,4 @@
+use super::OnError;
 use base::IoResult;
 use block::Root;
 use block::driver::{WriteFlags, ZeroFlags};
@@ -37,6 +38,12 @@ pub trait BlockPort: Send + Sync + 'static {
 
     /// The name of the block backend, for events; may be empty.
     fn name(&self) -> &str;
+
+    /// What the drive's user wants done about failing reads, or writes. By default a failing read is reported, and so
+    /// is a failing write unless space ran out, which stops the machine.
+    fn on_error(&self, read: bool) -> OnError {
+        if read { OnError::Report } else { OnError::Enospc }
+    }
 }
 
 impl BlockPort for Root {
@@ -74,5 +81,10 @@ impl BlockPort for Root {
 
     fn name(&self) -> &str {
         Root::name(self)
+    }
+
+    fn on_error(&self, read: bool) -> OnError {
+        let policy = self.error_policy();
+        if read { policy.read } else { policy.write }
     }
 }

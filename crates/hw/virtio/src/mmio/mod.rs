@@ -139,6 +139,7 @@ impl VirtioMmio {
     pub fn new(index: usize, irq: IrqLine, dma: Dma, legacy: bool) -> Arc<VirtioMmio> {
         let name: Box<str> = format!("virtio-mmio-bus.{index}").into();
         let wires = Wires {
+            warned: AtomicBool::new(false),
             irq,
             isr: AtomicU32::new(0),
             generation: AtomicU32::new(0),
@@ -633,23 +634,5 @@ impl MmioQueueState {
             device: self.device,
             queue: None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use mem::AddressSpace;
-
-    #[test]
-    fn the_page_size_survives_the_drivers_reset_but_not_the_machines() {
-        let dma = Dma::new(AddressSpace::new("test"));
-        let m = VirtioMmio::new(0, IrqLine::disconnected(), dma, true);
-        let page_size = |m: &VirtioMmio| m.regs.lock().page_size;
-        m.write(GUEST_PAGE_SIZE, 4096, Size::B4);
-        m.write(STATUS, 0, Size::B4);
-        assert_eq!(page_size(&m), 4096);
-        m.reset(Reset::Warm);
-        assert_eq!(page_size(&m), 0);
     }
 }

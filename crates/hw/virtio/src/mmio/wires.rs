@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// What queues and devices may touch from any thread: the interrupt status, its wire, and the flags of failure.
 pub(super) struct Wires {
+    /// The user has been told that the driver broke a queue.
+    pub(super) warned: AtomicBool,
     pub(super) irq: IrqLine,
     pub(super) isr: AtomicU32,
     pub(super) generation: AtomicU32,
@@ -58,7 +60,11 @@ impl QueueEvents for Wires {
     }
 
     fn broken(&self, queue: u16, why: &str) {
-        tracing::warn!(target: "guest_errors", "{}: queue {queue}: {why}; the device stops until it is reset", self.name);
+        trace::log!(GuestErrors, "{}: queue {queue}: {why}; the device stops until it is reset", self.name);
+        // Once, or a guest could fill the log.
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{}: queue {queue}: {why}; the device stops until it is reset", self.name);
+        }
         let queues = self.queues.lock().clone();
         for q in queues {
             q.close();

@@ -330,6 +330,10 @@ impl Regs {
     /// one MiB apart from the start of RAM.
     pub fn start(&self, features: u64, queues: u16, size: u16) -> Vec<Ring> {
         let legacy = self.get(4) == 1;
+        if legacy {
+            // As Linux does: once, before the reset.
+            self.set(0x28, 4096);
+        }
         self.set(0x70, 0);
         self.set(0x70, 1);
         self.set(0x70, 3);
@@ -340,8 +344,6 @@ impl Regs {
             self.set(0x20, (features >> 32) as u32);
             self.set(0x70, 11);
             assert_eq!(self.status(), 11, "the device took the features");
-        } else {
-            self.set(0x28, 4096);
         }
         let rings = (0..queues).map(|i| self.queue(i, features, size)).collect();
         self.set(0x70, if legacy { 7 } else { 15 });
