@@ -9,6 +9,8 @@ mod setup;
 mod sim;
 mod test;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -38,7 +40,17 @@ enum Command {
     Bench(bench::Args),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     // Commands run from the root, wherever they were called.
     std::env::set_current_dir(e2e::workspace())?;
     match Cli::parse().command {

@@ -103,7 +103,7 @@ fn div<F: Format>(a: u64, b: u64, rm: Rounding, flags: &mut Flags) -> u64 {
         }
         (Class::Finite { exp: ea, sig: sa }, Class::Finite { exp: eb, sig: sb }) => {
             let (n, d) = (u128::from(sa) << 70, u128::from(sb));
-            let q = n / d << 1 | (n % d != 0) as u128;
+            let q = (n / d) << 1 | (n % d != 0) as u128;
             pack::<F>(sign, ea - eb - 71, q, rm, flags)
         }
         _ => F::zero(sign),
