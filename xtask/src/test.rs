@@ -43,7 +43,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
             _ => {}
         }
         // One blank line is enough.
-        if !in_successes && !(quiet && line.is_empty()) {
+        let blank_again = quiet && line.is_empty();
+        if !(in_successes || blank_again) {
             println!("{line}");
         }
         quiet = line.is_empty() || in_successes;
