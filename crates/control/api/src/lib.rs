@@ -34,6 +34,9 @@ pub fn introspection() -> Introspection {
     i.command::<block_core::BlockdevAdd>();
     i.command::<block_core::BlockdevReopen>();
     i.command::<block_core::BlockdevDel>();
+    i.command::<block_core::BlockResize>();
+    i.command::<block_core::BlockdevSnapshotInternalSync>();
+    i.command::<block_core::BlockdevSnapshotDeleteInternalSync>();
     i.command::<block_core::BlockDirtyBitmapAdd>();
     i.command::<block_core::BlockDirtyBitmapRemove>();
     i.command::<block_core::BlockDirtyBitmapClear>();

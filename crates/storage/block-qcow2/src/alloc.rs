@@ -366,7 +366,7 @@ impl Image {
     }
 
     /// Lowers a refcount; true where that freed the cluster.
-    async fn drop_reference<H: Host>(&self, h: &H, m: &mut Meta, cluster: u64) -> IoResult<bool> {
+    pub(crate) async fn drop_reference<H: Host>(&self, h: &H, m: &mut Meta, cluster: u64) -> IoResult<bool> {
         let n = self.refcount(h, m, cluster).await?;
         if n == 0 {
             let text = format!("Cluster {cluster:#x} loses a reference but has none");
@@ -375,6 +375,9 @@ impl Image {
         self.set_refcount(h, m, cluster, n - 1).await?;
         if n == 1 {
             m.hint = m.hint.min(cluster);
+            if m.packed.is_some_and(|at| at >> self.geo.cluster_bits == cluster) {
+                m.packed = None;
+            }
         }
         Ok(n == 1)
     }
@@ -397,10 +400,15 @@ impl Image {
     async fn drop_references<H: Host>(&self, h: &H, m: &mut Meta, list: Vec<PendingFree>) -> IoResult<()> {
         let bits = self.geo.cluster_bits;
         let mut gone: Vec<Range<u64>> = Vec::new();
+        let mut freed = false;
         for p in list {
             for c in p.cluster..p.cluster + p.count {
                 // An error here leaks the cluster and no more.
-                if self.drop_reference(h, m, c).await? && p.discard {
+                if !self.drop_reference(h, m, c).await? {
+                    continue;
+                }
+                freed = true;
+                if p.discard {
                     match gone.last_mut() {
                         Some(r) if r.end == c => r.end = c + 1,
                         _ => gone.push(c..c + 1),
@@ -408,7 +416,8 @@ impl Image {
                 }
             }
         }
-        if !gone.is_empty() {
+        if freed {
+            // Another cluster may come to have the same entry.
             *self.decompressed.lock() = None;
         }
         for r in gone {

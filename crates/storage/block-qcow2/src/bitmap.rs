@@ -1,5 +1,4 @@
-//! The directory of persistent dirty bitmaps. Rhea shows it, and tells by the autoclear bit that the bitmaps are out of
-//! date once it has modified the image.
+//! The directory of persistent dirty bitmaps.
 
 use qapi::{QError, qerr};
 
@@ -20,6 +19,33 @@ pub struct BitmapInfo {
     pub table_offset: u64,
     /// Entries of the table.
     pub table_size: u32,
+    /// Its type.
+    pub kind: u8,
+    /// Extra data; kept.
+    pub extra: Vec<u8>,
+}
+
+impl BitmapInfo {
+    /// Bytes of its entry in the directory.
+    pub fn entry_size(&self) -> u64 {
+        (24 + self.extra.len() as u64 + self.name.len() as u64).next_multiple_of(8)
+    }
+
+    /// The entry as it stands in the directory.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut b = Vec::with_capacity(self.entry_size() as usize);
+        b.extend_from_slice(&self.table_offset.to_be_bytes());
+        b.extend_from_slice(&self.table_size.to_be_bytes());
+        b.extend_from_slice(&self.flags.to_be_bytes());
+        b.push(self.kind);
+        b.push(self.granularity_bits);
+        b.extend_from_slice(&(self.name.len() as u16).to_be_bytes());
+        b.extend_from_slice(&(self.extra.len() as u32).to_be_bytes());
+        b.extend_from_slice(&self.extra);
+        b.extend_from_slice(self.name.as_bytes());
+        b.resize(b.len().next_multiple_of(8), 0);
+        b
+    }
 }
 
 /// Reads the directory, if the image has one that is up to date.
@@ -41,16 +67,23 @@ pub async fn load<H: Host>(host: &H, h: &Header, file_len: u64) -> Result<Vec<Bi
             let from = 24usize.checked_add(extra)?;
             let name = e.get(from..from.checked_add(name_len)?)?;
             let info = BitmapInfo {
-                name: String::from_utf8_lossy(name).into_owned(),
+                // A name that is no text would not come back as it was.
+                name: String::from_utf8(name.to_vec()).ok()?,
                 granularity_bits: e[17],
                 flags: be32(e, 12)?,
                 table_offset: be64(e, 0)?,
                 table_size: be32(e, 8)?,
+                kind: e[16],
+                extra: e[24..from].to_vec(),
             };
             Some((info, (from + name_len).next_multiple_of(8)))
         };
         let Some((info, len)) = entry() else { return Err(qerr!("Broken bitmap directory")) };
-        if info.granularity_bits > 31 || u64::from(info.table_size) * 8 > spec::MAX_BITMAP_TABLE {
+        if !(9..=31).contains(&info.granularity_bits)
+            || info.name.is_empty()
+            || info.name.len() > 1023
+            || u64::from(info.table_size) * 8 > spec::MAX_BITMAP_TABLE
+        {
             return Err(qerr!("Broken bitmap directory"));
         }
         list.push(info);

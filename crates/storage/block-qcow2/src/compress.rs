@@ -1,14 +1,35 @@
-//! Decompressing one cluster.
+//! Compressing and decompressing one cluster.
 
 use std::io::Read;
 
 use base::{Errno, IoResult};
-use flate2::{Decompress, FlushDecompress, Status};
+use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 
 use crate::header::Compression;
 
 /// Largest zstd window that an image may ask for, as a power of two: 16 MiB, eight of the largest clusters.
 const ZSTD_WINDOW_LOG: u32 = 24;
+
+/// log2 of the deflate window that readers of qcow2 images provide.
+const ZLIB_WINDOW_BITS: u8 = 12;
+
+/// Compresses one cluster; `None` where that does not make it smaller.
+pub fn compress(kind: Compression, plain: &[u8]) -> IoResult<Option<Vec<u8>>> {
+    let mut out = Vec::with_capacity(plain.len());
+    match kind {
+        Compression::Zlib => {
+            let mut z =
+                Compress::new_with_window_bits(flate2::Compression::default(), false, ZLIB_WINDOW_BITS);
+            // The output has no more room than a plain cluster takes.
+            let status = z.compress_vec(plain, &mut out, FlushCompress::Finish).map_err(|_| Errno::IO)?;
+            if status != Status::StreamEnd {
+                return Ok(None);
+            }
+        }
+        Compression::Zstd => out = zstd::bulk::compress(plain, 0).map_err(|_| Errno::IO)?,
+    }
+    Ok((out.len() < plain.len()).then_some(out))
+}
 
 /// Expands one cluster of `size` bytes. `raw` may go on behind the compressed data, up to its last sector's end.
 /// Anything but exactly `size` bytes of output is `EIO`.
@@ -35,7 +56,6 @@ pub fn decompress(kind: Compression, raw: &[u8], size: usize) -> IoResult<Vec<u8
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flate2::{Compress, FlushCompress};
     use proptest::prelude::*;
 
     #[test]
@@ -52,9 +72,24 @@ mod tests {
         z.extend_from_slice(&[0xee; 300]);
         assert_eq!(decompress(Compression::Zstd, &z, 65536).unwrap(), plain);
         assert!(decompress(Compression::Zstd, &z[..50], 65536).is_err());
+        // Noise does not get smaller.
+        let mut noise = vec![0u8; 4096];
+        rt::sim::Rng::new(1).fill(&mut noise);
+        assert_eq!(compress(Compression::Zlib, &noise).unwrap(), None);
+        assert_eq!(compress(Compression::Zstd, &noise).unwrap(), None);
     }
 
     proptest! {
+        #[test]
+        fn what_is_compressed_comes_back(runs in proptest::collection::vec((any::<u8>(), 1usize..3000), 1..60)) {
+            let mut plain: Vec<u8> = runs.iter().flat_map(|(b, n)| std::iter::repeat_n(*b, *n)).collect();
+            plain.resize(65536, 7);
+            for kind in [Compression::Zlib, Compression::Zstd] {
+                let small = compress(kind, &plain).unwrap().unwrap();
+                prop_assert_eq!(&decompress(kind, &small, 65536).unwrap(), &plain);
+            }
+        }
+
         #[test]
         fn rubbish_is_an_error_and_no_more(raw in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = decompress(Compression::Zlib, &raw, 4096);

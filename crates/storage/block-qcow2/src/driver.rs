@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsQcow2};
+use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsQcow2, SnapshotInfo};
 use base::{Errno, IoResult};
+use block::bitmap::Bitmap;
 use block::driver::{
     BackingHint, Caps, ChildOption, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, DriverType, Extent,
-    ExtentKind, Hold, IoFuture, Kind, Limits, NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support,
-    WriteFlags, ZeroFlags, default_child_perm,
+    ExtentKind, Hold, IoFuture, Kind, Limits, NodePlan, OpenCx, OpenFuture, Prealloc, SnapshotOp, Staged,
+    Support, WriteFlags, ZeroFlags, default_child_perm,
 };
 use block::perm::Role;
 use mem::IoBuf;
@@ -22,6 +23,8 @@ use crate::image::Image;
 use crate::info;
 use crate::l2map::RunKind;
 use crate::opts::Config;
+use crate::snapshot::Snapshot;
+use crate::snapshots;
 use crate::spec::{self, incompat};
 
 /// The description of the qcow2 driver.
@@ -163,8 +166,13 @@ impl Driver for Qcow2 {
         Box::pin(async move { self.image().read_guest(&NodeHost(*cx), off, buf).await })
     }
 
-    fn write<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, _flags: WriteFlags) -> IoFuture<'a> {
-        Box::pin(async move { self.image().write(&NodeHost(*cx), off, buf).await })
+    fn write<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, flags: WriteFlags) -> IoFuture<'a> {
+        Box::pin(async move {
+            if flags.contains(WriteFlags::COMPRESSED) {
+                return self.image().write_compressed(&NodeHost(*cx), off, buf).await;
+            }
+            self.image().write(&NodeHost(*cx), off, buf).await
+        })
     }
 
     fn write_zeroes<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64, flags: ZeroFlags) -> IoFuture<'a> {
@@ -211,6 +219,9 @@ impl Driver for Qcow2 {
                     return Err(qerr!("qcow2: Image is corrupt; cannot be opened read/write"));
                 }
             } else if !writable || (was.lazy_refcounts && !config.lazy_refcounts) {
+                if !writable && image.writable.load(Ordering::Acquire) {
+                    keep_bitmaps(&image, cx).await;
+                }
                 let fail = |e: Errno| qerr!("Failed to mark the image '{}' clean: {e}", next.node_name);
                 image.make_clean(&host).await.map_err(fail)?;
             } else if config != was {
@@ -223,7 +234,15 @@ impl Driver for Qcow2 {
     fn activate<'a>(&'a self, cx: &'a Cx<'a>) -> CtlFuture<'a> {
         Box::pin(async move {
             let image = self.image();
-            if cx.flags().read_only || cx.flags().inactive || !image.is_dirty() {
+            if cx.flags().read_only || cx.flags().inactive {
+                return Ok(());
+            }
+            if !image.is_dirty() {
+                if !image.shown.read().bitmaps.is_empty() {
+                    // From now on what is stored is not the truth.
+                    let marked = image.modify(&NodeHost(*cx)).await;
+                    marked.map_err(|e| qerr!("Could not mark dirty bitmaps as in use: {e}"))?;
+                }
                 return Ok(());
             }
             // Not closed properly with lazy refcounts: they must be right before anything is allocated.
@@ -242,8 +261,78 @@ impl Driver for Qcow2 {
         })
     }
 
+    fn compresses(&self, _cx: &Cx<'_>) -> bool {
+        true
+    }
+
+    fn can_store_bitmap(&self, cx: &Cx<'_>, name: &str, granularity: u32) -> Result<(), QError> {
+        self.image().can_store(cx.node_name(), name, granularity)
+    }
+
+    fn stored_bitmaps<'a>(&'a self, cx: &'a Cx<'a>) -> CtlFuture<'a, Vec<Bitmap>> {
+        Box::pin(async move { self.image().load_bitmaps(&NodeHost(*cx)).await })
+    }
+
+    fn bitmaps_change<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        Box::pin(async move { self.image().bitmaps_change(&NodeHost(*cx)).await })
+    }
+
+    fn remove_bitmap<'a>(&'a self, cx: &'a Cx<'a>, name: &'a str) -> CtlFuture<'a> {
+        Box::pin(async move {
+            let done = self.image().remove_stored_bitmap(&NodeHost(*cx), name).await;
+            done.map_err(|e| qerr!("Failed to remove bitmap '{name}' from file: {e}"))
+        })
+    }
+
+    fn internal_snapshot<'a>(
+        &'a self,
+        cx: &'a Cx<'a>,
+        op: &'a SnapshotOp,
+    ) -> CtlFuture<'a, Option<SnapshotInfo>> {
+        Box::pin(async move {
+            let (image, host) = (self.image(), NodeHost(*cx));
+            let list = image.shown.read().snapshots.clone();
+            let found = |id: &Option<String>, name: &Option<String>| {
+                snapshots::find(&list, id.as_deref(), name.as_deref()).map(|s| s.id.clone())
+            };
+            let done = match op {
+                SnapshotOp::Create { name, date } => {
+                    if found(&None, &Some(name.clone())).is_some() {
+                        return Ok(None);
+                    }
+                    let new = Snapshot {
+                        name: name.clone(),
+                        date_sec: date.as_secs() as u32,
+                        date_nsec: date.subsec_nanos(),
+                        ..Snapshot::default()
+                    };
+                    image.snapshot_create(&host, new).await
+                }
+                SnapshotOp::Delete { id, name } => match found(id, name) {
+                    Some(id) => image.snapshot_delete(&host, &id).await,
+                    None => return Ok(None),
+                },
+                SnapshotOp::Apply { id, name } => match found(id, name) {
+                    Some(id) => image.snapshot_apply(&host, &id).await.map(|()| Snapshot::default()),
+                    None => return Ok(None),
+                },
+            };
+            // Tables have moved: nothing that is in memory counts any more.
+            let config = *image.config.read();
+            let fresh = Image::open(&host, &image.node_name, true, |_| Ok(config)).await?;
+            *self.image.write() = Arc::new(fresh);
+            done.map(|s| Some(info::snapshot(&s)))
+        })
+    }
+
     fn close<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
-        Box::pin(async move { self.image().make_clean(&NodeHost(*cx)).await })
+        Box::pin(async move {
+            let (image, host) = (self.image(), NodeHost(*cx));
+            if image.writable.load(Ordering::Acquire) {
+                keep_bitmaps(&image, cx).await;
+            }
+            image.make_clean(&host).await
+        })
     }
 
     fn backing_hint(&self) -> Option<BackingHint> {
@@ -251,8 +340,34 @@ impl Driver for Qcow2 {
         h.backing_file.map(|filename| BackingHint { filename, format: h.backing_format })
     }
 
+    fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
+        Box::pin(async move {
+            let (image, host) = (self.image(), NodeHost(*cx));
+            let io = |e: Errno| qerr!("Could not write qcow2 header: {e}");
+            let mut m = image.meta.lock().await;
+            image.begin_modify(&host, &mut m).await.map_err(io)?;
+            let (name, format) = hint.map_or((None, None), |b| (Some(b.filename), b.format));
+            if name.as_ref().is_some_and(|n| n.len() > spec::MAX_BACKING_NAME as usize) {
+                return Err(qerr!("The backing file's name is too long"));
+            }
+            let before = m.header.clone();
+            (m.header.backing_file, m.header.backing_format) = (name, format);
+            image.put_header(&host, &mut m).await.map_err(|e| {
+                m.header = before;
+                io(e)
+            })
+        })
+    }
+
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
         info::driver_info(&self.image())
+    }
+}
+
+/// Stores the dirty bitmaps. They are hints: what cannot be stored is said, and marked as out of date in the image.
+async fn keep_bitmaps(image: &Image, cx: &Cx<'_>) {
+    if let Err(e) = image.store_bitmaps(&NodeHost(*cx), &cx.bitmaps()).await {
+        tracing::error!(node = %image.node_name, "Lost persistent bitmaps: {e}");
     }
 }
 

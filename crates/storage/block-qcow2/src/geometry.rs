@@ -129,10 +129,15 @@ impl Geometry {
         }
     }
 
+    /// Bits of the host offset in the entry of a compressed cluster; above them stands the number of sectors.
+    pub fn compressed_shift(&self) -> u32 {
+        62 - (self.cluster_bits - 8)
+    }
+
     /// Decodes an L2 entry. Version 2 has no zero clusters: its bit 0 is reserved.
     pub fn mapping(&self, entry: u64) -> Mapping {
         if entry & spec::COMPRESSED != 0 {
-            let x = 62 - (self.cluster_bits - 8);
+            let x = self.compressed_shift();
             let offset = entry & ((1 << x) - 1);
             let sectors = ((entry & !(spec::COPIED | spec::COMPRESSED)) >> x) + 1;
             return Mapping::Compressed(offset, sectors * 512 - (offset & 511));

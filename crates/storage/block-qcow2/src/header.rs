@@ -87,6 +87,9 @@ pub struct Header {
     pub extensions: Vec<RawExt>,
 }
 
+/// Bytes at the first cluster's end that are kept for the backing file's name.
+const BACKING_ROOM: usize = 1024;
+
 /// Why a header is refused.
 pub type HeaderResult<T> = Result<T, QError>;
 
@@ -340,6 +343,11 @@ impl Header {
         if let Some(name) = &self.backing_file {
             if name.len() > spec::MAX_BACKING_NAME as usize {
                 return Err(qerr!("Backing file name too long"));
+            }
+            // At the cluster's end where there is room, so that extensions can grow without moving it.
+            let end = cluster_size.saturating_sub(BACKING_ROOM);
+            if cluster_size >= 4 * BACKING_ROOM && b.len() <= end {
+                b.resize(end, 0);
             }
             let at = b.len() as u64;
             b.extend_from_slice(name.as_bytes());

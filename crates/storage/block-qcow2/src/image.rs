@@ -29,7 +29,7 @@ use crate::opts::Config;
 use crate::overlap::{Places, Protected};
 use crate::ranges::RangeLocks;
 use crate::snapshot::{self, Snapshot};
-use crate::spec::{self, field, incompat};
+use crate::spec::{self, autoclear, field, incompat};
 
 /// A refcount block in memory.
 pub struct RefBlock {
@@ -62,6 +62,8 @@ pub struct Meta {
     pub(crate) hint: u64,
     pub(crate) pending: Vec<PendingFree>,
     pub(crate) pending_clusters: u64,
+    /// Where in a cluster that is shared by compressed clusters the next one may begin.
+    pub(crate) packed: Option<u64>,
     /// References that no table on disk has any more, with the epoch whose readers may still use the clusters.
     pub(crate) settled: VecDeque<(Arc<()>, Vec<PendingFree>)>,
 }
@@ -171,6 +173,7 @@ impl Image {
                 pending: Vec::new(),
                 pending_clusters: 0,
                 settled: VecDeque::new(),
+                packed: None,
             }),
             config: RwLock::new(config),
             unflushed: AtomicBool::new(true),
@@ -213,7 +216,7 @@ impl Image {
         self.shown.write().header = m.header.clone();
     }
 
-    async fn put_incompatible<H: Host>(&self, h: &H, m: &mut Meta, bits: u64) -> IoResult<()> {
+    pub(crate) async fn put_incompatible<H: Host>(&self, h: &H, m: &mut Meta, bits: u64) -> IoResult<()> {
         write_bytes(h, field::INCOMPATIBLE as u64, &bits.to_be_bytes()).await?;
         m.header.incompatible = bits;
         self.header_changed(m);
@@ -250,13 +253,14 @@ impl Image {
         }
         let mut changed = false;
         if self.version >= 3 {
-            if m.header.autoclear != 0 {
-                write_bytes(h, field::AUTOCLEAR as u64, &[0; 8]).await?;
-                m.header.autoclear = 0;
-                self.shown.write().bitmaps.clear();
+            let known = m.header.autoclear & autoclear::BITMAPS;
+            if m.header.autoclear != known {
+                write_bytes(h, field::AUTOCLEAR as u64, &known.to_be_bytes()).await?;
+                m.header.autoclear = known;
                 self.header_changed(m);
                 changed = true;
             }
+            self.mark_bitmaps(h, m).await?;
             if self.lazy() && !m.header.has(incompat::DIRTY) {
                 self.put_incompatible(h, m, m.header.incompatible | incompat::DIRTY).await?;
                 changed = true;

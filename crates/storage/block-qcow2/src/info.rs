@@ -41,7 +41,8 @@ fn bitmap(b: &BitmapInfo) -> Qcow2BitmapInfo {
     }
 }
 
-fn snapshot(s: &Snapshot) -> SnapshotInfo {
+/// A snapshot as queries show it.
+pub fn snapshot(s: &Snapshot) -> SnapshotInfo {
     SnapshotInfo {
         id: s.id.clone(),
         name: s.name.clone(),

@@ -7,13 +7,15 @@
 //! - [`image`]: an open image over a [`host::Host`]: its locks and the order of its writes are explained there.
 //! - [`driver`]: the driver of the block graph; [`mod@create`] and [`check`]: new images, checks and repairs.
 //!
-//! Not done: encryption, external data files, extended L2 entries (images with them are refused by name); writing
-//! compressed clusters (a request to do so is written plain); internal snapshots and bitmaps are kept but not made.
-//! Options that change nothing here: `pass-discard-snapshot` (no snapshot is deleted), `cache-clean-interval` (caches
+//! - `snapshots`: internal snapshots; `bitmaps`: persistent dirty bitmaps; `pack`: compressed writes.
+//!
+//! Not done: encryption, external data files, extended L2 entries (images with them are refused by name).
+//! Options that change nothing here: `cache-clean-interval` (caches
 //! are bounded and stay), and `inactive-l2` of `overlap-check` (snapshots' L2 tables are guarded by their refcounts only).
 
 mod alloc;
 pub mod bitmap;
+pub mod bitmaps;
 pub mod check;
 pub mod compress;
 pub mod create;
@@ -21,6 +23,7 @@ pub mod driver;
 mod epoch;
 pub mod geometry;
 pub mod header;
+mod header_write;
 pub mod host;
 pub mod image;
 pub mod info;
@@ -28,8 +31,10 @@ mod io;
 pub mod l2map;
 pub mod opts;
 pub mod overlap;
+mod pack;
 pub mod ranges;
 pub mod snapshot;
+pub mod snapshots;
 pub mod spec;
 mod table;
 mod zero;

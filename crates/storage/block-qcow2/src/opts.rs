@@ -91,6 +91,8 @@ pub struct Config {
     pub lazy_refcounts: bool,
     /// Tell the file of clusters that the guest discarded.
     pub discard_request: bool,
+    /// Tell the file of clusters that deleted snapshots had.
+    pub discard_snapshot: bool,
     /// Tell the file of clusters freed for other reasons.
     pub discard_other: bool,
     /// A discard keeps the clusters reserved.
@@ -123,6 +125,7 @@ impl Config {
             refcount_cache_size: refcounts,
             lazy_refcounts: lazy,
             discard_request: o.and_then(|o| o.pass_discard_request).unwrap_or(unmap),
+            discard_snapshot: o.and_then(|o| o.pass_discard_snapshot).unwrap_or(true),
             discard_other: o.and_then(|o| o.pass_discard_other).unwrap_or(false),
             discard_no_unref: no_unref,
             overlap: OverlapChecks::new(o.and_then(|o| o.overlap_check.as_ref())),

@@ -1,4 +1,4 @@
-//! The table of internal snapshots. Rhea shows them and keeps them intact.
+//! The table of internal snapshots.
 
 use qapi::{QError, qerr};
 
@@ -29,6 +29,10 @@ pub struct Snapshot {
     pub disk_size: Option<u64>,
     /// Executed instructions, where they were counted.
     pub icount: Option<u64>,
+    /// Extra data past what Rhea knows; kept.
+    pub extra: Vec<u8>,
+    /// Bytes of its entry in the table on disk.
+    pub on_disk: u64,
 }
 
 /// Reads the snapshot table; also answers its length in bytes.
@@ -90,11 +94,36 @@ fn parse(b: &[u8]) -> Result<Option<(Snapshot, usize)>, QError> {
         icount: if extra >= 24 { be64(b, 56).filter(|v| *v != u64::MAX) } else { None },
         id: text(strings, id_len),
         name: text(strings + id_len, name_len),
+        extra: b[(40 + extra as usize).min(64)..40 + extra as usize].to_vec(),
+        on_disk: total as u64,
     };
     Ok(Some((snapshot, total)))
 }
 
 impl Snapshot {
+    /// The entry as it stands in the table, padded to 8 bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut b = Vec::with_capacity(64 + self.id.len() + self.name.len());
+        b.extend_from_slice(&self.l1_offset.to_be_bytes());
+        b.extend_from_slice(&self.l1_size.to_be_bytes());
+        b.extend_from_slice(&(self.id.len() as u16).to_be_bytes());
+        b.extend_from_slice(&(self.name.len() as u16).to_be_bytes());
+        b.extend_from_slice(&self.date_sec.to_be_bytes());
+        b.extend_from_slice(&self.date_nsec.to_be_bytes());
+        b.extend_from_slice(&self.vm_clock_nsec.to_be_bytes());
+        let small = u32::try_from(self.vm_state_size).unwrap_or(0);
+        b.extend_from_slice(&small.to_be_bytes());
+        b.extend_from_slice(&(24 + self.extra.len() as u32).to_be_bytes());
+        b.extend_from_slice(&self.vm_state_size.to_be_bytes());
+        b.extend_from_slice(&self.disk_size.unwrap_or(0).to_be_bytes());
+        b.extend_from_slice(&self.icount.unwrap_or(u64::MAX).to_be_bytes());
+        b.extend_from_slice(&self.extra);
+        b.extend_from_slice(self.id.as_bytes());
+        b.extend_from_slice(self.name.as_bytes());
+        b.resize(b.len().next_multiple_of(8), 0);
+        b
+    }
+
     /// Why the snapshot's L1 table cannot be used, if so.
     pub fn l1_problem(&self, cluster_size: u64) -> Option<&'static str> {
         if u64::from(self.l1_size) * 8 > spec::MAX_L1_BYTES {

@@ -76,6 +76,18 @@ pub mod autoclear {
     pub const BITMAPS: u64 = 1 << 0;
 }
 
+/// Bitmap directory entries.
+pub mod bitmap {
+    /// Flag: it was not stored properly.
+    pub const IN_USE: u32 = 1 << 0;
+    /// Flag: it records as soon as the image is opened.
+    pub const AUTO: u32 = 1 << 1;
+    /// Flag: extra data that is not understood does not matter.
+    pub const EXTRA_COMPATIBLE: u32 = 1 << 2;
+    /// The only type: tracks writes.
+    pub const DIRTY_TRACKING: u8 = 1;
+}
+
 /// Header extension types.
 pub mod ext {
     /// End of the extension area.

@@ -209,3 +209,120 @@ fn what_is_no_image_is_refused() {
         b.graph.close_all().await;
     });
 }
+
+#[test]
+fn resizing_and_internal_snapshots_by_the_monitor() {
+    Sim::new(6).block_on(async {
+        use block::driver::{Prealloc, SnapshotOp};
+        let b = Bench::new();
+        b.world.create("a", common::image(&common::options(1 << 20, 4096, None)));
+        let node = |more: &str| {
+            format!("{{'driver':'qcow2','node-name':'a','file':{{'driver':'file','filename':'a'}}{more}}}")
+        };
+        b.add(&node("")).await.unwrap();
+        b.add("{'driver':'null-co','node-name':'n'}").await.unwrap();
+        let resize = async |node: &str, size| {
+            b.graph.resize("", node, size, Prealloc::Off).await.map_err(|e| e.desc().to_owned())
+        };
+        assert_eq!(resize("zz", 512).await.unwrap_err(), "Cannot find device='' nor node-name='zz'");
+        assert_eq!(resize("a", 1000).await.unwrap_err(), "The new size must be a multiple of 512");
+        assert_eq!(resize("n", 512).await.unwrap_err(), "Image format driver does not support resize");
+        assert_eq!(resize("a", 1 << 62).await.unwrap_err(), "Failed to grow the L1 table: File too large");
+        let root = b.root("a", RW).await;
+        b.graph.bitmap_add("a", "m", None, false, false).await.unwrap();
+        resize("a", 2 << 20).await.unwrap();
+        assert_eq!(root.len(), 2 << 20);
+        root.write((2 << 20) - 512, IoBuf::from_bytes(&[1; 512]), WriteFlags::empty()).await.unwrap();
+        let make =
+            |name: &str| SnapshotOp::Create { name: name.into(), date: std::time::Duration::from_secs(7) };
+        assert_eq!(b.graph.internal_snapshot("a", make("s")).await.unwrap().unwrap().id, "1");
+        assert_eq!(b.graph.internal_snapshot("a", make("s")).await.unwrap(), None);
+        let e = b.graph.internal_snapshot("n", make("s")).await.unwrap_err();
+        assert_eq!(e.desc(), "Block format 'null-co' used by device 'n' does not support internal snapshots");
+        assert_eq!(b.graph.image_info("a").unwrap().base.snapshots.unwrap()[0].name, "s");
+        root.write(0, IoBuf::from_bytes(&[2; 8192]), WriteFlags::empty()).await.unwrap();
+        let apply = SnapshotOp::Apply { id: None, name: Some("s".into()) };
+        assert!(b.graph.internal_snapshot("a", apply).await.unwrap().is_some());
+        let buf = IoBuf::zeroed(8192);
+        root.read(0, buf.clone()).await.unwrap();
+        assert!(buf.is_zero());
+        let m = b.graph.bitmap("a", "m", Default::default()).unwrap();
+        assert_eq!((m.size(), m.dirty_bytes()), (2 << 20, 2 << 20));
+        let delete = SnapshotOp::Delete { id: Some("1".into()), name: None };
+        assert_eq!(b.graph.internal_snapshot("a", delete.clone()).await.unwrap().unwrap().name, "s");
+        assert_eq!(b.graph.internal_snapshot("a", delete).await.unwrap(), None);
+        resize("a", 1 << 20).await.unwrap();
+        assert_eq!(root.len(), 1 << 20);
+        root.detach().await;
+        b.reopen(&node(",'read-only':true")).await.unwrap();
+        assert_eq!(resize("a", 512).await.unwrap_err(), "Image is read-only");
+        let e = b.graph.internal_snapshot("a", make("x")).await.unwrap_err();
+        assert_eq!(e.desc(), "Device 'a' is read only");
+        b.graph.close_all().await;
+    });
+}
+
+#[test]
+fn persistent_bitmaps_live_with_the_image() {
+    Sim::new(7).block_on(async {
+        let b = Bench::new();
+        b.world.create("base", vec![5; 1 << 20]);
+        let o = common::options(1 << 20, 4096, Some(("base", BlockdevDriver::Raw)));
+        b.world.create("a", common::image(&o));
+        let node = |more: &str| {
+            let file = "'file':{'driver':'file','filename':'a'},'backing':null";
+            format!("{{'driver':'qcow2','node-name':'a',{file}{more}}}")
+        };
+        let dirty = |b: &Bench, name: &str| {
+            let any = block::bitmap::Tolerate { read_only: true, inconsistent: true };
+            b.graph.bitmap("a", name, any).map(|m| (m.dirty_bytes(), m.enabled(), m.inconsistent()))
+        };
+        b.add(&node("")).await.unwrap();
+        b.graph.bitmap_add("a", "m", Some(65536), true, false).await.unwrap();
+        b.graph.bitmap_add("a", "idle", None, true, true).await.unwrap();
+        b.graph.bitmap_add("a", "gone", None, false, false).await.unwrap();
+        let root = b.root("a", RW).await;
+        root.write(70_000, IoBuf::from_bytes(&[1; 10]), WriteFlags::empty()).await.unwrap();
+        root.flush().await.unwrap();
+        root.detach().await;
+        // Read-only: stored, and not to be changed.
+        b.reopen(&node(",'read-only':true")).await.unwrap();
+        assert_eq!(b.specific("a").bitmaps.unwrap().len(), 2);
+        let e = b.graph.bitmap_clear("a", "m").await.unwrap_err();
+        assert_eq!(e.desc(), "Bitmap 'm' is readonly and cannot be modified");
+        let e = b.graph.bitmap_remove("a", "m").await.unwrap_err();
+        assert_eq!(e.desc(), "Bitmap 'm' is readonly and cannot be modified");
+        b.reopen(&node("")).await.unwrap();
+        let flags = b.specific("a").bitmaps.unwrap()[0].flags.clone();
+        assert!(flags.contains(&api::block_core::Qcow2BitmapInfoFlags::InUse));
+        // The lights go out.
+        let left = b.world.disk("a").unwrap().stable_bytes();
+        b.graph.close_all().await;
+        // Closed properly.
+        let again = Bench::new();
+        again.world.create("a", b.world.disk("a").unwrap().stable_bytes());
+        again.add(&node("")).await.unwrap();
+        assert_eq!(dirty(&again, "m").unwrap(), (65536, true, false));
+        assert_eq!(dirty(&again, "idle").unwrap(), (0, false, false));
+        assert_eq!(dirty(&again, "gone").unwrap_err().desc(), "Dirty bitmap 'gone' not found");
+        again.graph.bitmap_remove("a", "idle").await.unwrap();
+        again.graph.close_all().await;
+        drop(again);
+        // Not closed properly: told, and of no use but to be removed; the image as such is sound.
+        let again = Bench::new();
+        again.world.create("a", left);
+        again.add(&node("")).await.unwrap();
+        assert_eq!(dirty(&again, "m").unwrap(), (0, false, true));
+        let e = again.graph.bitmap_clear("a", "m").await.unwrap_err();
+        assert_eq!(e.desc(), "Bitmap 'm' is inconsistent and cannot be used");
+        again.graph.bitmap_remove("a", "m").await.unwrap();
+        again.graph.close_all().await;
+        let host = common::Bytes::default();
+        *host.0.borrow_mut() = again.world.disk("a").unwrap().stable_bytes();
+        let r = common::at_once(block_qcow2::check::check(&host, block_qcow2::check::Fix::None, &mut |l| {
+            println!("{l}")
+        }));
+        let r = r.unwrap();
+        assert_eq!((r.corruptions, r.leaks), (0, 0));
+    });
+}

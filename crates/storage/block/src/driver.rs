@@ -298,6 +298,32 @@ pub struct DriverInfo {
     pub snapshots: Vec<SnapshotInfo>,
 }
 
+/// Something to do with a snapshot inside an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOp {
+    /// Take one.
+    Create {
+        /// Its name; a name that there is already is refused.
+        name: String,
+        /// When, since 1970.
+        date: std::time::Duration,
+    },
+    /// Delete the one with this id and this name, as far as they are given.
+    Delete {
+        /// The id.
+        id: Option<String>,
+        /// The name.
+        name: Option<String>,
+    },
+    /// Make the disk what it was then.
+    Apply {
+        /// The id.
+        id: Option<String>,
+        /// The name.
+        name: Option<String>,
+    },
+}
+
 /// What a node is about to be: the argument of [`Driver::stage`].
 #[derive(Clone, Debug)]
 pub struct NodePlan {
@@ -429,6 +455,33 @@ pub trait Driver: Send + Sync + 'static {
     fn activate<'a>(&'a self, cx: &'a Cx<'a>) -> CtlFuture<'a> {
         let _ = cx;
         Box::pin(async { Ok(()) })
+    }
+
+    /// Writes into the image's header which backing file it has. Called while the node may write.
+    fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
+        let _ = (cx, hint);
+        Box::pin(async { Err(qapi::qerr!("The image's format does not support changing the backing file")) })
+    }
+
+    /// Whether [`WriteFlags::COMPRESSED`] does what it says. Such writes are whole clusters
+    /// ([`DriverInfo::cluster_size`]), the one at the end of the node apart.
+    fn compresses(&self, cx: &Cx<'_>) -> bool {
+        let _ = cx;
+        false
+    }
+
+    /// Does something with a snapshot inside the image, while no request is in flight. `None`: there is no such snapshot,
+    /// or there is one of this name already. The snapshot that was taken or deleted otherwise. The default refuses.
+    fn internal_snapshot<'a>(
+        &'a self,
+        cx: &'a Cx<'a>,
+        op: &'a SnapshotOp,
+    ) -> CtlFuture<'a, Option<SnapshotInfo>> {
+        let _ = op;
+        let (driver, node) = (cx.node.ty.name, cx.node_name().to_owned());
+        Box::pin(async move {
+            Err(qerr!("Block format '{driver}' used by device '{node}' does not support internal snapshots"))
+        })
     }
 
     /// Whether a dirty bitmap of this name and granularity (bytes) can be kept in the image.

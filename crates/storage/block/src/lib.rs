@@ -31,6 +31,7 @@ pub mod qmp;
 mod query;
 mod reopen;
 pub mod request;
+mod resize;
 pub mod root;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

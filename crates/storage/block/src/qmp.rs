@@ -14,6 +14,7 @@ use std::sync::Arc;
 /// Registers the commands.
 pub fn register(table: &mut CommandTable, hmp: &mut HmpTable, graph: &Arc<BlockGraph>) {
     crate::bitmap::qmp::register(table, graph);
+    crate::resize::register(table, graph);
     let g = graph.clone();
     table.register(move |c: BlockdevAdd| {
         let g = g.clone();

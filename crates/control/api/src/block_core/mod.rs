@@ -7,6 +7,7 @@ mod device;
 mod events;
 mod image;
 mod options;
+mod single;
 
 pub use bitmap::*;
 pub use commands::*;
@@ -15,3 +16,4 @@ pub use device::*;
 pub use events::*;
 pub use image::*;
 pub use options::*;
+pub use single::*;

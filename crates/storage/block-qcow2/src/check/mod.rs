@@ -93,6 +93,7 @@ fn config(h: &Header) -> Config {
         refcount_cache_size: (16 << 20).max(4 * h.geometry.cluster_size()),
         lazy_refcounts: false,
         discard_request: false,
+        discard_snapshot: false,
         discard_other: false,
         discard_no_unref: false,
         overlap: off,

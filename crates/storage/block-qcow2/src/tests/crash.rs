@@ -67,7 +67,7 @@ async fn guest(w: &World) -> Vec<Mark> {
 
 /// The file after a crash when `at` events had been issued: those before the last flush are there, of the later ones
 /// any selection, in any order that keeps writes to the same place in order; a write may be torn between sectors.
-fn crashed(base: &[u8], log: &[Event], at: usize, rng: &mut Rng) -> Vec<u8> {
+pub fn crashed(base: &[u8], log: &[Event], at: usize, rng: &mut Rng) -> Vec<u8> {
     let mut file = base.to_vec();
     let stable = log[..at].iter().rposition(|e| matches!(e, Event::Flush)).map_or(0, |i| i + 1);
     for e in &log[..stable] {

@@ -5,3 +5,4 @@ mod malformed;
 mod mem;
 mod random;
 mod reference;
+mod snapshots;

@@ -68,7 +68,7 @@ pub fn initial(w: &World) -> Vec<u8> {
     v
 }
 
-async fn no_errors(host: &MemHost, leaks_allowed: bool) {
+pub async fn no_errors(host: &MemHost, leaks_allowed: bool) {
     let mut said = Vec::new();
     let r = check(host, Fix::None, &mut |l| said.push(l.to_string())).await.unwrap();
     assert_eq!((r.corruptions, r.check_errors), (0, 0), "{said:?}");

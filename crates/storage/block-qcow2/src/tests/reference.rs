@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use block::bitmap::Bitmap;
 use mem::IoBuf;
 use rt::sim::{Rng, Sim};
 
@@ -10,16 +12,16 @@ use super::mem::{MemHost, options};
 use super::random::{World, open, read_all};
 use crate::check::{Fix, check};
 
-struct Dir(PathBuf);
+pub struct Dir(pub PathBuf);
 
 impl Dir {
-    fn new(name: &str) -> Dir {
+    pub fn new(name: &str) -> Dir {
         let d = std::env::temp_dir().join(format!("rhea-qcow2-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&d);
         std::fs::create_dir_all(&d).unwrap();
         Dir(d)
     }
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -30,7 +32,7 @@ impl Drop for Dir {
     }
 }
 
-fn have_tools() -> bool {
+pub fn have_tools() -> bool {
     let ok = ["qemu-img", "qemu-io"].iter().all(|t| Command::new(t).arg("--version").output().is_ok());
     if !ok {
         println!("skipped: qemu-img and qemu-io are not installed");
@@ -38,7 +40,7 @@ fn have_tools() -> bool {
     ok
 }
 
-fn tool(name: &str, dir: &Path, args: &str) -> String {
+pub fn tool(name: &str, dir: &Path, args: &str) -> String {
     let out = Command::new(name).current_dir(dir).args(args.split_whitespace()).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{name} {args}: {text}");
@@ -208,27 +210,74 @@ fn internal_snapshots_survive_writes() {
 }
 
 #[test]
-fn bitmaps_stay_and_are_told_to_be_out_of_date() {
+fn bitmaps_are_kept_both_ways() {
     if !have_tools() {
         return;
     }
     let dir = Dir::new("bitmap");
-    tool("qemu-img", &dir.0, "create -f qcow2 image.q 1M");
-    tool("qemu-img", &dir.0, "bitmap --add image.q b0");
-    Sim::new(1).block_on(async {
-        let w = load(&dir.path("image.q")).await;
-        assert_eq!(w.image.shown.read().bitmaps[0].name, "b0");
-        let before = w.host.file.borrow().clone();
-        read_all(&w).await;
-        w.image.flush(&w.host).await.unwrap();
-        w.image.make_clean(&w.host).await.unwrap();
-        assert!(*w.host.file.borrow() == before, "reading changed the image");
-        w.image.write(&w.host, 0, IoBuf::from_bytes(&[1; 512])).await.unwrap();
-        assert_eq!(w.image.header().autoclear, 0);
-        assert!(w.image.header().bitmaps.is_some());
-        w.image.make_clean(&w.host).await.unwrap();
-        std::fs::write(dir.path("image.q"), &*w.host.file.borrow()).unwrap();
-    });
-    // The reference drops what is out of date; nothing else is wrong.
-    tool("qemu-img", &dir.0, "check -r leaks image.q");
+    for shape in ["cluster_size=512", "cluster_size=4k", "cluster_size=64k,refcount_bits=1"] {
+        tool("qemu-img", &dir.0, &format!("create -f qcow2 -o {shape} image.q 3M"));
+        tool("qemu-img", &dir.0, "bitmap --add -g 512 image.q fine");
+        tool("qemu-img", &dir.0, "bitmap --add --disable image.q idle");
+        let wrote = Command::new("qemu-io")
+            .current_dir(&dir.0)
+            .args(["-c", "write -P 7 64k 64k", "-c", "write -P 7 1M 2M", "image.q"])
+            .output();
+        assert!(wrote.unwrap().status.success());
+        Sim::new(1).block_on(async {
+            let w = load(&dir.path("image.q")).await;
+            let all: Vec<Arc<Bitmap>> =
+                w.image.load_bitmaps(&w.host).await.unwrap().into_iter().map(Arc::new).collect();
+            let fine = all.iter().find(|b| b.name() == "fine").unwrap();
+            assert!(fine.enabled() && fine.persistent() && !fine.inconsistent());
+            assert_eq!(fine.next_dirty(0, u64::MAX), Some((65536, 65536)), "{shape}");
+            assert_eq!(fine.next_dirty(131_072, u64::MAX), Some((1 << 20, 2 << 20)), "{shape}");
+            assert!(!all.iter().any(|b| b.name() == "idle" && b.enabled()));
+            let before = w.host.file.borrow().clone();
+            read_all(&w).await;
+            w.image.store_bitmaps(&w.host, &all).await.unwrap();
+            w.image.make_clean(&w.host).await.unwrap();
+            assert!(*w.host.file.borrow() == before, "reading changed the image");
+            w.image.write(&w.host, 0, IoBuf::from_bytes(&[1; 512])).await.unwrap();
+            // Until it is closed, what is stored is told to be out of date.
+            let crashed = MemHost::new(w.host.file.borrow().clone());
+            let lost = open(&crashed, false).await.load_bitmaps(&crashed).await.unwrap();
+            assert!(lost.len() == 2 && lost.iter().all(|b| b.inconsistent()));
+            fine.set(0, 512);
+            let ours = Bitmap::new("ours", 3 << 20, 4096, true, true).unwrap();
+            ours.set(8192, 4096);
+            let mut all = all.clone();
+            all.insert(0, Arc::new(ours));
+            w.image.store_bitmaps(&w.host, &all).await.unwrap();
+            w.image.make_clean(&w.host).await.unwrap();
+            let r = check(&w.host, Fix::None, &mut |l| println!("{l}")).await.unwrap();
+            assert_eq!((r.corruptions, r.leaks, r.check_errors), (0, 0, 0), "{shape}");
+            std::fs::write(dir.path("image.q"), &*w.host.file.borrow()).unwrap();
+        });
+        let said = tool("qemu-img", &dir.0, "check image.q");
+        assert!(said.starts_with("No errors were found"), "{shape}: {said}");
+        let info = tool("qemu-img", &dir.0, "info image.q");
+        assert!(
+            ["fine", "idle", "ours"].iter().all(|n| info.contains(n)) && !info.contains("in-use"),
+            "{info}"
+        );
+        // The reference reads what we stored: it adds ours to its own, and we read that.
+        tool("qemu-img", &dir.0, "bitmap --add -g 512 image.q sum");
+        tool("qemu-img", &dir.0, "bitmap --merge ours image.q sum");
+        tool("qemu-img", &dir.0, "bitmap --merge fine image.q sum");
+        Sim::new(1).block_on(async {
+            let w = load(&dir.path("image.q")).await;
+            let all = w.image.load_bitmaps(&w.host).await.unwrap();
+            let sum = all.iter().find(|b| b.name() == "sum").unwrap();
+            assert_eq!(sum.next_dirty(0, u64::MAX), Some((0, 512)));
+            assert_eq!(sum.next_dirty(512, u64::MAX), Some((8192, 4096)));
+            assert_eq!(sum.next_dirty(12288, u64::MAX), Some((65536, 65536)));
+            w.image.remove_stored_bitmap(&w.host, "idle").await.unwrap();
+            w.image.make_clean(&w.host).await.unwrap();
+            std::fs::write(dir.path("image.q"), &*w.host.file.borrow()).unwrap();
+        });
+        let said = tool("qemu-img", &dir.0, "check image.q");
+        assert!(said.starts_with("No errors were found"), "{shape}: {said}");
+        assert!(!tool("qemu-img", &dir.0, "info image.q").contains("idle"));
+    }
 }

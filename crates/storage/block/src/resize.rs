@@ -1,0 +1,142 @@
+//! Resizing nodes, and snapshots inside images: things that the monitor has done to one node while it rests.
+
+use crate::control::BlockGraph;
+use crate::driver::{Cx, Prealloc, SnapshotOp};
+use crate::graph::{Graph, Node};
+use crate::perm::Perm;
+use crate::root::RootConfig;
+use crate::txn::Txn;
+use api::block_core::{
+    BlockResize, BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternalSync, SnapshotInfo,
+};
+use base::Errno;
+use monitor::CommandTable;
+use qapi::{QError, qerr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+fn find<'g>(graph: &'g Graph, device: &str, node: &str) -> Result<&'g Arc<Node>, QError> {
+    let drive = graph.drive(device).and_then(|d| d.node).and_then(|n| graph.node(n));
+    drive
+        .or_else(|| graph.by_name(device).filter(|_| node.is_empty()))
+        .or_else(|| graph.by_name(node))
+        .ok_or_else(|| qerr!("Cannot find device='{device}' nor node-name='{node}'"))
+}
+
+impl BlockGraph {
+    /// Sets a node's length, bytes (`block_resize`). What the other users of the node do not share is refused.
+    pub async fn resize(
+        &self,
+        device: &str,
+        node: &str,
+        size: u64,
+        prealloc: Prealloc,
+    ) -> Result<(), QError> {
+        let name = {
+            let graph = self.snapshot();
+            let node = find(&graph, device, node)?;
+            if !node.writable() {
+                return Err(qerr!("Image is read-only"));
+            }
+            node.name.clone()
+        };
+        let config = RootConfig {
+            perm: Perm::RESIZE,
+            shared: Perm::all(),
+            desc: "the monitor".into(),
+            ..RootConfig::default()
+        };
+        let root = self.attach(&name, config).await?;
+        let done = root.truncate(size, false, prealloc).await;
+        root.detach().await;
+        done.map_err(|e| match e {
+            Errno::NOTSUP => qerr!("Image format driver does not support resize"),
+            Errno::INVAL if !size.is_multiple_of(512) => qerr!("The new size must be a multiple of 512"),
+            Errno::FBIG => qerr!("Failed to grow the L1 table: File too large"),
+            e => qerr!("Could not resize '{name}': {e}"),
+        })
+    }
+
+    /// Does something with a snapshot inside the image of a device or node.
+    pub async fn internal_snapshot(
+        &self,
+        device: &str,
+        op: SnapshotOp,
+    ) -> Result<Option<SnapshotInfo>, QError> {
+        let device = device.to_owned();
+        self.run(|me| async move { me.do_internal_snapshot(&device, &op).await }).await
+    }
+
+    async fn do_internal_snapshot(
+        &self,
+        device: &str,
+        op: &SnapshotOp,
+    ) -> Result<Option<SnapshotInfo>, QError> {
+        let _one = self.changing.lock().await;
+        let mut txn = Txn::new(self);
+        let base = txn.base.clone();
+        let node = find(&base, device, device)?;
+        if !node.writable() {
+            return Err(qerr!("Device '{device}' is read only"));
+        }
+        txn.drain(&[node.id]).await;
+        let cx = Cx { graph: &base, node };
+        cx.node_flush().await.map_err(|e| qerr!("Error flushing drive: {e}"))?;
+        let done = cx.driver().map_err(|e| qerr!("{e}"))?.internal_snapshot(&cx, op).await;
+        // Whatever was written is to be stable, and may have changed the length.
+        cx.flush_children().await.map_err(|e| qerr!("Error flushing drive: {e}"))?;
+        if matches!(op, SnapshotOp::Apply { .. }) {
+            node.live.dirtied(0, u64::MAX);
+            node.live.bitmaps.resize(cx.len());
+            base.resized(node.id);
+        }
+        done
+    }
+}
+
+/// Registers the commands.
+pub(crate) fn register(table: &mut CommandTable, graph: &Arc<BlockGraph>) {
+    let g = graph.clone();
+    table.register(move |c: BlockResize| {
+        let g = g.clone();
+        async move {
+            let size = u64::try_from(c.size).map_err(|_| qerr!("Parameter 'size' expects a >0 size"))?;
+            let (device, node) = (c.device.unwrap_or_default(), c.node_name.unwrap_or_default());
+            g.resize(&device, &node, size, Prealloc::Off).await
+        }
+    });
+    let g = graph.clone();
+    table.register(move |c: BlockdevSnapshotInternalSync| {
+        let g = g.clone();
+        async move {
+            if c.name.is_empty() {
+                return Err(qerr!("Name is empty"));
+            }
+            let date = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            let op = SnapshotOp::Create { name: c.name.clone(), date };
+            let made = g.internal_snapshot(&c.device, op).await?;
+            let exists = || qerr!("Snapshot with name '{}' already exists on device '{}'", c.name, c.device);
+            made.map(drop).ok_or_else(exists)
+        }
+    });
+    let g = graph.clone();
+    table.register(move |c: BlockdevSnapshotDeleteInternalSync| {
+        let g = g.clone();
+        async move {
+            if c.id.is_none() && c.name.is_none() {
+                return Err(qerr!("Name or id must be provided"));
+            }
+            let op = SnapshotOp::Delete { id: c.id.clone(), name: c.name.clone() };
+            let gone = g.internal_snapshot(&c.device, op).await?;
+            let show = |v: &Option<String>| v.clone().unwrap_or_else(|| "(null)".into());
+            gone.ok_or_else(|| {
+                qerr!(
+                    "Snapshot with id '{}' and name '{}' does not exist on device '{}'",
+                    show(&c.id),
+                    show(&c.name),
+                    c.device
+                )
+            })
+        }
+    });
+}
