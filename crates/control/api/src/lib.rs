@@ -45,6 +45,7 @@ pub fn introspection() -> Introspection {
     i.command::<block_core::BlockDirtyBitmapMerge>();
     i.command::<block_core::XDebugBlockDirtyBitmapSha256>();
     i.event::<block_core::BlockIoErrorEvent>();
+    i.event::<block_core::BlockImageCorruptedEvent>();
     i.event::<char::VserportChangeEvent>();
     i.command::<control::QmpCapabilities>();
     i.command::<control::QueryVersion>();

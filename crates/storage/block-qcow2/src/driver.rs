@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsQcow2, SnapshotInfo};
+use api::block_core::{
+    BlockImageCorruptedEvent, BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsQcow2, SnapshotInfo,
+};
 use base::{Errno, IoResult};
 use block::bitmap::Bitmap;
 use block::driver::{
@@ -13,6 +15,7 @@ use block::driver::{
 };
 use block::perm::Role;
 use mem::IoBuf;
+use monitor::EventBus;
 use parking_lot::RwLock;
 use qapi::{QError, qerr};
 use smallvec::{SmallVec, smallvec};
@@ -81,7 +84,9 @@ fn open(ocx: OpenCx<'_>) -> OpenFuture<'_> {
         let writable = !ocx.flags.read_only && !ocx.flags.inactive;
         let config = |h: &crate::header::Header| Config::new(h, qcow2_options(ocx.options), ocx.flags.unmap);
         let image = Image::open(&host, ocx.node_name, writable, config).await?;
-        Ok(Arc::new(Qcow2 { image: Arc::new(RwLock::new(Arc::new(image))) }) as Arc<dyn Driver>)
+        let events = ocx.events;
+        let image = Arc::new(RwLock::new(told(&events, image)));
+        Ok(Arc::new(Qcow2 { image, events }) as Arc<dyn Driver>)
     })
 }
 
@@ -122,6 +127,21 @@ impl Host for NodeHost<'_> {
 pub struct Qcow2 {
     /// Replaced as a whole where the file may have changed under us (repair, activation).
     image: Arc<RwLock<Arc<Image>>>,
+    events: EventBus,
+}
+
+/// Has an image's damage told to the users of events.
+fn told(events: &EventBus, image: Image) -> Arc<Image> {
+    let (events, node) = (events.clone(), image.node_name.clone());
+    *image.on_damage.write() = Some(Arc::new(move |text: &str, fatal| {
+        events.emit(BlockImageCorruptedEvent {
+            node_name: (!node.starts_with('#')).then(|| node.clone()),
+            msg: text.to_owned(),
+            fatal,
+            ..BlockImageCorruptedEvent::default()
+        });
+    }));
+    Arc::new(image)
 }
 
 impl Qcow2 {
@@ -203,9 +223,8 @@ impl Driver for Qcow2 {
                     Config::new(h, qcow2_options(&next.options), next.flags.unmap)
                 };
                 let fresh = Image::open(&host, &next.node_name, writable, config).await?;
-                return Ok(
-                    Box::new(Replace { slot: self.image.clone(), image: Arc::new(fresh) }) as Box<dyn Staged>
-                );
+                return Ok(Box::new(Replace { slot: self.image.clone(), image: told(&self.events, fresh) })
+                    as Box<dyn Staged>);
             }
             let header = image.header();
             let was = *image.config.read();
@@ -256,7 +275,7 @@ impl Driver for Qcow2 {
             if fresh.is_dirty() {
                 return Err(qerr!("Could not repair dirty image"));
             }
-            *self.image.write() = Arc::new(fresh);
+            *self.image.write() = told(&self.events, fresh);
             Ok(())
         })
     }
@@ -320,7 +339,7 @@ impl Driver for Qcow2 {
             // Tables have moved: nothing that is in memory counts any more.
             let config = *image.config.read();
             let fresh = Image::open(&host, &image.node_name, true, |_| Ok(config)).await?;
-            *self.image.write() = Arc::new(fresh);
+            *self.image.write() = told(&self.events, fresh);
             done.map(|s| Some(info::snapshot(&s)))
         })
     }

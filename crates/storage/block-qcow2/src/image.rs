@@ -79,6 +79,9 @@ pub struct Shown {
     pub snapshots: Vec<Snapshot>,
 }
 
+/// Somebody who is told of damage.
+pub type OnDamage = Arc<dyn Fn(&str, bool) + Send + Sync>;
+
 /// An open image.
 pub struct Image {
     pub(crate) geo: Geometry,
@@ -103,6 +106,8 @@ pub struct Image {
     pub(crate) writable: AtomicBool,
     /// The last decompressed cluster: its L2 entry and its bytes.
     pub(crate) decompressed: parking_lot::Mutex<Option<(u64, Arc<Vec<u8>>)>>,
+    /// Told of damage: what is wrong, and whether the image is not written any more.
+    pub(crate) on_damage: RwLock<Option<OnDamage>>,
     /// Who reads what it has looked up.
     pub(crate) readers: Epochs,
 }
@@ -181,6 +186,7 @@ impl Image {
             told: AtomicBool::new(false),
             writable: AtomicBool::new(writable),
             decompressed: parking_lot::Mutex::new(None),
+            on_damage: RwLock::new(None),
             readers: Epochs::default(),
         })
     }
@@ -293,6 +299,7 @@ impl Image {
         let node = &self.node_name;
         if self.writable.load(Ordering::Acquire) {
             tracing::error!(node = %node, "qcow2: Marking image as corrupt: {text}; further corruption events will be suppressed");
+            self.tell(text, true);
             let bits = {
                 let mut s = self.shown.write();
                 s.header.incompatible |= incompat::CORRUPT;
@@ -306,11 +313,19 @@ impl Image {
         } else {
             if !self.told.swap(true, Ordering::AcqRel) {
                 tracing::error!(node = %node, "qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
+                self.tell(text, false);
             }
             // Reading other parts may go on: nothing can get worse.
             self.corrupt.store(false, Ordering::Release);
         }
         Errno::IO
+    }
+
+    fn tell(&self, text: &str, fatal: bool) {
+        let told = self.on_damage.read().clone();
+        if let Some(f) = told {
+            f(text, fatal);
+        }
     }
 
     /// Writes back everything and clears the dirty bit: after this the file alone is the whole truth. Called when the

@@ -326,3 +326,35 @@ fn persistent_bitmaps_live_with_the_image() {
         assert_eq!((r.corruptions, r.leaks), (0, 0));
     });
 }
+
+#[test]
+fn damage_is_an_event() {
+    Sim::new(8).block_on(async {
+        let world = World::new();
+        let _here = world.enter();
+        let mut bytes = common::image(&common::options(1 << 20, 4096, None));
+        // The L1 table leads to a place that is no cluster's start.
+        let l1 = u64::from_be_bytes(bytes[40..48].try_into().unwrap()) as usize;
+        bytes[l1..l1 + 8].copy_from_slice(&0x8000_0000_0000_1200u64.to_be_bytes());
+        world.create("a", bytes);
+        let bus = EventBus::new();
+        let events = bus.listen(8);
+        let graph = BlockGraph::new(&[&SIM_FILE, &QCOW2], bus);
+        let node = "{'driver':'qcow2','node-name':'a','file':{'driver':'file','filename':'a'}}";
+        graph.add(options(node)).await.unwrap();
+        let shared = Perm::all();
+        let root = graph.attach("a", RootConfig { perm: RW, shared, ..RootConfig::default() }).await.unwrap();
+        for _ in 0..2 {
+            assert!(root.read(0, IoBuf::zeroed(512)).await.is_err());
+        }
+        let e = events.try_next().expect("an event");
+        assert_eq!(e.name, "BLOCK_IMAGE_CORRUPTED");
+        let data = e.data.clone().unwrap();
+        assert_eq!(data.get("fatal"), Some(&Value::Bool(true)));
+        let msg = "L2 table offset 0x1200 unaligned (L1 index: 0x0)";
+        assert_eq!(data.get("msg").and_then(Value::as_str), Some(msg));
+        assert!(events.try_next().is_none());
+        root.detach().await;
+        graph.close_all().await;
+    });
+}

@@ -21,6 +21,7 @@ use api::block_core::{BlockdevOptions, ImageInfoSpecific, SnapshotInfo};
 use base::{Errno, IoResult};
 use bitflags::bitflags;
 use mem::IoBuf;
+use monitor::EventBus;
 use qapi::{QError, qerr};
 use smallvec::SmallVec;
 use std::future::Future;
@@ -373,6 +374,8 @@ pub struct OpenCx<'a> {
     pub flags: NodeFlags,
     /// The name of the node.
     pub node_name: &'a str,
+    /// Where events go.
+    pub events: EventBus,
 }
 
 /// An open node's driver.

@@ -7,7 +7,8 @@ use crate::perm::Perm;
 use crate::root::RootConfig;
 use crate::txn::Txn;
 use api::block_core::{
-    BlockResize, BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternalSync, SnapshotInfo,
+    BlockImageCorruptedEvent, BlockResize, BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternalSync,
+    SnapshotInfo,
 };
 use base::Errno;
 use monitor::CommandTable;
@@ -96,6 +97,7 @@ impl BlockGraph {
 
 /// Registers the commands.
 pub(crate) fn register(table: &mut CommandTable, graph: &Arc<BlockGraph>) {
+    table.event::<BlockImageCorruptedEvent>();
     let g = graph.clone();
     table.register(move |c: BlockResize| {
         let g = g.clone();

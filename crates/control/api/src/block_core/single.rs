@@ -37,3 +37,21 @@ pub struct BlockdevSnapshotDeleteInternalSync {
     /// The snapshot's name.
     pub name: Option<String>,
 }
+
+/// Damage was found in an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(event = "BLOCK_IMAGE_CORRUPTED")]
+pub struct BlockImageCorruptedEvent {
+    /// The name of the block backend; may be empty.
+    pub device: String,
+    /// The node.
+    pub node_name: Option<String>,
+    /// What is wrong, for people.
+    pub msg: String,
+    /// Where in the image, bytes, if that is known.
+    pub offset: Option<i64>,
+    /// How much of it, bytes, if that is known.
+    pub size: Option<i64>,
+    /// Whether the image was marked as corrupt and is not written any more, so that it needs a repair.
+    pub fatal: bool,
+}
