@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use block::driver::DriverType;
+use block::job::Jobs;
 use block::{BlockGraph, Drive};
 use chardev::{Chardevs, Config as ChardevConfig, Legacy};
 use device::{CharBackend, RawValue, Resources};
@@ -23,6 +24,9 @@ use super::{daemon, queries};
 /// How long clients of the monitors have at the end to read what was said to them.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long jobs have at the end to undo what they did to the block graph.
+const JOBS_PATIENCE: Duration = Duration::from_secs(10);
+
 /// The block drivers of all crates.
 fn drivers() -> Vec<&'static DriverType> {
     [block_file::DRIVERS, block_formats::DRIVERS, block_qcow2::DRIVERS].concat()
@@ -31,6 +35,7 @@ fn drivers() -> Vec<&'static DriverType> {
 /// What devices find by name.
 struct Inventory {
     graph: Arc<BlockGraph>,
+    jobs: Arc<Jobs>,
     chardevs: Chardevs,
     objects: Arc<ObjectTree>,
 }
@@ -65,13 +70,19 @@ fn text(e: QError) -> String {
 pub(crate) async fn run(mut config: Config) -> Result<i32, String> {
     let io = rt::IoThread::spawn("chardev").map_err(|e| format!("cannot set up a thread: {e}"))?;
     let events = EventBus::new();
+    let graph = BlockGraph::new(&drivers(), events.clone());
     let inventory = Inventory {
-        graph: BlockGraph::new(&drivers(), events.clone()),
+        jobs: Jobs::new(graph.clone()),
+        graph,
         chardevs: Chardevs::new(io.handle()),
         objects: Arc::new(ObjectTree::new()),
     };
     inventory.chardevs.set_escape(config.escape);
     let result = live(&mut config, &inventory, events).await;
+    // A job that waits for storage must not keep everything else from being written back.
+    if rt::timeout(JOBS_PATIENCE, inventory.jobs.cancel_all()).await.is_none() {
+        tracing::error!("ending although jobs are still at work");
+    }
     inventory.graph.close_all().await;
     inventory.chardevs.close_all();
     result
@@ -114,6 +125,7 @@ async fn with_machine(
     let mut commands = CommandTable::new();
     let mut hmp = HmpTable::new();
     block::qmp::register(&mut commands, &mut hmp, &inventory.graph);
+    block_jobs::register(&mut commands, &inventory.jobs);
     machine::qmp::register(&mut commands, &mut hmp, machine);
     chardev::register_hmp(&mut hmp, &inventory.chardevs);
     let monitor = Monitor::new(commands, hmp, events, rt::current())

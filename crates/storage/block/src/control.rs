@@ -1,6 +1,6 @@
 //! The control handle of the block layer.
 
-use crate::driver::{Cx, DriverType};
+use crate::driver::{Cx, Driver, DriverType};
 use crate::graph::{Graph, NodeId};
 use crate::txn::Txn;
 use api::block_core::BlockdevOptions;
@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use monitor::EventBus;
 use parking_lot::RwLock;
 use qapi::{QError, qerr};
+use qom::ObjectTree;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -45,6 +46,7 @@ pub struct BlockGraph {
     policy: RwLock<Policy>,
     pub(crate) changing: rt::sync::Mutex<()>,
     events: EventBus,
+    objects: RwLock<Option<Arc<ObjectTree>>>,
     me: Weak<BlockGraph>,
 }
 
@@ -59,6 +61,7 @@ impl BlockGraph {
             policy: RwLock::new(Policy::default()),
             changing: rt::sync::Mutex::new(()),
             events,
+            objects: RwLock::new(None),
             me: me.clone(),
         })
     }
@@ -76,6 +79,16 @@ impl BlockGraph {
     /// Where events go.
     pub fn events(&self) -> &EventBus {
         &self.events
+    }
+
+    /// The objects that options may refer to.
+    pub fn objects(&self) -> Option<Arc<ObjectTree>> {
+        self.objects.read().clone()
+    }
+
+    /// Says where the objects are that options may refer to, for nodes that are opened from now on.
+    pub fn set_objects(&self, objects: Arc<ObjectTree>) {
+        *self.objects.write() = Some(objects);
     }
 
     /// The policy for what images name.
@@ -148,7 +161,10 @@ impl BlockGraph {
             .by_name(name)
             .ok_or_else(|| qerr!("Failed to find node with node-name='{name}'"))?
             .clone();
-        if txn.base.roots().any(|r| r.node == Some(node.id)) {
+        if txn.base.job_on(node.id).is_some_and(|(_, about)| about) {
+            txn.base.no_job_on(node.id)?;
+        }
+        if txn.base.job_on(node.id).is_some() || txn.base.roots().any(|r| r.node == Some(node.id)) {
             return Err(qerr!("Node {name} is in use"));
         }
         let parents: Vec<_> = txn
@@ -192,10 +208,11 @@ impl BlockGraph {
         let graph = self.snapshot();
         let gates: Vec<_> = graph.roots().map(|r| r.gate.clone()).collect();
         let closed = gates.iter().map(|g| g.close()).collect();
+        let hurried = Hurried::new(&graph, graph.roots().filter_map(|r| r.node));
         for g in gates {
             g.idle().await;
         }
-        Drained { _closed: closed }
+        Drained { _closed: closed, _hurried: hurried }
     }
 
     /// Ends everything, for the end of the program: waits for requests, then closes every node, parents first, with
@@ -223,4 +240,43 @@ impl BlockGraph {
 #[derive(Debug)]
 pub struct Drained {
     _closed: Vec<crate::gate::Closed>,
+    _hurried: Hurried,
+}
+
+/// Drivers that were told to let go of requests that they hold back; they may hold them again when it is dropped.
+pub(crate) struct Hurried(Vec<Arc<dyn Driver>>);
+
+impl Hurried {
+    /// Tells the drivers of all nodes at and below `tops`.
+    pub(crate) fn new(graph: &Graph, tops: impl IntoIterator<Item = NodeId>) -> Hurried {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut todo: Vec<NodeId> = tops.into_iter().collect();
+        let mut told = Vec::new();
+        while let Some(id) = todo.pop() {
+            if let Some(node) = graph.node(id)
+                && seen.insert(id)
+            {
+                todo.extend(node.edges.iter().map(|e| e.child));
+                if let Some(driver) = &node.driver {
+                    driver.drain(true);
+                    told.push(driver.clone());
+                }
+            }
+        }
+        Hurried(told)
+    }
+}
+
+impl std::fmt::Debug for Hurried {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hurried({})", self.0.len())
+    }
+}
+
+impl Drop for Hurried {
+    fn drop(&mut self) {
+        for driver in &self.0 {
+            driver.drain(false);
+        }
+    }
 }

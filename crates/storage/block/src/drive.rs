@@ -326,6 +326,7 @@ impl BlockGraph {
             writeback: drive.writeback,
             on_error: drive.on_error,
             on_change: None,
+            job: None,
             gate: Gate::new(),
         };
         txn.next.roots.insert(id, Arc::new(def));

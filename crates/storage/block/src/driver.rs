@@ -17,6 +17,7 @@
 use crate::bitmap::Bitmap;
 use crate::graph::{Graph, Node};
 use crate::perm::{Perm, PermPair, Role};
+use crate::request::Status;
 use api::block_core::{BlockdevOptions, ImageInfoSpecific, SnapshotInfo};
 use base::{Errno, IoResult};
 use bitflags::bitflags;
@@ -376,6 +377,8 @@ pub struct OpenCx<'a> {
     pub node_name: &'a str,
     /// Where events go.
     pub events: EventBus,
+    /// The objects that users have made, where there are any.
+    pub objects: Option<Arc<qom::ObjectTree>>,
 }
 
 /// An open node's driver.
@@ -409,6 +412,48 @@ pub trait Driver: Send + Sync + 'static {
     fn read<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {
         let _ = (cx, off, buf);
         Box::pin(async { Err(Errno::NOTSUP) })
+    }
+
+    /// Whether a filter wants to be handed every read ([`Driver::read`]), rather than have the core follow
+    /// [`Driver::locate`]. Block status still asks that.
+    fn sees_reads(&self) -> bool {
+        false
+    }
+
+    /// Whether [`WriteFlags::COMPRESSED`] does what it says. Such writes are whole clusters
+    /// ([`DriverInfo::cluster_size`]), the one at the end of the node apart.
+    fn compresses(&self, cx: &Cx<'_>) -> bool {
+        let _ = cx;
+        false
+    }
+
+    /// Requests are being waited for, and new ones are kept off, until the same is called with false. A driver that
+    /// holds requests back on purpose lets them go. Calls nest.
+    fn drain(&self, begin: bool) {
+        let _ = begin;
+    }
+
+    /// Reads the past state that the driver keeps (`copy-before-write`).
+    fn snapshot_read<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {
+        let _ = (cx, off, buf);
+        Box::pin(async { Err(Errno::NOTSUP) })
+    }
+
+    /// Where the bytes of the past state are; `len` > 0.
+    fn snapshot_status<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Status> {
+        let _ = (cx, off, len);
+        Box::pin(async { Err(Errno::NOTSUP) })
+    }
+
+    /// The range of the past state is needed no more.
+    fn snapshot_discard<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a> {
+        let _ = (cx, off, len);
+        Box::pin(async { Err(Errno::NOTSUP) })
+    }
+
+    /// The length of the past state, bytes, if the driver keeps one.
+    fn snapshot_len(&self) -> Option<u64> {
+        None
     }
 
     /// Writes `buf` at `off`. Carries FUA only where [`Caps::fua`] is native. A protocol grows when the write ends
@@ -460,19 +505,6 @@ pub trait Driver: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
-    /// Writes into the image's header which backing file it has. Called while the node may write.
-    fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
-        let _ = (cx, hint);
-        Box::pin(async { Err(qapi::qerr!("The image's format does not support changing the backing file")) })
-    }
-
-    /// Whether [`WriteFlags::COMPRESSED`] does what it says. Such writes are whole clusters
-    /// ([`DriverInfo::cluster_size`]), the one at the end of the node apart.
-    fn compresses(&self, cx: &Cx<'_>) -> bool {
-        let _ = cx;
-        false
-    }
-
     /// Does something with a snapshot inside the image, while no request is in flight. `None`: there is no such snapshot,
     /// or there is one of this name already. The snapshot that was taken or deleted otherwise. The default refuses.
     fn internal_snapshot<'a>(
@@ -521,6 +553,12 @@ pub trait Driver: Send + Sync + 'static {
     /// The backing file that the image's header names.
     fn backing_hint(&self) -> Option<BackingHint> {
         None
+    }
+
+    /// Writes into the image's header which backing file it has. Called while the node may write.
+    fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
+        let _ = (cx, hint);
+        Box::pin(async { Err(qapi::qerr!("The image's format does not support changing the backing file")) })
     }
 
     /// The name of the file, for a protocol; a format's is its primary child's.

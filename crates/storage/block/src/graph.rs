@@ -140,6 +140,8 @@ pub struct RootDef {
     pub on_error: ErrorPolicy,
     /// Told of changes.
     pub(crate) on_change: Option<OnChange>,
+    /// The job that it belongs to, if it does.
+    pub(crate) job: Option<crate::job::io::JobHold>,
     pub(crate) gate: Arc<Gate>,
 }
 
@@ -458,14 +460,20 @@ impl Graph {
         if uses.is_empty() { Ok(order) } else { Err(GraphError::Cycle(uses.into_keys().collect())) }
     }
 
-    /// The first frozen link of `old` that this graph changes: its parent and number there.
-    pub(crate) fn broken_frozen_link(&self, old: &Graph) -> Option<(NodeId, usize)> {
+    /// The first frozen link of `old`, apart from those in `thawed`, that this graph changes: its parent and number
+    /// there.
+    pub(crate) fn broken_frozen_link(
+        &self,
+        old: &Graph,
+        thawed: &std::collections::BTreeSet<(NodeId, ChildSlot)>,
+    ) -> Option<(NodeId, usize)> {
         old.nodes.values().find_map(|n| {
             n.edges
                 .iter()
                 .position(|e| {
                     let now = self.nodes.get(&n.id).and_then(|m| m.edge(e.slot));
-                    e.frozen > 0 && now.is_none_or(|m| m.child != e.child)
+                    let broken = e.frozen > 0 && now.is_none_or(|m| m.child != e.child);
+                    broken && !thawed.contains(&(n.id, e.slot))
                 })
                 .map(|i| (n.id, i))
         })

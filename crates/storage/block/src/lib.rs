@@ -17,12 +17,14 @@
 
 pub mod bitmap;
 pub mod control;
+mod copy;
 pub mod drive;
 pub mod driver;
 pub mod gate;
 pub mod graph;
 #[cfg(test)]
 mod graph_tests;
+pub mod job;
 mod open;
 pub mod options;
 pub mod perm;
@@ -45,3 +47,4 @@ pub use drive::{Drive, ErrorAction, ErrorPolicy};
 pub use graph::{Graph, Node, NodeId, RootEvent, RootId};
 pub use perm::{Perm, PermPair, Role};
 pub use root::{Root, RootConfig};
+pub use track::{Ranges, Ticket};

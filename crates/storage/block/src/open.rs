@@ -164,8 +164,9 @@ impl Txn<'_> {
         let graph = self.preview();
         let node = graph.node(id).ok_or_else(|| qerr!("The node has gone"))?;
         let cx = Cx { graph: &graph, node };
+        let (flags, objects) = (node.flags, self.ctl.objects());
         let events = self.ctl.events().clone();
-        let open = OpenCx { cx, options: typed, flags: node.flags, node_name: &node.name, events };
+        let open = OpenCx { cx, options: typed, flags, node_name: &node.name, objects, events };
         let driver = (ty.open)(open).await?;
         let mut stored = driver.stored_bitmaps(&Cx { graph: &graph, node }).await?;
         while let Some(b) = stored.pop() {

@@ -8,7 +8,7 @@ use crate::driver::{
     Caps, ChildSlot, Cx, DetectZeroes, Driver, ExtentKind, Kind, Limits, Prealloc, Support, WriteFlags,
     ZeroFlags,
 };
-use crate::graph::Edge;
+use crate::graph::{Edge, NodeId};
 use crate::perm::{Perm, Role};
 use crate::probe::{PROBE_BYTES, probe};
 use base::units::{align_down, align_up};
@@ -147,9 +147,10 @@ impl<'a> Cx<'a> {
     }
 
     /// Reads an aligned range into an aligned buffer.
-    async fn read_aligned(&self, off: u64, buf: IoBuf, lim: &Limits) -> IoResult<()> {
+    pub(crate) async fn read_aligned(&self, off: u64, buf: IoBuf, lim: &Limits) -> IoResult<()> {
         let driver = self.driver()?;
         let protocol = self.node.ty.kind == Kind::Protocol;
+        let itself = protocol || driver.sees_reads();
         // A protocol reads up to the end of its last block; a format has no byte beyond its length.
         let len = if protocol { up(self.len(), u64::from(lim.request_alignment)) } else { self.len() };
         let have = len.saturating_sub(off).min(buf.len() as u64);
@@ -161,7 +162,7 @@ impl<'a> Cx<'a> {
         while pos < have {
             let n = (have - pos).min(step);
             let part = buf.slice(pos as usize..(pos + n) as usize);
-            if protocol {
+            if itself {
                 driver.read(self, off + pos, part).await?;
                 pos += n;
             } else {
@@ -261,7 +262,7 @@ impl<'a> Cx<'a> {
         let align = u64::from(lim.request_alignment);
         let (lo, hi) = (align_down(off, align), up(end, align));
         let padded = lo != off || hi != end;
-        let ticket = if align > 1 { Some(self.node.live.track(lo, hi, padded).await) } else { None };
+        let ticket = self.node.live.writing(lo, hi, padded, align > 1).await;
         let buf = if padded { self.pad(lo, off, buf, end, hi, &lim).await? } else { buf };
         let native = self.caps().fua == Support::Native;
         let pass = if native { flags } else { flags - WriteFlags::FUA };
@@ -302,7 +303,13 @@ impl<'a> Cx<'a> {
     }
 
     /// Writes an aligned range, from a buffer of any alignment in memory.
-    async fn write_aligned(&self, off: u64, buf: IoBuf, flags: WriteFlags, lim: &Limits) -> IoResult<()> {
+    pub(crate) async fn write_aligned(
+        &self,
+        off: u64,
+        buf: IoBuf,
+        flags: WriteFlags,
+        lim: &Limits,
+    ) -> IoResult<()> {
         let driver = self.driver()?;
         let step = step(lim.max_transfer, lim.request_alignment);
         let aligned = buf.is_aligned(u64::from(lim.buffer_alignment));
@@ -377,7 +384,7 @@ impl<'a> Cx<'a> {
         while pos < hi {
             let n = (hi - pos).min(step);
             let tracked = lim.request_alignment > 1;
-            let ticket = if tracked { Some(self.node.live.track(pos, pos + n, false).await) } else { None };
+            let ticket = self.node.live.writing(pos, pos + n, false, tracked).await;
             let done = driver.write_zeroes(self, pos, n, flags).await;
             self.node.live.dirtied(pos, n);
             drop(ticket);
@@ -426,7 +433,7 @@ impl<'a> Cx<'a> {
         while pos < hi {
             let n = (hi - pos).min(step);
             let tracked = lim.request_alignment > 1;
-            let ticket = if tracked { Some(self.node.live.track(pos, pos + n, false).await) } else { None };
+            let ticket = self.node.live.writing(pos, pos + n, false, tracked).await;
             let done = driver.discard(self, pos, n).await;
             self.node.live.dirtied(pos, n);
             drop(ticket);
@@ -458,7 +465,8 @@ impl<'a> Cx<'a> {
 
     pub(crate) async fn flush_children(&self) -> IoResult<()> {
         let mut result = Ok(());
-        for edge in &self.node.edges {
+        // A link without a role is a job's: the job itself makes its target stable.
+        for edge in self.node.edges.iter().filter(|e| !e.role.is_empty()) {
             // Every child is tried: one that fails must not leave the others unstable.
             result = result.and(self.child_flush(edge.slot).await);
         }
@@ -530,10 +538,18 @@ impl<'a> Cx<'a> {
                 st.zero = !self.has_child(ChildSlot::Backing);
             }
             ExtentKind::Child { slot, offset } => {
-                let below = self.child_status(slot, offset, n).await?;
-                if self.edge(slot)?.role.contains(Role::FILTERED) || !self.node.ty.supports_backing {
+                let child = self.child(slot)?;
+                if self.edge(slot)?.role.contains(Role::FILTERED) {
+                    let below = self.child_status(slot, offset, n).await?;
                     return Ok(Status { eof: off + below.len >= total, len: below.len.min(n), ..below });
                 }
+                if !self.node.ty.supports_backing {
+                    // Other offsets than the child's: its backing files cannot be ours.
+                    let below = Box::pin(async move { child.chain_status(offset, n).await }).await?;
+                    let len = below.len.min(n);
+                    return Ok(Status { eof: off + len >= total, len, allocated: true, depth: 0, ..below });
+                }
+                let below = self.child_status(slot, offset, n).await?;
                 st.len = below.len.min(n);
                 st.eof = off + st.len == total;
                 (st.data, st.zero, st.offset) = (true, below.zero, Some(offset));
@@ -553,6 +569,31 @@ impl<'a> Cx<'a> {
 
     /// Where the bytes from `off` on are, through the whole backing chain.
     pub(crate) async fn chain_status(&self, off: u64, len: u64) -> IoResult<Status> {
+        self.status_down_to(off, len, None).await
+    }
+
+    /// This node, or what it filters: the node that has the backing file.
+    pub(crate) fn unfiltered(&self) -> Cx<'a> {
+        let mut cx = *self;
+        while let Some(edge) = cx.node.primary().filter(|e| e.role.contains(Role::FILTERED)) {
+            let Ok(below) = cx.child(edge.slot) else { break };
+            cx = below;
+        }
+        cx
+    }
+
+    /// The backing file, seen through filters.
+    pub(crate) fn cow_child(&self) -> Option<Cx<'a>> {
+        self.unfiltered().child(ChildSlot::Backing).ok()
+    }
+
+    /// Where the bytes from `off` on are, in the chain down to the node `bottom` (or to its end).
+    pub(crate) async fn status_down_to(
+        &self,
+        off: u64,
+        len: u64,
+        bottom: Option<NodeId>,
+    ) -> IoResult<Status> {
         let mut cx = *self;
         let (mut len, mut depth) = (len, 0);
         let total = self.len();
@@ -561,22 +602,16 @@ impl<'a> Cx<'a> {
             len = len.min(st.len);
             st.depth = depth;
             st.eof = off + len >= total;
-            if st.allocated || st.compressed {
+            if st.allocated || st.compressed || bottom.is_some_and(|b| b == cx.unfiltered().node.id) {
                 return Ok(st);
             }
-            let next = cx.child(ChildSlot::Backing);
-            match next {
-                Ok(next) if off < next.len() => {
+            match cx.cow_child() {
+                Some(next) if off < next.len() => {
                     cx = next;
                     depth += 1;
                 }
-                _ => {
-                    // Nobody has it; zeroes from here down.
-                    if let Ok(next) = next {
-                        debug_assert!(off >= next.len());
-                    }
-                    return Ok(Status { len, zero: true, data: false, offset: None, ..st });
-                }
+                // Nobody has it; zeroes from here down.
+                _ => return Ok(Status { len, zero: true, data: false, offset: None, ..st }),
             }
         }
     }
@@ -611,7 +646,7 @@ pub(crate) fn end_of(off: u64, len: u64) -> IoResult<u64> {
 }
 
 /// `v` rounded up; lengths and ends are at most [`MAX_OFFSET`], so it fits.
-fn up(v: u64, align: u64) -> u64 {
+pub(crate) fn up(v: u64, align: u64) -> u64 {
     align_up(v, align).unwrap_or(align_down(u64::MAX, align))
 }
 

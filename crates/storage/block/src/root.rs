@@ -1,6 +1,6 @@
 //! Roots: how a device, an export or a tool uses the graph.
 
-use crate::control::BlockGraph;
+use crate::control::{BlockGraph, Hurried};
 use crate::drive::ErrorPolicy;
 use crate::driver::{Cx, Limits, Prealloc, WriteFlags, ZeroFlags};
 use crate::gate::{Gate, Inside};
@@ -293,6 +293,7 @@ impl BlockGraph {
                     writeback: true,
                     on_error: ErrorPolicy::default(),
                     on_change: config.on_change,
+                    job: None,
                     gate: Gate::new(),
                 }
             }
@@ -308,7 +309,7 @@ impl BlockGraph {
         let _one = self.changing.lock().await;
         let mut txn = Txn::new(self);
         let Some(def) = txn.base.root(id).cloned() else { return };
-        let closed = def.gate.close();
+        let closed = (def.gate.close(), Hurried::new(&txn.base, def.node));
         def.gate.idle().await;
         if let Some(node) = def.node.and_then(|n| txn.base.node(n)) {
             let cx = Cx { graph: &txn.base, node };
@@ -343,7 +344,7 @@ impl BlockGraph {
             }
             None => None,
         };
-        let closed = def.gate.close();
+        let closed = (def.gate.close(), Hurried::new(&txn.base, def.node));
         def.gate.idle().await;
         let seq = self.next_id();
         let on_change = def.on_change.clone();

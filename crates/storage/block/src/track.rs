@@ -4,19 +4,29 @@ use crate::bitmap::Bitmaps;
 use event_listener::Event;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// The shared state of a node's requests. One for all versions of the node.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    tracked: Mutex<Tracked>,
-    ended: Event,
+    ranges: Arc<Ranges>,
+    /// Somebody copies within the node ([`Live::alone`]), so that every write must say where it is.
+    careful: AtomicBool,
+    /// Writes in flight that have not said where they are.
+    plain: AtomicU64,
     /// The node's dirty bitmaps.
     pub(crate) bitmaps: Bitmaps,
     /// Counts writes that have completed.
     written: AtomicU64,
     /// The count at the last flush that succeeded.
     flushed: AtomicU64,
+}
+
+/// Ranges that are in use: each shared with others, or exclusive.
+#[derive(Debug, Default)]
+pub struct Ranges {
+    tracked: Mutex<Tracked>,
+    ended: Event,
 }
 
 #[derive(Debug, Default)]
@@ -33,31 +43,40 @@ struct Request {
     serialising: bool,
 }
 
-/// A tracked request; ends when dropped.
+/// A range in use, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    live: Arc<Live>,
+pub struct Ticket {
+    ranges: Arc<Ranges>,
     id: u64,
 }
 
-impl Live {
-    /// Enters the range into the list, then waits for every *earlier* request that overlaps it, if it or that one
-    /// serialises. As each waits for earlier ones only, nobody waits for ever.
-    pub(crate) async fn track(self: &Arc<Self>, start: u64, end: u64, serialising: bool) -> Ticket {
+/// A write in flight, until it is dropped.
+#[derive(Debug)]
+pub(crate) enum Writing {
+    /// One that others can see.
+    Tracked { _ticket: Ticket },
+    /// One that is only counted.
+    Plain(Arc<Live>),
+}
+
+impl Ranges {
+    /// Enters the range `start..end` into the list, then waits for every *earlier* one that overlaps it, if it or that
+    /// one is exclusive. As each waits for earlier ones only, nobody waits for ever.
+    pub async fn lock(self: &Arc<Self>, start: u64, end: u64, exclusive: bool) -> Ticket {
         let id = {
             let mut t = self.tracked.lock();
             t.next += 1;
             let id = t.next;
-            t.list.push(Request { id, start, end, serialising });
+            t.list.push(Request { id, start, end, serialising: exclusive });
             id
         };
-        let ticket = Ticket { live: self.clone(), id };
+        let ticket = Ticket { ranges: self.clone(), id };
         loop {
-            if !self.blocked(id, start, end, serialising) {
+            if !self.blocked(id, start, end, exclusive) {
                 return ticket;
             }
             let listener = self.ended.listen();
-            if !self.blocked(id, start, end, serialising) {
+            if !self.blocked(id, start, end, exclusive) {
                 return ticket;
             }
             listener.await;
@@ -67,6 +86,44 @@ impl Live {
     fn blocked(&self, id: u64, start: u64, end: u64, serialising: bool) -> bool {
         let hit = |r: &Request| r.id < id && (serialising || r.serialising) && r.start < end && start < r.end;
         self.tracked.lock().list.iter().any(hit)
+    }
+}
+
+impl Live {
+    /// [`Ranges::lock`] among the node's requests.
+    pub(crate) async fn track(&self, start: u64, end: u64, serialising: bool) -> Ticket {
+        self.ranges.lock(start, end, serialising).await
+    }
+
+    /// Begins a write. Unless it is `seen` anyway, it costs a count only, as long as nobody copies within the node.
+    pub(crate) async fn writing(
+        self: &Arc<Self>,
+        start: u64,
+        end: u64,
+        serialising: bool,
+        seen: bool,
+    ) -> Writing {
+        if !serialising && !seen {
+            self.plain.fetch_add(1, SeqCst);
+            let plain = Writing::Plain(self.clone());
+            if !self.careful.load(SeqCst) {
+                return plain;
+            }
+        }
+        Writing::Tracked { _ticket: self.track(start, end, serialising).await }
+    }
+
+    /// Holds a range against every other request but reads, for a copy within the node. From the first time on, all
+    /// writes of the node say where they are.
+    pub(crate) async fn alone(&self, start: u64, end: u64) -> Ticket {
+        self.careful.store(true, SeqCst);
+        while self.plain.load(SeqCst) > 0 {
+            let listener = self.ranges.ended.listen();
+            if self.plain.load(SeqCst) > 0 {
+                listener.await;
+            }
+        }
+        self.track(start, end, true).await
     }
 
     /// This range has been written, zeroed or discarded: the next flush counts, and dirty bitmaps record it.
@@ -94,7 +151,18 @@ impl Live {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.live.tracked.lock().list.retain(|r| r.id != self.id);
-        self.live.ended.notify(usize::MAX);
+        self.ranges.tracked.lock().list.retain(|r| r.id != self.id);
+        self.ranges.ended.notify(usize::MAX);
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if let Writing::Plain(live) = self {
+            let last = live.plain.fetch_sub(1, SeqCst) == 1;
+            if last && live.careful.load(SeqCst) {
+                live.ranges.ended.notify(usize::MAX);
+            }
+        }
     }
 }

@@ -4,10 +4,11 @@
 //! has the drivers prepare; [`Txn::commit`] makes it real. Dropping a transaction at any time before that leaves
 //! everything as it was.
 
-use crate::control::BlockGraph;
+use crate::control::{BlockGraph, Hurried};
 use crate::driver::{ChildSlot, Cx, NodePlan, Staged};
 use crate::gate::Closed;
-use crate::graph::{Edge, Graph, GraphError, NodeId, User};
+use crate::graph::{Edge, Graph, GraphError, NodeId, RootDef, User};
+use crate::job::Job;
 use crate::perm::{Perm, PermPair};
 use api::block_core::BlockdevOptions;
 use qapi::{QError, qerr};
@@ -29,7 +30,20 @@ pub(crate) struct Txn<'g> {
     /// opened with.
     stands: BTreeMap<NodeId, (crate::driver::NodeFlags, PermPair)>,
     staged: BTreeMap<NodeId, (NodePlan, Box<dyn Staged>)>,
-    drained: Vec<Closed>,
+    /// Frozen links that their job lets change in this transaction.
+    pub(crate) thawed: std::collections::BTreeSet<(NodeId, ChildSlot)>,
+    drained: Vec<(Closed, Hurried)>,
+    /// Jobs that are paused by the drain.
+    resting: Vec<Resting>,
+}
+
+/// A job whose nodes are drained.
+struct Resting(Arc<Job>);
+
+impl Drop for Resting {
+    fn drop(&mut self) {
+        self.0.drain_end();
+    }
 }
 
 impl<'g> Txn<'g> {
@@ -45,7 +59,9 @@ impl<'g> Txn<'g> {
             opened: Vec::new(),
             stands,
             staged: BTreeMap::new(),
+            thawed: std::collections::BTreeSet::new(),
             drained: Vec::new(),
+            resting: Vec::new(),
         }
     }
 
@@ -93,23 +109,25 @@ impl<'g> Txn<'g> {
     /// Closes the gates of all roots over `ids` and waits for their requests to end. They stay closed until the
     /// transaction is over.
     pub(crate) async fn drain(&mut self, ids: &[NodeId]) {
-        let gates: Vec<_> = self
-            .base
-            .roots_over(ids)
-            .iter()
-            .filter_map(|r| self.base.root(*r))
-            .map(|r| r.gate.clone())
-            .collect();
-        self.drained.extend(gates.iter().map(|g| g.close()));
-        for g in gates {
-            g.idle().await;
+        let over = self.base.roots_over(ids);
+        let roots: Vec<_> = over.iter().filter_map(|r| self.base.root(*r)).collect();
+        let close = |r: &&Arc<RootDef>| (r.gate.close(), Hurried::new(&self.base, r.node));
+        self.drained.extend(roots.iter().map(close));
+        for r in &roots {
+            if let Some(hold) = &r.job {
+                hold.job.drain_begin();
+                self.resting.push(Resting(hold.job.clone()));
+            }
+        }
+        for r in roots {
+            r.gate.idle().await;
         }
     }
 
     /// Checks the edited graph whole and has every driver prepare whose node changes. May be called again after more
     /// edits.
     pub(crate) async fn stage(&mut self) -> Result<(), QError> {
-        if let Some((id, at)) = self.next.broken_frozen_link(&self.base) {
+        if let Some((id, at)) = self.next.broken_frozen_link(&self.base, &self.thawed) {
             return Err(frozen(&self.base, id, at));
         }
         let eff = self.next.check().map_err(|e| self.explain(&e))?;

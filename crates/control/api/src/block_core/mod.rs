@@ -6,6 +6,7 @@ mod create;
 mod device;
 mod events;
 mod image;
+mod jobs;
 mod options;
 mod single;
 
@@ -15,5 +16,6 @@ pub use create::*;
 pub use device::*;
 pub use events::*;
 pub use image::*;
+pub use jobs::*;
 pub use options::*;
 pub use single::*;

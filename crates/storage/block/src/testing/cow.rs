@@ -48,7 +48,7 @@ fn data_at(size: u64, off: u64) -> u64 {
 
 struct Cow {
     size: u64,
-    hint: Option<BackingHint>,
+    hint: Mutex<Option<BackingHint>>,
     table: Mutex<Vec<u8>>,
     dirty: Mutex<bool>,
     /// Held while a cluster is allocated.
@@ -94,7 +94,7 @@ fn open(o: OpenCx<'_>) -> OpenFuture<'_> {
         o.cx.child_read(ChildSlot::File, TABLE, table.clone()).await.map_err(bad)?;
         Ok(Arc::new(Cow {
             size,
-            hint,
+            hint: Mutex::new(hint),
             table: Mutex::new(table.to_vec()),
             dirty: Mutex::new(false),
             allocating: rt::sync::Mutex::new(()),
@@ -245,8 +245,24 @@ impl Driver for Cow {
         Box::pin(async move { if cx.flags().read_only { Ok(()) } else { self.write_back(cx).await } })
     }
 
+    fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
+        Box::pin(async move {
+            let name = hint.as_ref().map_or("", |h| h.filename.as_str());
+            if name.len() > 200 {
+                return Err(qerr!("The name is too long"));
+            }
+            let mut bytes = vec![0; 240];
+            bytes[0] = name.len() as u8;
+            bytes[16..16 + name.len()].copy_from_slice(name.as_bytes());
+            let wrote = cx.child_write(ChildSlot::File, 16, IoBuf::from_bytes(&bytes), WriteFlags::empty()).await;
+            wrote.map_err(|e| qerr!("Could not write the header: {e}"))?;
+            *self.hint.lock() = hint;
+            Ok(())
+        })
+    }
+
     fn backing_hint(&self) -> Option<BackingHint> {
-        self.hint.clone()
+        self.hint.lock().clone()
     }
 
     fn info(&self, _: &Cx<'_>) -> DriverInfo {

@@ -1,0 +1,246 @@
+//! `block-commit`: images of a chain are merged into one below them.
+//!
+//! What lies above `top` is in use and changes; `top` and what lies below it do not, but for the base, which gets what
+//! the images above it have. When all is copied, the image above `top` gets the base as its backing file. Where `top` is
+//! the active image itself, this is a mirror into the base ([`crate::mirror`]).
+
+use crate::copy::{CHUNK, after, copy, has, plain};
+use crate::mirror::{self, Mirrored};
+use crate::setup::{Frozen, begin, config, find_node, hint, is_root, job_id, undo, write_hint};
+use api::block_core::{BlockCommit, BlockdevOnError};
+use api::job::JobType;
+use block::driver::{BackingHint, CtlFuture, Prealloc};
+use block::job::change::FilterSpec;
+use block::job::filter::{Blind, COMMIT_TOP, SOURCE, TARGET};
+use block::job::{Body, DoneFuture, Job, JobRoot, Jobs};
+use block::{BlockGraph, Graph, NodeId};
+use qapi::{ErrorClass, QError, qerr};
+use std::sync::Arc;
+
+struct Commit {
+    graph: Arc<BlockGraph>,
+    root: JobRoot,
+    filter: NodeId,
+    top: NodeId,
+    /// The lowest image that is merged.
+    bottom: NodeId,
+    base: NodeId,
+    frozen: Frozen,
+    /// The base was read-only before.
+    base_ro: bool,
+    on_error: BlockdevOnError,
+    hint: Option<BackingHint>,
+}
+
+impl Commit {
+    async fn all(&self, job: &Arc<Job>) -> Result<(), QError> {
+        let op = self.root.enter().await.map_err(plain)?;
+        let len = op.cx().len();
+        job.set_progress(0, len);
+        if op.cx().child_len(TARGET).map_err(plain)? < len {
+            op.cx().child_truncate(TARGET, len, false, Prealloc::Off).await.map_err(plain)?;
+        }
+        drop(op);
+        let mut off = 0;
+        while off < len {
+            job.pause_point().await?;
+            let op = self.root.enter().await.map_err(plain)?;
+            let (mut n, mut copied, mut failed) = (CHUNK.min(len - off), false, None);
+            match op.status(SOURCE, off, n, Some(self.bottom)).await {
+                Err(e) => failed = Some((false, e)),
+                Ok(st) => {
+                    n = st.len;
+                    if has(&st) {
+                        copied = true;
+                        failed = copy(&op, off, &st).await.err();
+                    }
+                }
+            }
+            drop(op);
+            if let Some(f) = failed
+                && after(job, self.on_error, f)?
+            {
+                continue;
+            }
+            off += n;
+            job.set_progress(off, len);
+            if copied {
+                job.throttle(n).await?;
+            }
+        }
+        let op = self.root.enter().await.map_err(plain)?;
+        op.cx().child_flush(TARGET).await.map_err(plain)
+    }
+
+    fn overlays(&self) -> Vec<NodeId> {
+        let g = self.graph.snapshot();
+        g.nodes().filter(|n| n.edges.iter().any(|e| e.child == self.filter)).map(|n| n.id).collect()
+    }
+}
+
+impl Body for Commit {
+    fn run<'a>(&'a self, job: &'a Arc<Job>) -> CtlFuture<'a> {
+        Box::pin(self.all(job))
+    }
+
+    fn prepare<'a>(&'a self, _: &'a Arc<Job>) -> CtlFuture<'a> {
+        Box::pin(async move {
+            // The base has all that the images above it have: a header may name it before the graph does.
+            for overlay in self.overlays() {
+                write_hint(&self.graph, overlay, self.hint.clone()).await?;
+            }
+            let (frozen, filter, base, ro, root) =
+                (self.frozen.clone(), self.filter, self.base, self.base_ro, self.root.id());
+            let change = self.graph.change(vec![filter], move |c| {
+                frozen.thaw(c);
+                c.remove_filter(filter, base);
+                c.drop_root(root);
+                c.set_read_only(base, ro);
+                Ok(())
+            });
+            change.await
+        })
+    }
+
+    fn abort<'a>(&'a self, _: &'a Arc<Job>) -> DoneFuture<'a> {
+        Box::pin(async move {
+            let (frozen, filter, top, base, ro, root) =
+                (self.frozen.clone(), self.filter, self.top, self.base, self.base_ro, self.root.id());
+            undo(&self.graph, filter, move |c| {
+                frozen.thaw(c);
+                c.remove_filter(filter, top);
+                c.drop_root(root);
+                c.set_read_only(base, ro);
+            })
+            .await;
+        })
+    }
+}
+
+/// The chain of images from `top` down, filters left out.
+pub(crate) fn chain(g: &Arc<Graph>, top: NodeId) -> Vec<NodeId> {
+    let mut chain = vec![top];
+    while let Some(next) = chain.last().and_then(|n| g.cow_child(*n)) {
+        chain.push(next);
+    }
+    chain
+}
+
+/// The image of the chain that `node` (by its name) or `file` (by its file's name) means.
+fn pick(
+    graph: &BlockGraph,
+    g: &Graph,
+    chain: &[NodeId],
+    node: Option<&str>,
+    file: Option<&str>,
+) -> Result<Option<NodeId>, QError> {
+    let not_in = |n: &str| qerr!("'{n}' is not in this backing file chain");
+    if let Some(name) = node {
+        let id = find_node(g, name)?.id;
+        return if chain.contains(&id) { Ok(Some(id)) } else { Err(not_in(name)) };
+    }
+    let Some(file) = file else { return Ok(None) };
+    let called = |id: &&NodeId| {
+        let info = g.node(**id).and_then(|n| graph.image_info(&n.name));
+        info.is_some_and(|i| i.base.filename == file)
+    };
+    let found = chain.iter().find(called).copied();
+    found.map(Some).ok_or_else(|| qerr!("Can't find '{file}' in the backing chain"))
+}
+
+/// `block-commit`.
+pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
+    let graph = jobs.graph().clone();
+    let g = graph.snapshot();
+    let device = match g.drive(&c.device) {
+        Some(d) => d.node.and_then(|n| g.node(n)),
+        None => g.by_name(&c.device),
+    };
+    let device = device
+        .ok_or_else(|| {
+            QError::with_class(ErrorClass::DeviceNotFound, format!("Device '{}' not found", c.device))
+        })?
+        .id;
+    is_root(&g, device)?;
+    if c.top_node.is_some() && c.top.is_some() {
+        return Err(qerr!("'top-node' and 'top' are mutually exclusive"));
+    }
+    if c.base_node.is_some() && c.base.is_some() {
+        return Err(qerr!("'base-node' and 'base' are mutually exclusive"));
+    }
+    let images = chain(&g, device);
+    let top = pick(&graph, &g, &images, c.top_node.as_deref(), c.top.as_deref())?.unwrap_or(device);
+    let below = &images[images.iter().position(|n| *n == top).unwrap_or(0)..];
+    let base = pick(&graph, &g, below, c.base_node.as_deref(), c.base.as_deref())?;
+    let base = base.or_else(|| below.last().copied()).unwrap_or(top);
+    if base == top {
+        return Err(qerr!("cannot commit an image into itself"));
+    }
+    let merged = &below[..below.iter().position(|n| *n == base).unwrap_or(0)];
+    let Some(bottom) = merged.last().copied() else {
+        return Err(qerr!("cannot commit an image into itself"));
+    };
+    for id in below.iter().take(merged.len() + 1).chain([&device]) {
+        g.no_job_on(*id)?;
+    }
+    let active = top == device;
+    if active && c.backing_file.is_some() {
+        return Err(qerr!("'backing-file' specified, but 'top' is the active layer"));
+    }
+    let id = job_id(&g, c.job_id.clone(), &c.device);
+    let make = |speed| config(id, JobType::Commit, speed, c.auto_finalize, c.auto_dismiss);
+    let on_error = c.on_error.unwrap_or_default();
+    let others = below.iter().take(merged.len() + 1).copied().filter(|n| *n != device).collect::<Vec<_>>();
+    // A speed that cannot be is told after the job was made.
+    let speed = block::job::speed_of(c.speed);
+    let name = c.filter_node_name.clone();
+    if active {
+        let what = Mirrored {
+            source: device,
+            target: base,
+            bottom: Some(bottom),
+            replaces: device,
+            commit: true,
+            none: false,
+            blocking: false,
+            granularity: 64 << 10,
+            filter_name: name,
+            others,
+            on_source_error: on_error,
+            on_target_error: on_error,
+        };
+        return begin(jobs, make(speed.as_ref().copied().unwrap_or(0)), async |job| {
+            speed?;
+            mirror::set_up(&graph, &job, what).await
+        })
+        .await
+        .map(drop);
+    }
+    let hint = hint(&graph, base, c.backing_file.as_deref(), c.backing_mask_protocol.unwrap_or(false));
+    begin(jobs, make(speed.as_ref().copied().unwrap_or(0)), async |job| {
+        speed?;
+        let job = job.clone();
+        let made = graph
+            .change(vec![device], move |c| {
+                let base_ro = c.set_read_only(base, false);
+                let frozen = Frozen::chain(c, top, Some(base));
+                let filter = c.insert_filter(FilterSpec {
+                    ty: &COMMIT_TOP,
+                    watch: Arc::new(Blind),
+                    name: name.as_deref(),
+                    source: top,
+                    link: "backing",
+                    target: Some(("base", base)),
+                })?;
+                c.freeze(filter, SOURCE);
+                let root = c.add_root(&job, filter, device, others);
+                Ok((base_ro, frozen, filter, root))
+            })
+            .await?;
+        let (base_ro, frozen, filter, root) = made;
+        let graph = graph.clone();
+        Ok(Commit { graph, root, filter, top, bottom, base, frozen, base_ro, on_error, hint })
+    })
+    .await
+    .map(drop)
+}

@@ -1,0 +1,22 @@
+//! Jobs on the block graph.
+//!
+//! The engine that leads every job through its states is [`block::job`]; here stands what each kind of job does:
+//!
+//! - [`commit`]: merges images into one below them. Where the topmost one is in use, it is a [`mirror`] into the base.
+//! - [`mirror`]: copies a node and follows its changes, until its users get the copy.
+//! - [`stream`]: copies into an image what shines through from its backing files.
+//! - [`create`]: makes images.
+//!
+//! All but the last put a filter above the node that they are about, through which every change of it passes, and hold
+//! the graph by it. A job that fails or is cancelled leaves the graph as it was.
+
+pub mod commit;
+mod copy;
+pub mod create;
+mod dirty;
+pub mod mirror;
+pub mod qmp;
+mod setup;
+pub mod stream;
+
+pub use qmp::register;

@@ -1,0 +1,465 @@
+//! `blockdev-mirror`, and the commit of an active image: a node is copied, and its changes are followed.
+//!
+//! A map of dirty pieces says what is still to be copied. The filter marks what users change *after* the change, the job
+//! unmarks a piece *before* it copies it, so that no change is missed. In `write-blocking` mode the filter writes to
+//! both, with the range locked against the job's own copying; every completion switches to that mode, so that source
+//! and target stay the same from then on until users get the target, however long that is put off.
+
+use crate::copy::{CHUNK, after, copy, has, plain};
+use crate::dirty::Dirty;
+use crate::setup::{Frozen, begin, config, find, is_root, job_id, undo};
+use api::block_core::{BlockdevMirror, BlockdevOnError, MirrorCopyMode, MirrorSyncMode};
+use api::job::{JobStatus, JobType};
+use block::driver::CtlFuture;
+use block::driver::{Cx, IoFuture, Prealloc};
+use block::job::change::FilterSpec;
+use block::job::filter::{MIRROR_TOP, MIRROR_TOP_COMMIT, Request, SOURCE, TARGET, Watch};
+use block::job::{Body, DoneFuture, Job, JobRoot, Jobs};
+use block::{BlockGraph, Graph, NodeId, Perm, Ranges, Role};
+use qapi::{QError, qerr};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// How long a job that ignores errors waits before it tries again.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How much of a chain is looked at before others get a turn, bytes.
+const LOOK: u64 = 1 << 30;
+
+/// What is to be mirrored how.
+pub(crate) struct Mirrored {
+    pub(crate) source: NodeId,
+    pub(crate) target: NodeId,
+    /// The lowest image of the chain that is copied; `None`: all of it.
+    pub(crate) bottom: Option<NodeId>,
+    /// The node whose users get the target.
+    pub(crate) replaces: NodeId,
+    /// The target is an image of the source's own chain.
+    pub(crate) commit: bool,
+    /// Nothing that is there already is copied.
+    pub(crate) none: bool,
+    pub(crate) blocking: bool,
+    pub(crate) granularity: u64,
+    pub(crate) filter_name: Option<String>,
+    /// The nodes, other than the source, that the job works with.
+    pub(crate) others: Vec<NodeId>,
+    pub(crate) on_source_error: BlockdevOnError,
+    pub(crate) on_target_error: BlockdevOnError,
+}
+
+/// The filter's part: what changed, and where somebody is at work.
+struct Tracker {
+    dirty: Dirty,
+    ranges: Arc<Ranges>,
+    /// Changes go to source and target.
+    blocking: AtomicBool,
+    job: Weak<Job>,
+}
+
+impl Tracker {
+    fn mark(&self, off: u64, len: u64) {
+        self.dirty.set(off, len);
+        if let Some(j) = self.job.upgrade() {
+            j.kick();
+        }
+    }
+}
+
+impl Watch for Tracker {
+    fn change<'a>(&'a self, cx: &'a Cx<'a>, request: Request) -> IoFuture<'a> {
+        Box::pin(async move {
+            let (off, len) = request.range();
+            if !self.blocking.load(SeqCst) {
+                let done = request.apply(cx, SOURCE).await;
+                self.mark(off, len);
+                return done;
+            }
+            let (lo, hi) = self.dirty.around(off, len);
+            let _alone = self.ranges.lock(lo, hi, true).await;
+            let done = request.apply(cx, SOURCE).await;
+            // What a discarded range holds afterwards only reading it tells.
+            let same = done.is_ok()
+                && !matches!(request, Request::Discard(..))
+                && request.apply(cx, TARGET).await.is_ok();
+            if !same {
+                self.mark(off, len);
+            }
+            done
+        })
+    }
+}
+
+pub(crate) struct Mirror {
+    graph: Arc<BlockGraph>,
+    what: Mirrored,
+    tracker: Arc<Tracker>,
+    root: JobRoot,
+    filter: NodeId,
+    frozen: Frozen,
+    base_ro: bool,
+    source_ro: bool,
+    ready: AtomicBool,
+}
+
+impl Mirror {
+    async fn all(&self, job: &Arc<Job>) -> Result<(), QError> {
+        let op = self.root.enter().await.map_err(plain)?;
+        let len = op.cx().len();
+        let target = op.cx().child_len(TARGET).map_err(plain)?;
+        if target < len && self.what.commit {
+            op.cx().child_truncate(TARGET, len, false, Prealloc::Off).await.map_err(plain)?;
+        } else if target < len {
+            return Err(qerr!("The target ({target} bytes) is smaller than the source ({len} bytes)"));
+        }
+        drop(op);
+        if !self.what.none {
+            self.look(job, len).await?;
+        }
+        let dirty = &self.tracker.dirty;
+        job.set_remaining(dirty.bytes());
+        let (mut at, mut copied, enough) = (0, 0, dirty.bytes().saturating_add(2 * len));
+        loop {
+            job.pause_point().await?;
+            if job.complete_asked() {
+                self.tracker.blocking.store(true, SeqCst);
+            }
+            // A source that changes as fast as it is copied is ready too: completing makes its users wait for both.
+            let hopeless = copied > enough && !self.ready.load(SeqCst);
+            if let Some((off, n)) = dirty.next(at, CHUNK).filter(|_| !hopeless) {
+                let done = self.piece(off, n).await;
+                match done {
+                    Ok(()) => {
+                        at = off + n;
+                        copied += n;
+                        job.copied(n).await?;
+                    }
+                    Err(failed) => {
+                        let on = if failed.0 { self.what.on_target_error } else { self.what.on_source_error };
+                        if !after(job, on, failed)? {
+                            job.wait(PATIENCE).await;
+                        }
+                    }
+                }
+                job.set_remaining(dirty.bytes());
+                continue;
+            }
+            if !self.ready.load(SeqCst) {
+                let op = self.root.enter().await.map_err(plain)?;
+                if let Err(e) = op.cx().child_flush(TARGET).await {
+                    if !after(job, self.what.on_target_error, (true, e))? {
+                        job.wait(PATIENCE).await;
+                    }
+                    continue;
+                }
+                drop(op);
+                if dirty.is_clean() || hopeless {
+                    self.ready.store(true, SeqCst);
+                    job.set_ready();
+                }
+                continue;
+            }
+            if job.complete_asked() {
+                // Asked a moment ago, it is so only from the next round on.
+                if self.tracker.blocking.load(SeqCst) && dirty.is_clean() {
+                    return Ok(());
+                }
+                continue;
+            }
+            job.wait_for(|| !dirty.is_clean()).await;
+        }
+    }
+
+    /// Finds out what is to be copied.
+    async fn look(&self, job: &Arc<Job>, len: u64) -> Result<(), QError> {
+        let mut off = 0;
+        while off < len {
+            job.pause_point().await?;
+            let op = self.root.enter().await.map_err(plain)?;
+            let st = match op.status(SOURCE, off, LOOK.min(len - off), self.what.bottom).await {
+                Ok(st) => st,
+                Err(e) => {
+                    drop(op);
+                    if !after(job, self.what.on_source_error, (false, e))? {
+                        job.wait(PATIENCE).await;
+                    }
+                    continue;
+                }
+            };
+            let mut n = st.len;
+            if !has(&st) {
+                // An image below has it, which is not to be copied.
+            } else if st.allocated || st.compressed || self.what.bottom.is_some() {
+                self.tracker.dirty.set(off, n);
+            } else {
+                // Nobody has it: the target must have zeroes there, and often has.
+                match op.status(TARGET, off, n, None).await {
+                    Ok(t) => {
+                        n = t.len.min(n);
+                        if !t.zero {
+                            self.tracker.dirty.set(off, n);
+                        }
+                    }
+                    Err(_) => self.tracker.dirty.set(off, n),
+                }
+            }
+            off += n;
+            drop(op);
+            rt::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Copies a run of dirty pieces.
+    async fn piece(&self, off: u64, len: u64) -> Result<(), crate::copy::Failed> {
+        let op = self.root.enter().await.map_err(|e| (false, e))?;
+        let _alone = self.tracker.ranges.lock(off, off + len, true).await;
+        self.tracker.dirty.clear(off, len);
+        let mut at = off;
+        while at < off + len {
+            let part = async {
+                let st = op.status(SOURCE, at, off + len - at, None).await.map_err(|e| (false, e))?;
+                copy(&op, at, &st).await?;
+                Ok(st.len)
+            };
+            match part.await {
+                Ok(n) => at += n,
+                Err(e) => {
+                    self.tracker.dirty.set(at, off + len - at);
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the users on the target, or leaves them where they are (`soft`). False where something is still to be
+    /// copied.
+    async fn pivot(&self, soft: bool) -> Result<bool, QError> {
+        let w = &self.what;
+        let (source, target, replaces, commit) = (w.source, w.target, w.replaces, w.commit);
+        let (frozen, filter, tracker, root) =
+            (self.frozen.clone(), self.filter, self.tracker.clone(), self.root.id());
+        let (base_ro, source_ro) = (self.base_ro, self.source_ro);
+        let change = self.graph.change_stable(vec![filter, replaces], Some(target), move |c| {
+            if !tracker.dirty.is_clean() {
+                return Ok(false);
+            }
+            frozen.thaw(c);
+            c.drop_root(root);
+            if soft {
+                c.remove_filter(filter, source);
+                if commit {
+                    c.set_read_only(target, base_ro);
+                }
+                return Ok(true);
+            }
+            if replaces == source {
+                c.remove_filter(filter, target);
+            } else {
+                c.remove_filter(filter, source);
+                c.replace(replaces, target);
+            }
+            if commit {
+                c.set_read_only(target, source_ro);
+            }
+            Ok(true)
+        });
+        change.await
+    }
+}
+
+impl Body for Mirror {
+    fn run<'a>(&'a self, job: &'a Arc<Job>) -> CtlFuture<'a> {
+        Box::pin(self.all(job))
+    }
+
+    fn prepare<'a>(&'a self, job: &'a Arc<Job>) -> CtlFuture<'a> {
+        Box::pin(async move {
+            // A change that began before both were written to may have come in late, or the target failed.
+            while !self.pivot(job.soft()).await? {
+                while let Some((off, n)) = self.tracker.dirty.next(0, CHUNK) {
+                    self.piece(off, n).await.map_err(|(_, e)| plain(e))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn abort<'a>(&'a self, _: &'a Arc<Job>) -> DoneFuture<'a> {
+        Box::pin(async move {
+            let w = &self.what;
+            let (frozen, filter, source, target, commit, root, base_ro) = (
+                self.frozen.clone(),
+                self.filter,
+                w.source,
+                w.target,
+                w.commit,
+                self.root.id(),
+                self.base_ro,
+            );
+            undo(&self.graph, filter, move |c| {
+                frozen.thaw(c);
+                c.remove_filter(filter, source);
+                c.drop_root(root);
+                if commit {
+                    c.set_read_only(target, base_ro);
+                }
+            })
+            .await;
+        })
+    }
+
+    fn completes(&self) -> bool {
+        true
+    }
+
+    fn actively_synced(&self) -> bool {
+        self.ready.load(SeqCst) && self.tracker.blocking.load(SeqCst) && self.tracker.dirty.is_clean()
+    }
+}
+
+/// Puts the filter in.
+pub(crate) async fn set_up(
+    graph: &Arc<BlockGraph>,
+    job: &Arc<Job>,
+    what: Mirrored,
+) -> Result<Mirror, QError> {
+    let g = graph.snapshot();
+    let length = |id| g.node(id).and_then(|n| graph.image_info(&n.name)).map_or(0, |i| i.base.virtual_size);
+    let len = u64::try_from(length(what.source)).unwrap_or(0);
+    let tracker = Arc::new(Tracker {
+        dirty: Dirty::new(len, what.granularity),
+        ranges: Arc::default(),
+        blocking: AtomicBool::new(what.blocking),
+        job: Arc::downgrade(job),
+    });
+    let (watch, job) = (tracker.clone(), job.clone());
+    let (source, target, commit) = (what.source, what.target, what.commit);
+    let (name, others) = (what.filter_name.clone(), what.others.clone());
+    let source_ro = g.node(source).is_some_and(|n| n.flags.read_only);
+    let made = graph
+        .change(vec![source, target], move |c| {
+            let base_ro = commit && c.set_read_only(target, false);
+            let frozen = Frozen::chain(c, source, None);
+            let filter = c.insert_filter(FilterSpec {
+                ty: if commit { &MIRROR_TOP_COMMIT } else { &MIRROR_TOP },
+                watch,
+                name: name.as_deref(),
+                source,
+                link: "backing",
+                target: Some(("target", target)),
+            })?;
+            c.freeze(filter, SOURCE);
+            let root = c.add_root(&job, filter, source, others);
+            Ok((base_ro, frozen, filter, root))
+        })
+        .await?;
+    let (base_ro, frozen, filter, root) = made;
+    let graph = graph.clone();
+    let ready = AtomicBool::new(false);
+    Ok(Mirror { graph, what, tracker, root, filter, frozen, base_ro, source_ro, ready })
+}
+
+/// Whether `node` is reached from `from` by links that show the same bytes.
+fn shows(g: &Graph, from: NodeId, node: NodeId) -> bool {
+    let mut at = Some(from);
+    while let Some(id) = at {
+        if id == node {
+            return true;
+        }
+        let filtered =
+            |n: &Arc<block::Node>| n.primary().filter(|e| e.role.contains(Role::FILTERED)).map(|e| e.child);
+        at = g.node(id).and_then(filtered);
+    }
+    false
+}
+
+fn granularity(given: Option<u32>) -> Result<u64, QError> {
+    match given {
+        None | Some(0) => Ok(64 << 10),
+        Some(g) if !(512..=64 << 20).contains(&g) => {
+            Err(qerr!("Parameter 'granularity' expects a value in range [512B, 64MB]"))
+        }
+        Some(g) if !g.is_power_of_two() => Err(qerr!("Parameter 'granularity' expects a power of 2")),
+        Some(g) => Ok(u64::from(g)),
+    }
+}
+
+/// `blockdev-mirror`.
+pub async fn mirror(jobs: &Arc<Jobs>, c: BlockdevMirror) -> Result<(), QError> {
+    let graph = jobs.graph().clone();
+    let g = graph.snapshot();
+    let source = find(&g, &c.device)?.id;
+    is_root(&g, source)?;
+    let target = find(&g, &c.target)?;
+    let granularity = granularity(c.granularity)?;
+    if c.buf_size.is_some_and(|b| b < 0) {
+        return Err(qerr!("Invalid parameter 'buf-size'"));
+    }
+    let bottom = match c.sync {
+        MirrorSyncMode::Incremental => return Err(qerr!("Sync mode 'incremental' not supported")),
+        MirrorSyncMode::Bitmap => return Err(qerr!("Sync mode 'bitmap' not supported")),
+        // The image that has a backing file is the one under the filters.
+        MirrorSyncMode::Top => crate::commit::chain(&g, source).get(1).map(|_| top_image(&g, source)),
+        MirrorSyncMode::Full | MirrorSyncMode::None => None,
+    };
+    let replaces = match &c.replaces {
+        None => source,
+        Some(name) => {
+            let node = g.by_name(name).ok_or_else(|| qerr!("Failed to find node with node-name='{name}'"))?;
+            if !shows(&g, source, node.id) {
+                return Err(qerr!(
+                    "Cannot replace '{name}' by a node mirrored from '{}', because it cannot be guaranteed that doing so would not lead to an abrupt change of visible data",
+                    c.device
+                ));
+            }
+            node.id
+        }
+    };
+    if target.id == source {
+        return Err(qerr!("Can't mirror node into itself"));
+    }
+    if g.reaches(target.id, source) {
+        return Err(qerr!("The target '{}' shows the node '{}' that is to be mirrored", c.target, c.device));
+    }
+    for id in [source, target.id, replaces] {
+        g.no_job_on(id)?;
+    }
+    if target.pair.perm.intersects(Perm::WRITE) && g.roots().any(|r| r.node == Some(target.id) && !r.drive) {
+        return Err(qerr!("Node '{}' is in use", c.target));
+    }
+    let id = job_id(&g, c.job_id.clone(), &c.device);
+    let speed = block::job::speed_of(c.speed);
+    let config =
+        config(id, JobType::Mirror, speed.as_ref().copied().unwrap_or(0), c.auto_finalize, c.auto_dismiss);
+    let what = Mirrored {
+        source,
+        target: target.id,
+        bottom,
+        replaces,
+        commit: false,
+        none: c.sync == MirrorSyncMode::None,
+        blocking: c.copy_mode == Some(MirrorCopyMode::WriteBlocking),
+        granularity,
+        filter_name: c.filter_node_name.clone(),
+        others: vec![target.id],
+        on_source_error: c.on_source_error.unwrap_or_default(),
+        on_target_error: c.on_target_error.unwrap_or_default(),
+    };
+    let begun = begin(jobs, config, async |job| {
+        speed?;
+        set_up(&graph, &job, what).await
+    });
+    let job = begun.await?;
+    debug_assert!(job.status() != JobStatus::Created);
+    Ok(())
+}
+
+/// The image under the filters at `node`.
+pub(crate) fn top_image(g: &Graph, node: NodeId) -> NodeId {
+    let mut at = node;
+    while let Some(e) = g.node(at).and_then(|n| n.primary()).filter(|e| e.role.contains(Role::FILTERED)) {
+        at = e.child;
+    }
+    at
+}

@@ -1,0 +1,31 @@
+//! The commands that start jobs.
+
+use api::block_core::{BlockCommit, BlockStream, BlockdevCreate, BlockdevMirror};
+use block::job::Jobs;
+use monitor::CommandTable;
+use std::sync::Arc;
+
+/// Registers these commands, and those that ask something of any job.
+pub fn register(table: &mut CommandTable, jobs: &Arc<Jobs>) {
+    block::job::qmp::register(table, jobs);
+    let j = jobs.clone();
+    table.register(move |c: BlockdevCreate| {
+        let j = j.clone();
+        async move { crate::create::create(&j, c).await }
+    });
+    let j = jobs.clone();
+    table.register(move |c: BlockCommit| {
+        let j = j.clone();
+        async move { crate::commit::commit(&j, c).await }
+    });
+    let j = jobs.clone();
+    table.register(move |c: BlockdevMirror| {
+        let j = j.clone();
+        async move { crate::mirror::mirror(&j, c).await }
+    });
+    let j = jobs.clone();
+    table.register(move |c: BlockStream| {
+        let j = j.clone();
+        async move { crate::stream::stream(&j, c).await }
+    });
+}

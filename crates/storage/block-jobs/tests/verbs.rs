@@ -1,0 +1,307 @@
+//! The states, events and messages of each job, and what the graph is afterwards.
+
+mod common;
+use common::run;
+
+const SHORT: [&str; 7] =
+    ["created", "running", "waiting", "pending", "BLOCK_JOB_COMPLETED", "concluded", "null"];
+
+#[test]
+fn an_intermediate_commit() {
+    run(|b| async move {
+        let before = b.bytes("hd2").await;
+        b.commit("{'job-id':'c0','device':'hd2','top-node':'hd1','base-node':'hd0'}").await.unwrap();
+        b.until("c0", "null").await;
+        assert_eq!(b.told(), SHORT);
+        assert_eq!(b.child("hd2", "backing").as_deref(), Some("hd0"));
+        assert_eq!(b.names(), ["hd0", "hd1", "hd2", "hd3"]);
+        assert!(b.bytes("hd2").await == before);
+        // The header names the new backing file.
+        let info = b.graph.image_info("hd2").unwrap();
+        assert_eq!(info.base.backing_filename.as_deref(), Some("h0"));
+        b.graph.del("hd1").await.unwrap();
+    });
+}
+
+#[test]
+fn manual_finalize_and_dismiss() {
+    run(|b| async move {
+        b.commit(
+            "{'job-id':'c0','device':'hd2','top-node':'hd1','base-node':'hd0','auto-finalize':false,'auto-dismiss':false}",
+        )
+        .await
+        .unwrap();
+        b.until("c0", "pending").await;
+        assert_eq!(b.told(), ["created", "running", "waiting", "pending", "BLOCK_JOB_PENDING"]);
+        let j = b.jobs.get("c0").unwrap();
+        let e = |r: Result<(), qapi::QError>| r.unwrap_err().desc().to_owned();
+        let no = |v: &str| format!("Job 'c0' in state 'pending' cannot accept command verb '{v}'");
+        assert_eq!(e(b.jobs.dismiss_job(&j)), no("dismiss"));
+        assert_eq!(e(b.jobs.complete(&j)), no("complete"));
+        assert_eq!(e(b.jobs.pause(&j)), no("pause"));
+        assert_eq!(b.child("hd1", "backing").as_deref(), Some("hd0"));
+        b.jobs.finalize_job(&j).await.unwrap();
+        assert_eq!(b.told(), ["BLOCK_JOB_COMPLETED", "concluded"]);
+        assert_eq!(b.child("hd2", "backing").as_deref(), Some("hd0"));
+        b.jobs.dismiss_job(&j).unwrap();
+        assert_eq!(b.told(), ["null"]);
+        assert_eq!(b.jobs.get("c0").unwrap_err().desc(), "Job not found");
+        let gone = b.jobs.get_block("c0").unwrap_err();
+        assert_eq!(gone.desc(), "Block job 'c0' not found");
+        assert_eq!(gone.class(), qapi::ErrorClass::DeviceNotActive);
+    });
+}
+
+#[test]
+fn pause_resume_speed_cancel() {
+    run(|b| async move {
+        let before = (b.bytes("hd2").await, b.bytes("hd1").await, b.graph.describe());
+        b.commit("{'job-id':'c0','device':'hd2','top-node':'hd1','base-node':'hd0','speed':1024,'auto-dismiss':false}")
+            .await
+            .unwrap();
+        rt::sleep(std::time::Duration::from_millis(50)).await;
+        assert_eq!(b.told(), ["created", "running"]);
+        let e = |r: Result<(), qapi::QError>| r.unwrap_err().desc().to_owned();
+        let busy = "Node 'hd2' is busy: block device is in use by block job: commit";
+        assert_eq!(e(b.stream("{'job-id':'s','device':'hd2'}").await), busy);
+        assert_eq!(e(b.graph.del("hd2").await), busy);
+        assert_eq!(e(b.graph.del("hd1").await), "Node hd1 is in use");
+        assert_eq!(e(b.graph.del("hd0").await), "Node hd0 is in use");
+        let j = b.jobs.get("c0").unwrap();
+        assert_eq!(e(b.jobs.resume(&j)), "Can't resume a job that was not paused");
+        b.jobs.pause(&j).unwrap();
+        assert_eq!(e(b.jobs.pause(&j)), "Job is already paused");
+        b.until("c0", "paused").await;
+        b.jobs.resume(&j).unwrap();
+        b.until("c0", "running").await;
+        assert_eq!(b.told(), ["paused", "running"]);
+        assert_eq!(e(b.jobs.set_speed(&j, -1)), "Parameter 'speed' expects a non-negative value");
+        b.jobs.set_speed(&j, 2048).unwrap();
+        b.jobs.cancel(&j, true).await.unwrap();
+        b.until("c0", "concluded").await;
+        assert_eq!(b.told(), ["aborting", "BLOCK_JOB_CANCELLED", "concluded"]);
+        let q = b.jobs.query();
+        assert_eq!(q[0].error.as_deref(), Some("Operation canceled"));
+        b.jobs.dismiss_job(&j).unwrap();
+        assert_eq!(b.graph.describe(), before.2);
+        assert!(b.bytes("hd2").await == before.0 && b.bytes("hd1").await == before.1);
+    });
+}
+
+#[test]
+fn messages_of_commit() {
+    run(|b| async move {
+        for (args, message) in [
+            ("'device':'hd2','top-node':'hd1'", "Invalid job ID ''"),
+            ("'job-id':'1x','device':'hd2','top-node':'hd1'", "Invalid job ID '1x'"),
+            ("'job-id':'x','device':'nope'", "Device 'nope' not found"),
+            ("'job-id':'x','device':'hd2','top-node':'nope'", "Cannot find device='' nor node-name='nope'"),
+            ("'job-id':'x','device':'hd2','top-node':'hd3'", "'hd3' is not in this backing file chain"),
+            (
+                "'job-id':'x','device':'hd2','top-node':'hd0','base-node':'hd1'",
+                "'hd1' is not in this backing file chain",
+            ),
+            (
+                "'job-id':'x','device':'hd2','top-node':'hd1','base-node':'hd1'",
+                "cannot commit an image into itself",
+            ),
+            ("'job-id':'x','device':'hd0'", "Need a root block node"),
+            ("'job-id':'x','device':'hd3'", "cannot commit an image into itself"),
+            (
+                "'job-id':'x','device':'hd2','top-node':'hd1','speed':-1",
+                "Parameter 'speed' expects a non-negative value",
+            ),
+            (
+                "'job-id':'x','device':'hd2','backing-file':'f'",
+                "'backing-file' specified, but 'top' is the active layer",
+            ),
+            (
+                "'job-id':'x','device':'hd2','top-node':'hd1','filter-node-name':'hd0'",
+                "Duplicate nodes with node-name='hd0'",
+            ),
+            (
+                "'job-id':'x','device':'hd2','top-node':'hd1','top':'h1'",
+                "'top-node' and 'top' are mutually exclusive",
+            ),
+        ] {
+            let before = b.graph.describe();
+            assert_eq!(b.commit(&format!("{{{args}}}")).await.unwrap_err().desc(), message, "{args}");
+            assert_eq!(b.graph.describe(), before);
+            assert!(b.jobs.query().is_empty());
+        }
+    });
+}
+
+#[test]
+fn messages_of_mirror_and_stream() {
+    run(|b| async move {
+        for (args, message) in [
+            ("'device':'hd2','target':'hd2','sync':'full'", "Can't mirror node into itself"),
+            (
+                "'device':'hd2','target':'hd3','sync':'full','granularity':3",
+                "Parameter 'granularity' expects a value in range [512B, 64MB]",
+            ),
+            (
+                "'device':'hd2','target':'hd3','sync':'full','granularity':513",
+                "Parameter 'granularity' expects a power of 2",
+            ),
+            ("'device':'hd2','target':'hd3','sync':'full','buf-size':-1", "Invalid parameter 'buf-size'"),
+            ("'device':'hd2','target':'hd3','sync':'incremental'", "Sync mode 'incremental' not supported"),
+            (
+                "'device':'hd2','target':'hd3','sync':'full','replaces':'hd3'",
+                "Cannot replace 'hd3' by a node mirrored from 'hd2', because it cannot be guaranteed that doing so would not lead to an abrupt change of visible data",
+            ),
+            (
+                "'device':'hd2','target':'hd3','sync':'full','replaces':'nope'",
+                "Failed to find node with node-name='nope'",
+            ),
+            (
+                "'device':'nope','target':'hd3','sync':'full'",
+                "Cannot find device='nope' nor node-name='nope'",
+            ),
+        ] {
+            let e = b.mirror(&format!("{{'job-id':'m',{args}}}")).await.unwrap_err();
+            assert_eq!(e.desc(), message, "{args}");
+        }
+        let e = b.stream("{'job-id':'s','device':'hd2','base-node':'hd3'}").await.unwrap_err();
+        assert_eq!(e.desc(), "Node 'hd3' is not a backing image of 'hd2'");
+        assert!(b.jobs.query().is_empty() && b.told().is_empty());
+    });
+}
+
+#[test]
+fn a_mirror_and_its_pivot() {
+    run(|b| async move {
+        let user = b.user("hd2").await;
+        let before = b.bytes("hd2").await;
+        b.mirror("{'job-id':'m','device':'hd2','target':'hd3','sync':'full','auto-finalize':false}")
+            .await
+            .unwrap();
+        b.until("m", "ready").await;
+        assert_eq!(b.told(), ["created", "running", "ready", "BLOCK_JOB_READY"]);
+        let j = b.jobs.get("m").unwrap();
+        b.jobs.complete(&j).unwrap();
+        b.until("m", "pending").await;
+        assert_eq!(b.told(), ["waiting", "pending", "BLOCK_JOB_PENDING"]);
+        // Still on the source, and what is written now arrives in both.
+        user.write(5, mem::IoBuf::from_bytes(b"late"), Default::default()).await.unwrap();
+        b.jobs.finalize_job(&j).await.unwrap();
+        assert_eq!(b.told(), ["BLOCK_JOB_COMPLETED", "concluded", "null"]);
+        assert_eq!(user.node_name().as_deref(), Some("hd3"));
+        let mut now = before;
+        now[5..9].copy_from_slice(b"late");
+        assert!(b.bytes("hd3").await == now);
+        assert_eq!(b.names(), ["hd0", "hd1", "hd2", "hd3"]);
+        user.detach().await;
+    });
+}
+
+#[test]
+fn soft_and_hard_cancel_of_a_mirror() {
+    run(|b| async move {
+        for force in [false, true] {
+            let user = b.user("hd2").await;
+            b.mirror("{'job-id':'m','device':'hd2','target':'hd3','sync':'full'}").await.unwrap();
+            b.until("m", "ready").await;
+            let j = b.jobs.get("m").unwrap();
+            b.told();
+            b.jobs.cancel(&j, force).await.unwrap();
+            b.until("m", "null").await;
+            if force {
+                assert_eq!(b.told(), ["aborting", "BLOCK_JOB_CANCELLED", "concluded", "null"]);
+            } else {
+                assert_eq!(b.told(), SHORT[2..]);
+                assert!(b.bytes("hd3").await == b.bytes("hd2").await);
+            }
+            assert_eq!(user.node_name().as_deref(), Some("hd2"));
+            assert_eq!(b.names(), ["hd0", "hd1", "hd2", "hd3"]);
+            user.detach().await;
+        }
+    });
+}
+
+#[test]
+fn an_active_commit() {
+    run(|b| async move {
+        let user = b.user("hd2").await;
+        let before = b.bytes("hd2").await;
+        b.commit("{'job-id':'c0','device':'hd2','base-node':'hd0'}").await.unwrap();
+        b.until("c0", "ready").await;
+        b.jobs.complete(&b.jobs.get("c0").unwrap()).unwrap();
+        b.until("c0", "null").await;
+        let mut all = vec!["created", "running", "ready", "BLOCK_JOB_READY"];
+        all.extend(&SHORT[2..]);
+        assert_eq!(b.told(), all);
+        assert_eq!(user.node_name().as_deref(), Some("hd0"));
+        assert!(b.bytes("hd0").await == before);
+        user.detach().await;
+        b.graph.del("hd2").await.unwrap();
+        b.graph.del("hd1").await.unwrap();
+    });
+}
+
+#[test]
+fn a_stream_of_all_and_of_a_part() {
+    run(|b| async move {
+        let before = b.bytes("hd2").await;
+        b.stream("{'job-id':'s','device':'hd2','base-node':'hd0'}").await.unwrap();
+        b.until("s", "null").await;
+        assert_eq!(b.told(), SHORT);
+        assert_eq!(b.child("hd2", "backing").as_deref(), Some("hd0"));
+        assert_eq!(b.graph.image_info("hd2").unwrap().base.backing_filename.as_deref(), Some("h0"));
+        assert!(b.bytes("hd2").await == before);
+        b.stream("{'job-id':'s','device':'hd2'}").await.unwrap();
+        b.until("s", "null").await;
+        assert_eq!(b.child("hd2", "backing"), None);
+        assert_eq!(b.graph.image_info("hd2").unwrap().base.backing_filename, None);
+        assert!(b.bytes("hd2").await == before);
+    });
+}
+
+/// R12 and R13: links under a job stay, also those to its filter and those below a mirrored node.
+#[test]
+fn frozen_links() {
+    run(|b| async move {
+        let o = |n: u32, backing: &str| {
+            common::arg(&format!(
+                "{{'driver':'qcow2','node-name':'hd{n}','file':'hd{n}-file','backing':{backing}}}"
+            ))
+        };
+        let reopen = |n, backing: &'static str| {
+            let list = vec![o(n, backing)];
+            async { b.graph.reopen(list).await.map_err(|e| e.desc().to_owned()) }
+        };
+        b.commit("{'job-id':'c0','device':'hd2','top-node':'hd1','base-node':'hd0','filter-node-name':'cf','speed':1}")
+            .await
+            .unwrap();
+        rt::sleep(std::time::Duration::from_millis(5)).await;
+        b.told();
+        let cf = Err("Cannot change frozen 'backing' link from 'hd2' to 'cf'".to_owned());
+        assert_eq!(
+            reopen(1, "null").await,
+            Err("Cannot change frozen 'backing' link from 'hd1' to 'hd0'".into())
+        );
+        assert_eq!(b.told(), ["paused", "running"]);
+        assert_eq!(reopen(2, "'hd1'").await, cf);
+        assert_eq!(reopen(2, "null").await, cf);
+        assert_eq!(reopen(2, "'cf'").await, Ok(()));
+        b.jobs.cancel_all().await;
+        b.commit("{'job-id':'c0','device':'hd2','top-node':'hd1','base-node':'hd0','speed':1}")
+            .await
+            .unwrap();
+        assert_eq!(reopen(2, "'hd1'").await, Ok(()));
+        assert_eq!(reopen(2, "null").await, Err("Cannot replace implicit backing child of hd2".into()));
+        b.jobs.cancel_all().await;
+        b.mirror("{'job-id':'m','device':'hd2','target':'hd3','sync':'full'}").await.unwrap();
+        b.until("m", "ready").await;
+        b.told();
+        assert_eq!(
+            reopen(2, "null").await,
+            Err("Cannot change frozen 'backing' link from 'hd2' to 'hd1'".into())
+        );
+        assert_eq!(b.told(), ["standby", "ready"]);
+        b.jobs.cancel_all().await;
+        assert_eq!(reopen(2, "null").await, Ok(()));
+        assert_eq!(b.names(), ["hd0", "hd1", "hd2", "hd3"]);
+    });
+}

@@ -1,0 +1,164 @@
+//! Copy on read, and what else a driver may ask of a child that is not one of the plain requests.
+
+use crate::driver::{ChildSlot, Cx, Support, WriteFlags, ZeroFlags};
+use crate::graph::NodeId;
+use crate::perm::{Perm, Role};
+use crate::request::{Status, end_of, up};
+use base::units::align_down;
+use base::{Errno, IoResult};
+use mem::IoBuf;
+
+/// The most bytes that are copied at a time.
+const PIECE: u64 = 1 << 20;
+
+impl<'a> Cx<'a> {
+    /// The node of this name, in the graph as this request sees it, if it is in the chain of backing files of the
+    /// child in `slot` (the child itself, or what it filters, included).
+    pub fn in_chain(&self, slot: ChildSlot, name: &str) -> Option<Cx<'a>> {
+        let mut next = self.child(slot).ok();
+        while let Some(mut cx) = next {
+            loop {
+                if cx.node.name == name {
+                    return Some(cx);
+                }
+                match cx.node.primary().filter(|e| e.role.contains(Role::FILTERED)) {
+                    Some(e) => cx = cx.child(e.slot).ok()?,
+                    None => break,
+                }
+            }
+            next = cx.child(ChildSlot::Backing).ok();
+        }
+        None
+    }
+
+    /// Whether there is a node of this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.graph.by_name(name).is_some()
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.node.id
+    }
+
+    /// The name of the node's driver.
+    pub fn driver_name(&self) -> &'static str {
+        self.node.ty.name
+    }
+
+    /// Whether the node shows the bytes of one child unchanged.
+    pub fn is_filter(&self) -> bool {
+        self.node.primary().is_some_and(|e| e.role.contains(Role::FILTERED))
+    }
+
+    /// Whether the node can store compressed.
+    pub fn compresses(&self) -> bool {
+        self.driver().is_ok_and(|d| d.compresses(self))
+    }
+
+    /// What the node's driver tells queries.
+    pub fn info(&self) -> crate::driver::DriverInfo {
+        self.driver().map(|d| d.info(self)).unwrap_or_default()
+    }
+
+    /// What the parent requires of the child in `slot`.
+    pub fn child_perm(&self, slot: ChildSlot) -> Perm {
+        self.node.edge(slot).map_or(Perm::empty(), |e| e.pair.perm)
+    }
+
+    /// Where a child's bytes are, through all its backing files.
+    pub async fn child_chain_status(&self, slot: ChildSlot, off: u64, len: u64) -> IoResult<Status> {
+        let child = self.child(slot)?;
+        Box::pin(async move { child.chain_status(off, len).await }).await
+    }
+
+    /// Reads the past state that a child keeps.
+    pub async fn child_snapshot_read(&self, slot: ChildSlot, off: u64, buf: IoBuf) -> IoResult<()> {
+        let child = self.child(slot)?;
+        child.driver()?.snapshot_read(&child, off, buf).await
+    }
+
+    /// Where the bytes of the past state are that a child keeps.
+    pub async fn child_snapshot_status(&self, slot: ChildSlot, off: u64, len: u64) -> IoResult<Status> {
+        let child = self.child(slot)?;
+        child.driver()?.snapshot_status(&child, off, len).await
+    }
+
+    /// Says that a range of a child's past state is needed no more.
+    pub async fn child_snapshot_discard(&self, slot: ChildSlot, off: u64, len: u64) -> IoResult<()> {
+        let child = self.child(slot)?;
+        child.driver()?.snapshot_discard(&child, off, len).await
+    }
+
+    /// The length of the past state that a child keeps, if it does.
+    pub fn child_snapshot_len(&self, slot: ChildSlot) -> Option<u64> {
+        self.child(slot).ok()?.driver().ok()?.snapshot_len()
+    }
+
+    /// Reads from a child, and stores in it what it only has from its backing files. With `bottom`, what comes from
+    /// below that node is only read. Needs [`Perm::WRITE_UNCHANGED`]; without it this is a plain read.
+    pub async fn child_copy_on_read(
+        &self,
+        slot: ChildSlot,
+        off: u64,
+        buf: IoBuf,
+        bottom: Option<NodeId>,
+    ) -> IoResult<()> {
+        let child = self.child(slot)?;
+        if !child.node.writable() || !self.child_perm(slot).intersects(Perm::WRITES) {
+            return self.child_read(slot, off, buf).await;
+        }
+        Box::pin(async move { child.copy_on_read(off, buf, bottom).await }).await
+    }
+
+    async fn copy_on_read(&self, off: u64, buf: IoBuf, bottom: Option<NodeId>) -> IoResult<()> {
+        let end = end_of(off, buf.len() as u64)?;
+        let mut pos = off;
+        while pos < end {
+            let rest = buf.slice((pos - off) as usize..buf.len());
+            let len = (end - pos).min(PIECE).min(self.len().saturating_sub(pos));
+            if len == 0 {
+                rest.fill(0);
+                break;
+            }
+            let st = self.status_down_to(pos, len, bottom).await?;
+            let n = st.len.min(len);
+            let part = rest.slice(0..n as usize);
+            // Depth 0 is the child's own; what nobody has is zeroes wherever it is looked for.
+            if st.allocated && st.depth > 0 {
+                self.copy_up(pos, part).await?;
+            } else {
+                self.node_read(pos, part).await?;
+            }
+            pos += n;
+        }
+        Ok(())
+    }
+
+    /// Reads, and writes what was read to the same place.
+    async fn copy_up(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        let lim = self.limits();
+        let align = u64::from(lim.request_alignment);
+        let (lo, hi) = (align_down(off, align), up(off + buf.len() as u64, align));
+        // A write that came between the reading and the writing would be lost.
+        let ticket = self.node.live.alone(lo, hi).await;
+        // The issuer's memory may change under our hands: what is written must be what was read.
+        let bounce = IoBuf::zeroed((hi - lo) as usize);
+        self.read_aligned(lo, bounce.clone(), &lim).await?;
+        let zeroes = bounce.is_zero() && self.caps().write_zeroes == Support::Native;
+        let zeroes = zeroes && lim.write_zeroes_alignment <= lim.request_alignment;
+        let mut done = Err(Errno::NOTSUP);
+        if zeroes {
+            done = self.driver()?.write_zeroes(self, lo, hi - lo, ZeroFlags::empty()).await;
+        }
+        if done == Err(Errno::NOTSUP) {
+            done = self.write_aligned(lo, bounce.clone(), WriteFlags::UNCHANGED, &lim).await;
+        }
+        self.node.live.wrote();
+        drop(ticket);
+        done?;
+        let from = (off - lo) as usize;
+        buf.copy_from_buf(&bounce.slice(from..from + buf.len()));
+        Ok(())
+    }
+}

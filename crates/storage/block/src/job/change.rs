@@ -1,0 +1,307 @@
+//! Changes of the graph that jobs make: filters put in and taken out, links frozen, users moved from node to node.
+//!
+//! Each is a transaction like any other: checked whole, staged, published or dropped.
+
+use super::filter::{JobFilter, SOURCE, TARGET, Watch};
+use super::{Job, JobRoot, io::JobHold};
+use crate::control::BlockGraph;
+use crate::drive::ErrorPolicy;
+use crate::driver::{BackingHint, ChildSlot, Cx, DriverType};
+use crate::gate::Gate;
+use crate::graph::{Edge, Graph, Node, NodeId, RootDef, RootEvent, RootId};
+use crate::options::{ChildGiven, Flat, NodeOptions, check_node_name};
+use crate::perm::{PermPair, Role};
+use crate::track::Live;
+use crate::txn::Txn;
+use api::job::JobType;
+use qapi::{QError, QapiEnum, qerr};
+use smallvec::smallvec;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A transaction in the making.
+pub struct Change<'t, 'g> {
+    txn: &'t mut Txn<'g>,
+    moved: Vec<RootId>,
+}
+
+/// A filter to be put in.
+pub struct FilterSpec<'a> {
+    /// Which.
+    pub ty: &'static DriverType,
+    /// Who sees the changes.
+    pub watch: Arc<dyn Watch>,
+    /// Its name; one without is implicit.
+    pub name: Option<&'a str>,
+    /// The node that it shows.
+    pub source: NodeId,
+    /// The name of the link to it.
+    pub link: &'static str,
+    /// The node that the job writes to, with the link's name.
+    pub target: Option<(&'static str, NodeId)>,
+}
+
+impl BlockGraph {
+    /// Changes the graph: drains all users of the nodes in `drain`, has `f` edit, and publishes if all agree.
+    pub async fn change<T: 'static>(
+        &self,
+        drain: Vec<NodeId>,
+        f: impl FnOnce(&mut Change<'_, '_>) -> Result<T, QError> + 'static,
+    ) -> Result<T, QError> {
+        self.change_stable(drain, None, f).await
+    }
+
+    /// As [`BlockGraph::change`]; what was written to `stable` is made stable once everything is drained.
+    pub async fn change_stable<T: 'static>(
+        &self,
+        drain: Vec<NodeId>,
+        stable: Option<NodeId>,
+        f: impl FnOnce(&mut Change<'_, '_>) -> Result<T, QError> + 'static,
+    ) -> Result<T, QError> {
+        self.run(|me| async move {
+            let _one = me.changing.lock().await;
+            let mut txn = Txn::new(&me);
+            txn.drain(&drain).await;
+            if let Some(node) = stable.and_then(|n| txn.base.node(n)) {
+                let cx = Cx { graph: &txn.base, node };
+                cx.node_flush().await.map_err(|e| qerr!("{e}"))?;
+            }
+            let mut change = Change { txn: &mut txn, moved: Vec::new() };
+            let done = f(&mut change)?;
+            let moved = change.moved;
+            txn.finish().await?;
+            let graph = txn.commit().await;
+            for r in moved {
+                if let Some(f) = graph.root(r).and_then(|r| r.on_change.as_ref()) {
+                    f(RootEvent::Replaced);
+                }
+            }
+            Ok(done)
+        })
+        .await
+    }
+
+    /// Writes into the header of an image which backing file it has.
+    pub async fn write_backing_hint(&self, node: NodeId, hint: Option<BackingHint>) -> Result<(), QError> {
+        self.run(|me| async move {
+            let _one = me.changing.lock().await;
+            let graph = me.snapshot();
+            let node = graph.node(node).ok_or_else(|| qerr!("The node has gone"))?;
+            let cx = Cx { graph: &graph, node };
+            let driver = cx.driver().map_err(|e| qerr!("{e}"))?;
+            driver.write_backing_hint(&cx, hint).await
+        })
+        .await
+    }
+}
+
+impl Graph {
+    /// The job that is about this node or works with it: its kind, and whether it is about it.
+    pub fn job_on(&self, node: NodeId) -> Option<(JobType, bool)> {
+        let holds = || self.roots.values().filter_map(|r| r.job.as_ref());
+        let main = holds().find(|h| h.main == node).map(|h| (h.job.ty(), true));
+        main.or_else(|| holds().find(|h| h.others.contains(&node)).map(|h| (h.job.ty(), false)))
+    }
+
+    /// An error where a job is about this node or works with it.
+    pub fn no_job_on(&self, node: NodeId) -> Result<(), QError> {
+        let Some((ty, _)) = self.job_on(node) else { return Ok(()) };
+        let name = self.node(node).map_or("", |n| n.name.as_str());
+        Err(qerr!("Node '{name}' is busy: block device is in use by block job: {}", ty.as_str()))
+    }
+
+    /// The node's backing file, seen through filters.
+    pub fn cow_child(self: &Arc<Self>, node: NodeId) -> Option<NodeId> {
+        let cx = Cx { graph: self, node: self.node(node)? };
+        cx.cow_child().map(|c| c.node.id)
+    }
+}
+
+impl Change<'_, '_> {
+    /// The graph as edited so far.
+    pub fn graph(&self) -> &Graph {
+        &self.txn.next
+    }
+
+    /// The parents of a node by their links, apart from those that `below` reaches.
+    fn links_to(&self, node: NodeId, below: Option<NodeId>) -> Vec<(NodeId, ChildSlot)> {
+        let g = &self.txn.next;
+        let apart = |p: &Node| below.is_some_and(|b| g.reaches(b, p.id));
+        let parents = g.nodes.values().filter(|p| !apart(p));
+        parents.flat_map(|p| p.edges.iter().filter(|e| e.child == node).map(|e| (p.id, e.slot))).collect()
+    }
+
+    /// Moves all users of `old` to `new`: links of nodes that `new` does not reach itself, devices, exports.
+    pub fn replace(&mut self, old: NodeId, new: NodeId) {
+        self.replace_apart(old, new, Some(new));
+    }
+
+    fn replace_apart(&mut self, old: NodeId, new: NodeId, apart: Option<NodeId>) {
+        for (parent, slot) in self.links_to(old, apart) {
+            let seq = self.txn.ctl.next_id();
+            if let Some(e) = self.edge(parent, slot) {
+                (e.child, e.seq) = (new, seq);
+            }
+        }
+        for r in self.txn.next.roots.values_mut() {
+            if r.node == Some(old) && r.job.is_none() {
+                Arc::make_mut(r).node = Some(new);
+                self.moved.push(r.id);
+            }
+        }
+    }
+
+    fn edge(&mut self, parent: NodeId, slot: ChildSlot) -> Option<&mut Edge> {
+        self.txn.next.edit(parent)?.edges.iter_mut().find(|e| e.slot == slot)
+    }
+
+    /// Forbids that a link changes, until [`Change::thaw`].
+    pub fn freeze(&mut self, parent: NodeId, slot: ChildSlot) {
+        if let Some(e) = self.edge(parent, slot) {
+            e.frozen += 1;
+        }
+    }
+
+    /// Takes one [`Change::freeze`] back; this transaction may then change the link if nobody else froze it.
+    pub fn thaw(&mut self, parent: NodeId, slot: ChildSlot) {
+        let Some(e) = self.edge(parent, slot) else { return };
+        e.frozen = e.frozen.saturating_sub(1);
+        if e.frozen == 0 {
+            self.txn.thawed.insert((parent, slot));
+        }
+    }
+
+    /// Every link from `top` down the chain of backing files and filters to `bottom` (or to the end): what a job
+    /// freezes.
+    pub fn chain_links(&self, top: NodeId, bottom: Option<NodeId>) -> Vec<(NodeId, ChildSlot)> {
+        let (mut links, mut at) = (Vec::new(), Some(top));
+        while let Some(node) = at.filter(|n| Some(*n) != bottom).and_then(|n| self.txn.next.node(n)) {
+            let link = |e: &&Edge| e.slot == ChildSlot::Backing || e.role.contains(Role::FILTERED);
+            let edge = node.edges.iter().find(link);
+            links.extend(edge.map(|e| (node.id, e.slot)));
+            at = edge.map(|e| e.child);
+        }
+        links
+    }
+
+    /// Puts a filter above a node: all its users then use the filter.
+    pub fn insert_filter(&mut self, spec: FilterSpec<'_>) -> Result<NodeId, QError> {
+        if let Some(name) = spec.name {
+            check_node_name(name)?;
+            if self.txn.next.by_name(name).is_some() {
+                return Err(qerr!("Duplicate nodes with node-name='{name}'"));
+            }
+        }
+        let name = spec.name.map_or_else(|| self.txn.ctl.auto_name(&self.txn.next), str::to_owned);
+        let source = self.txn.next.node(spec.source).ok_or_else(|| qerr!("The node has gone"))?.clone();
+        let id = NodeId(self.txn.ctl.next_id());
+        // The filter has no options of its own; these say which bytes it shows.
+        let mut own = Flat::new();
+        own.insert("driver".into(), "raw".into());
+        let children = BTreeMap::from([("file", ChildGiven::Reference(source.name.clone()))]);
+        let mut edges =
+            smallvec![self.new_edge(spec.source, spec.link, SOURCE, Role::FILTERED | Role::PRIMARY)];
+        if let Some((link, target)) = spec.target {
+            edges.push(self.new_edge(target, link, TARGET, Role::empty()));
+        }
+        let node = Node {
+            id,
+            ty: spec.ty,
+            flags: source.flags,
+            options: Arc::new(NodeOptions::new(&name, own, children)?),
+            name,
+            edges,
+            pair: PermPair::NONE,
+            monitor_owned: false,
+            inherits_from: None,
+            implicit: spec.name.is_none(),
+            guessed: None,
+            born: self.txn.ctl.next_id(),
+            driver: Some(Arc::new(JobFilter(spec.watch))),
+            live: Arc::new(Live::default()),
+        };
+        self.replace_apart(spec.source, id, spec.target.map(|(_, t)| t));
+        self.txn.next.nodes.insert(id, Arc::new(node));
+        for (parent, slot) in self.links_to(id, None) {
+            self.freeze(parent, slot);
+        }
+        Ok(id)
+    }
+
+    fn new_edge(&self, child: NodeId, name: &'static str, slot: ChildSlot, role: Role) -> Edge {
+        Edge { child, name, slot, role, frozen: 0, seq: self.txn.ctl.next_id(), pair: PermPair::NONE }
+    }
+
+    /// Takes a filter out: its users then use `heir`.
+    pub fn remove_filter(&mut self, filter: NodeId, heir: NodeId) {
+        let links = self.links_to(filter, None);
+        for (parent, slot) in &links {
+            self.thaw(*parent, *slot);
+        }
+        for slot in [SOURCE, TARGET] {
+            self.thaw(filter, slot);
+        }
+        self.replace_apart(filter, heir, None);
+        self.txn.next.nodes.remove(&filter);
+    }
+
+    /// Makes the root by which a job holds its nodes.
+    pub fn add_root(&mut self, job: &Arc<Job>, on: NodeId, main: NodeId, others: Vec<NodeId>) -> JobRoot {
+        let id = RootId(self.txn.ctl.next_id());
+        let gate = Gate::new();
+        let def = RootDef {
+            id,
+            name: String::new(),
+            qdev: None,
+            desc: format!("block job '{}'", job.id()),
+            node: Some(on),
+            pair: PermPair::NONE,
+            seq: self.txn.ctl.next_id(),
+            drive: false,
+            writeback: true,
+            on_error: ErrorPolicy::default(),
+            on_change: None,
+            job: Some(JobHold { job: job.clone(), main, others }),
+            gate: gate.clone(),
+        };
+        self.txn.next.roots.insert(id, Arc::new(def));
+        JobRoot { ctl: self.txn.ctl.me(), id, gate }
+    }
+
+    /// Gives an image another backing file, or none.
+    pub fn set_backing(&mut self, node: NodeId, backing: Option<NodeId>) {
+        match backing {
+            Some(b) => {
+                if let Some(edge) = self.txn.next.node(node).and_then(|n| n.edge(ChildSlot::Backing)).cloned()
+                {
+                    self.txn.link(node, edge, b);
+                }
+            }
+            None => self.txn.unlink(node, ChildSlot::Backing),
+        }
+    }
+
+    /// Lets go of what [`Change::add_root`] held.
+    pub fn drop_root(&mut self, id: RootId) {
+        self.txn.next.roots.remove(&id);
+    }
+
+    /// Makes a node, and the files under it that follow it, read-only or writable. Returns how it was.
+    pub fn set_read_only(&mut self, node: NodeId, read_only: bool) -> bool {
+        let Some(n) = self.txn.next.edit(node) else { return read_only };
+        let was = std::mem::replace(&mut n.flags.read_only, read_only);
+        if was == read_only {
+            return was;
+        }
+        let (typed, edges) = (n.options.typed.clone(), n.edges.clone());
+        self.txn.reopened.insert(node, typed);
+        for e in edges.iter().filter(|e| !e.role.contains(Role::COW)) {
+            let follows =
+                |c: &Arc<Node>| c.inherits_from == Some(node) && !c.options.own.contains_key("read-only");
+            if self.txn.next.node(e.child).is_some_and(follows) {
+                self.set_read_only(e.child, read_only);
+            }
+        }
+        was
+    }
+}

@@ -1,0 +1,431 @@
+//! Jobs: long work on the block graph that management starts, watches and ends.
+//!
+//! One engine leads every job through the same states ([`status`]) and tells the same events in the same order; what a
+//! job does stands in its [`Body`]. A job's work runs as a task of the control executor; its requests pass a gate of
+//! its own ([`io`]), so that a drain of its nodes holds it like any other user.
+//!
+//! Jobs belong to a transaction (usually of one): only when all of them have done their work are they finalized, and
+//! when one fails all are undone.
+
+pub mod change;
+pub mod filter;
+pub mod io;
+mod jobs;
+pub mod qmp;
+mod status;
+
+pub use change::Change;
+pub use io::{JobRoot, Op};
+pub use jobs::{Jobs, speed_of};
+
+use crate::driver::CtlFuture;
+use api::block_core::{
+    BlockErrorAction, BlockJobCancelledEvent, BlockJobCompletedEvent, BlockJobErrorEvent, BlockJobIoStatus,
+    BlockJobPendingEvent, BlockJobReadyEvent, BlockdevOnError, IoOperationType,
+};
+use api::job::{JobStatus, JobStatusChangeEvent, JobType};
+use base::Errno;
+use event_listener::Event;
+use monitor::EventBus;
+use parking_lot::Mutex;
+use qapi::{QError, qerr};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// What a job does. Every method runs on the control executor.
+pub trait Body: Send + Sync + 'static {
+    /// The work. Ends early with an error when [`Job::pause_point`] says so.
+    fn run<'a>(&'a self, job: &'a Arc<Job>) -> CtlFuture<'a>;
+
+    /// Makes the result final as far as that can fail.
+    fn prepare<'a>(&'a self, job: &'a Arc<Job>) -> CtlFuture<'a> {
+        let _ = job;
+        Box::pin(async { Ok(()) })
+    }
+
+    /// The result is final.
+    fn commit<'a>(&'a self, job: &'a Arc<Job>) -> DoneFuture<'a> {
+        let _ = job;
+        Box::pin(async {})
+    }
+
+    /// Undoes what the job did to the graph.
+    fn abort<'a>(&'a self, job: &'a Arc<Job>) -> DoneFuture<'a> {
+        let _ = job;
+        Box::pin(async {})
+    }
+
+    /// The last call, after `commit` or `abort`.
+    fn clean<'a>(&'a self, job: &'a Arc<Job>) -> DoneFuture<'a> {
+        let _ = job;
+        Box::pin(async {})
+    }
+
+    /// Whether it becomes ready and is completed on demand.
+    fn completes(&self) -> bool {
+        false
+    }
+
+    /// For a mirror: whether source and target are the same and kept so.
+    fn actively_synced(&self) -> bool {
+        false
+    }
+}
+
+/// The end of something that cannot fail.
+pub type DoneFuture<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// How a job is to be.
+#[derive(Clone, Debug)]
+pub struct JobConfig {
+    /// Its id.
+    pub id: String,
+    /// What it does.
+    pub ty: JobType,
+    /// Whether it is a job on block nodes, with events and queries of its own.
+    pub block: bool,
+    /// Finalized without a command.
+    pub auto_finalize: bool,
+    /// Dismissed without a command.
+    pub auto_dismiss: bool,
+    /// Bytes per second; 0 for no limit.
+    pub speed: u64,
+}
+
+/// What a failed request is to be followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The job fails.
+    Fail,
+    /// It goes on as if nothing had happened.
+    GoOn,
+    /// It has been paused, and tries again.
+    Retry,
+}
+
+#[derive(Debug)]
+struct State {
+    status: JobStatus,
+    started: bool,
+    /// The work has ended.
+    done: bool,
+    /// At rest at a pause point.
+    resting: bool,
+    user_paused: bool,
+    /// Drained sections that its nodes are in.
+    drained: u32,
+    cancelled: bool,
+    complete: bool,
+    /// Completed by a cancel that leaves users where they are.
+    soft: bool,
+    speed: u64,
+    /// When the next piece may be copied, by the speed.
+    next: Option<Instant>,
+    current: u64,
+    total: u64,
+    io_status: BlockJobIoStatus,
+    error: Option<String>,
+}
+
+/// A job.
+pub struct Job {
+    config: JobConfig,
+    events: EventBus,
+    body: OnceLock<Arc<dyn Body>>,
+    pub(crate) group: Arc<Group>,
+    state: Mutex<State>,
+    changed: Event,
+}
+
+/// Jobs that end together.
+#[derive(Default)]
+pub struct Group {
+    pub(crate) jobs: Mutex<Vec<Arc<Job>>>,
+    pub(crate) aborting: std::sync::atomic::AtomicBool,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("config", &self.config)
+            .field("state", &*self.state.lock())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    pub(crate) fn new(config: JobConfig, events: EventBus, group: Arc<Group>) -> Arc<Job> {
+        let speed = config.speed;
+        let state = State {
+            status: JobStatus::Undefined,
+            started: false,
+            done: false,
+            resting: false,
+            user_paused: false,
+            drained: 0,
+            cancelled: false,
+            complete: false,
+            soft: false,
+            speed,
+            next: None,
+            current: 0,
+            total: 0,
+            io_status: BlockJobIoStatus::Ok,
+            error: None,
+        };
+        Arc::new(Job {
+            config,
+            events,
+            body: OnceLock::new(),
+            group,
+            state: Mutex::new(state),
+            changed: Event::new(),
+        })
+    }
+
+    /// The id.
+    pub fn id(&self) -> &str {
+        &self.config.id
+    }
+
+    /// What it does.
+    pub fn ty(&self) -> JobType {
+        self.config.ty
+    }
+
+    /// Where it is in its life.
+    pub fn status(&self) -> JobStatus {
+        self.state.lock().status
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.state.lock().cancelled
+    }
+
+    /// Whether it was told to complete (or, softly cancelled, to end).
+    pub fn complete_asked(&self) -> bool {
+        self.state.lock().complete
+    }
+
+    /// Whether completing shall leave users where they are.
+    pub fn soft(&self) -> bool {
+        self.state.lock().soft
+    }
+
+    fn body(&self) -> Option<Arc<dyn Body>> {
+        self.body.get().cloned()
+    }
+
+    fn become_(&self, to: JobStatus) {
+        let mut s = self.state.lock();
+        self.become_locked(&mut s, to);
+    }
+
+    /// Changes the state and tells so. Events of one job are in the order of its states, as the lock is held.
+    fn become_locked(&self, s: &mut State, to: JobStatus) {
+        debug_assert!(status::may_become(s.status, to), "{:?} to {to:?}", s.status);
+        s.status = to;
+        self.events.emit(JobStatusChangeEvent { id: self.config.id.clone(), status: to });
+    }
+
+    fn wake(&self) {
+        self.changed.notify(usize::MAX);
+    }
+
+    // ---- for bodies ----
+
+    /// Waits while the job is paused. An error when it is cancelled: the work is then to end.
+    pub async fn pause_point(&self) -> Result<(), QError> {
+        loop {
+            let listener = self.changed.listen();
+            {
+                let mut s = self.state.lock();
+                if s.cancelled || !s.user_paused {
+                    if std::mem::take(&mut s.resting) {
+                        self.move_on(&mut s);
+                    }
+                    return if s.cancelled { Err(cancelled()) } else { Ok(()) };
+                }
+                if !s.resting {
+                    s.resting = true;
+                    self.come_to_rest(&mut s);
+                }
+            }
+            listener.await;
+        }
+    }
+
+    fn come_to_rest(&self, s: &mut State) {
+        match s.status {
+            JobStatus::Running => self.become_locked(s, JobStatus::Paused),
+            JobStatus::Ready => self.become_locked(s, JobStatus::Standby),
+            _ => {}
+        }
+    }
+
+    fn move_on(&self, s: &mut State) {
+        if s.resting || s.drained > 0 {
+            return;
+        }
+        match s.status {
+            JobStatus::Paused => self.become_locked(s, JobStatus::Running),
+            JobStatus::Standby => self.become_locked(s, JobStatus::Ready),
+            _ => {}
+        }
+    }
+
+    /// The job's nodes are being drained: it counts as paused. Its gate keeps its requests back.
+    pub(crate) fn drain_begin(&self) {
+        let mut s = self.state.lock();
+        s.drained += 1;
+        self.come_to_rest(&mut s);
+    }
+
+    pub(crate) fn drain_end(&self) {
+        let mut s = self.state.lock();
+        s.drained -= 1;
+        self.move_on(&mut s);
+    }
+
+    /// Waits until something about the job changes, `limit` at most; also returns at once where it was cancelled.
+    pub async fn wait(&self, limit: Duration) {
+        let listener = self.changed.listen();
+        if !self.is_cancelled() {
+            rt::timeout(limit, listener).await;
+        }
+    }
+
+    /// Waits until `done`, or until the job is to pause or cancelled. Whoever makes `done` true calls [`Job::kick`].
+    pub async fn wait_for(&self, done: impl Fn() -> bool) {
+        loop {
+            let listener = self.changed.listen();
+            let stop = {
+                let s = self.state.lock();
+                s.cancelled || s.user_paused || s.complete
+            };
+            if stop || done() {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    /// Something happened that the work may wait for.
+    pub fn kick(&self) {
+        self.wake();
+    }
+
+    /// `bytes` were copied: counts them, and waits as the speed demands. Pauses and cancels as [`Job::pause_point`].
+    pub async fn copied(&self, bytes: u64) -> Result<(), QError> {
+        {
+            let mut s = self.state.lock();
+            s.current = s.current.saturating_add(bytes);
+        }
+        self.throttle(bytes).await
+    }
+
+    /// Waits as the speed demands after `bytes` were copied.
+    pub async fn throttle(&self, bytes: u64) -> Result<(), QError> {
+        {
+            let mut s = self.state.lock();
+            let now = rt::now();
+            s.next = (s.speed > 0).then(|| {
+                let from = s.next.map_or(now, |n| n.max(now));
+                from + Duration::from_secs_f64((bytes as f64 / s.speed as f64).min(1e9))
+            });
+        }
+        loop {
+            self.pause_point().await?;
+            let listener = self.changed.listen();
+            let Some(until) = self.state.lock().next else { return Ok(()) };
+            let now = rt::now();
+            if now >= until {
+                return Ok(());
+            }
+            rt::timeout(until - now, listener).await;
+        }
+    }
+
+    /// Says how much is done.
+    pub fn set_progress(&self, current: u64, total: u64) {
+        let mut s = self.state.lock();
+        (s.current, s.total) = (current, total);
+    }
+
+    /// Says how much remains to be done.
+    pub fn set_remaining(&self, bytes: u64) {
+        let mut s = self.state.lock();
+        s.total = s.current.saturating_add(bytes);
+    }
+
+    /// The work is done as far as it goes, until the job is told to complete.
+    pub fn set_ready(&self) {
+        let mut s = self.state.lock();
+        match s.status {
+            JobStatus::Running => self.become_locked(&mut s, JobStatus::Ready),
+            // Ready while at rest in a drained section.
+            JobStatus::Paused => {
+                self.become_locked(&mut s, JobStatus::Running);
+                self.become_locked(&mut s, JobStatus::Ready);
+                self.become_locked(&mut s, JobStatus::Standby);
+            }
+            _ => return,
+        }
+        let (len, offset, speed) = (int(s.total), int(s.current), int(s.speed));
+        let (ty, device) = (self.config.ty, self.config.id.clone());
+        self.events.emit(BlockJobReadyEvent { r#type: ty, device, len, offset, speed });
+    }
+
+    /// A request failed: tells so, and decides what follows.
+    pub fn failed(&self, policy: BlockdevOnError, write: bool, error: Errno) -> Then {
+        let (action, then) = match policy {
+            BlockdevOnError::Ignore => (BlockErrorAction::Ignore, Then::GoOn),
+            BlockdevOnError::Stop => (BlockErrorAction::Stop, Then::Retry),
+            BlockdevOnError::Enospc if error == Errno::NOSPC => (BlockErrorAction::Stop, Then::Retry),
+            _ => (BlockErrorAction::Report, Then::Fail),
+        };
+        let operation = if write { IoOperationType::Write } else { IoOperationType::Read };
+        self.events.emit(BlockJobErrorEvent { device: self.config.id.clone(), operation, action });
+        if then == Then::Retry {
+            let mut s = self.state.lock();
+            s.user_paused = true;
+            let nospace = error == Errno::NOSPC;
+            s.io_status = if nospace { BlockJobIoStatus::Nospace } else { BlockJobIoStatus::Failed };
+        }
+        then
+    }
+
+    // ---- the end ----
+
+    fn tell_end(&self) {
+        if !self.config.block {
+            return;
+        }
+        let s = self.state.lock();
+        let (len, offset, speed) = (int(s.total), int(s.current), int(s.speed));
+        let (ty, device) = (self.config.ty, self.config.id.clone());
+        if s.cancelled {
+            self.events.emit(BlockJobCancelledEvent { r#type: ty, device, len, offset, speed });
+        } else {
+            let error = s.error.clone();
+            self.events.emit(BlockJobCompletedEvent { r#type: ty, device, len, offset, speed, error });
+        }
+    }
+
+    fn tell_pending(&self) {
+        if self.config.block {
+            self.events.emit(BlockJobPendingEvent { r#type: self.config.ty, id: self.config.id.clone() });
+        }
+    }
+}
+
+pub(crate) fn int(v: u64) -> i64 {
+    i64::try_from(v).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn cancelled() -> QError {
+    qerr!("Operation canceled")
+}
