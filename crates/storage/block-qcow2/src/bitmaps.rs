@@ -143,7 +143,18 @@ impl Image {
         let mut fresh = Vec::new();
         let mut list = kept;
         let stored = self.store_all(h, m, bitmaps, &mut list, &mut fresh).await;
-        let ext = match stored {
+        // The names of features are only for people: they give way where the first cluster has no room for both.
+        let fits = |ext: &Option<BitmapsExt>, m: &mut Meta| {
+            let mut next = m.header.clone();
+            next.bitmaps = *ext;
+            if next.encode().is_err() {
+                next.extensions.retain(|e| e.kind != spec::ext::FEATURE_NAMES);
+                next.encode().map_err(|_| Errno::NOSPC)?;
+                m.header.extensions = next.extensions;
+            }
+            Ok(*ext)
+        };
+        let ext = match stored.and_then(|ext| fits(&ext, m)) {
             Ok(ext) => ext,
             Err(e) => {
                 for (first, n) in fresh {

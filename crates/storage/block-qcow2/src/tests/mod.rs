@@ -1,5 +1,6 @@
 //! Tests of whole images over memory.
 
+mod bitmaps;
 mod crash;
 mod malformed;
 mod mem;
