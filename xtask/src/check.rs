@@ -9,7 +9,20 @@ use anyhow::{Context, Result, bail, ensure};
 const FLOORS: &[(&str, &[&str])] = &[
     ("base", &["base", "mem*", "rt*", "io", "trace"]),
     ("control", &["qapi-derive", "qapi", "api", "qom", "monitor"]),
-    ("storage", &["block", "block-file*", "block-formats", "block-qcow2", "nbd", "block-net", "export", "image", "block-jobs"]),
+    (
+        "storage",
+        &[
+            "block",
+            "block-file*",
+            "block-formats",
+            "block-qcow2",
+            "nbd",
+            "block-net",
+            "export",
+            "image",
+            "block-jobs",
+        ],
+    ),
     ("guest", &["fpu", "sem", "isa-riscv", "vcpu"]),
     ("hw", &["device", "serial", "virtio", "misc", "firmware", "machine"]),
     ("services", &["chardev"]),

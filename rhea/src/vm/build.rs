@@ -9,6 +9,7 @@ use block::job::Jobs;
 use block::{BlockGraph, Drive};
 use chardev::{Chardevs, Config as ChardevConfig, Legacy};
 use device::{CharBackend, RawValue, Resources};
+use export::Exports;
 use machine::{
     Bios, Machine, MachineConfig, MachineEnv, MachineOptions, RebootAction, ShutdownAction, ShutdownCause,
 };
@@ -28,8 +29,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const JOBS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The block drivers of all crates.
-fn drivers() -> Vec<&'static DriverType> {
-    [block_file::DRIVERS, block_formats::DRIVERS, block_qcow2::DRIVERS].concat()
+pub(crate) fn drivers() -> Vec<&'static DriverType> {
+    [block_file::DRIVERS, block_formats::DRIVERS, block_net::DRIVERS, block_qcow2::DRIVERS].concat()
 }
 
 /// What devices find by name.
@@ -38,6 +39,7 @@ struct Inventory {
     jobs: Arc<Jobs>,
     chardevs: Chardevs,
     objects: Arc<ObjectTree>,
+    exports: Arc<Exports>,
 }
 
 impl Resources for Inventory {
@@ -71,14 +73,17 @@ pub(crate) async fn run(mut config: Config) -> Result<i32, String> {
     let io = rt::IoThread::spawn("chardev").map_err(|e| format!("cannot set up a thread: {e}"))?;
     let events = EventBus::new();
     let graph = BlockGraph::new(&drivers(), events.clone());
+    let objects = Arc::new(ObjectTree::new());
     let inventory = Inventory {
+        exports: Exports::new(graph.clone(), objects.clone()),
         jobs: Jobs::new(graph.clone()),
         graph,
         chardevs: Chardevs::new(io.handle()),
-        objects: Arc::new(ObjectTree::new()),
+        objects,
     };
     inventory.chardevs.set_escape(config.escape);
     let result = live(&mut config, &inventory, events).await;
+    inventory.exports.close_all().await;
     // A job that waits for storage must not keep everything else from being written back.
     if rt::timeout(JOBS_PATIENCE, inventory.jobs.cancel_all()).await.is_none() {
         tracing::error!("ending although jobs are still at work");
@@ -126,6 +131,7 @@ async fn with_machine(
     let mut hmp = HmpTable::new();
     block::qmp::register(&mut commands, &mut hmp, &inventory.graph);
     block_jobs::register(&mut commands, &inventory.jobs);
+    export::qmp::register(&mut commands, &inventory.exports);
     machine::qmp::register(&mut commands, &mut hmp, machine);
     chardev::register_hmp(&mut hmp, &inventory.chardevs);
     let monitor = Monitor::new(commands, hmp, events, rt::current())

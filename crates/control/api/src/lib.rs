@@ -4,6 +4,7 @@
 //! happens when it is left out. What Rhea does not do is not declared: tools look at the introspection to learn what works.
 
 pub mod block_core;
+pub mod block_export;
 pub mod char;
 pub mod common;
 pub mod control;
@@ -72,6 +73,14 @@ pub fn introspection() -> Introspection {
     i.event::<block_core::BlockJobErrorEvent>();
     i.event::<block_core::BlockIoErrorEvent>();
     i.event::<block_core::BlockImageCorruptedEvent>();
+    i.command::<block_export::BlockExportAdd>();
+    i.command::<block_export::BlockExportDel>();
+    i.command::<block_export::QueryBlockExports>();
+    i.command::<block_export::NbdServerStart>();
+    i.command::<block_export::NbdServerAdd>();
+    i.command::<block_export::NbdServerRemove>();
+    i.command::<block_export::NbdServerStop>();
+    i.event::<block_export::BlockExportDeletedEvent>();
     i.event::<char::VserportChangeEvent>();
     i.command::<control::QmpCapabilities>();
     i.command::<control::QueryVersion>();

@@ -127,7 +127,13 @@ pub(crate) async fn undo(
     const TRIES: u32 = 20;
     for i in 1..=TRIES {
         let f = f.clone();
-        match graph.change(vec![drain], move |c| Ok(f(c))).await {
+        match graph
+            .change(vec![drain], move |c| {
+                f(c);
+                Ok(())
+            })
+            .await
+        {
             Ok(()) => return,
             Err(e) if i == TRIES => tracing::error!("a job's filter stays: {e}"),
             Err(_) => rt::sleep(std::time::Duration::from_millis(10)).await,

@@ -117,6 +117,7 @@ fn build(p: &Plain) -> Graph {
             writeback: true,
             on_error: Default::default(),
             on_change: None,
+            job: None,
             gate: Gate::new(),
         };
         g.roots.insert(id, Arc::new(def));

@@ -254,7 +254,8 @@ impl Driver for Cow {
             let mut bytes = vec![0; 240];
             bytes[0] = name.len() as u8;
             bytes[16..16 + name.len()].copy_from_slice(name.as_bytes());
-            let wrote = cx.child_write(ChildSlot::File, 16, IoBuf::from_bytes(&bytes), WriteFlags::empty()).await;
+            let wrote =
+                cx.child_write(ChildSlot::File, 16, IoBuf::from_bytes(&bytes), WriteFlags::empty()).await;
             wrote.map_err(|e| qerr!("Could not write the header: {e}"))?;
             *self.hint.lock() = hint;
             Ok(())

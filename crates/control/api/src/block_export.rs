@@ -1,0 +1,146 @@
+//! Block exports, and the server for those that speak NBD.
+
+use qapi::Qapi;
+
+use crate::sockets::SocketAddressLegacy;
+
+/// The kinds of exports, with the options that only they have.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(tag = "type", tag_enum = "BlockExportType")]
+pub enum BlockExportKind {
+    /// By the NBD server.
+    Nbd(BlockExportOptionsNbd),
+}
+
+/// Options of an NBD export.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct BlockExportOptionsNbd {
+    /// The name that clients ask for, at most 4096 bytes. The node's name unless given.
+    pub name: Option<String>,
+    /// A text for people that clients may show, at most 4096 bytes. None unless given.
+    pub description: Option<String>,
+    /// Offer the metadata context `qemu:allocation-depth`, which tells how many backing files down bytes are.
+    /// Off unless given.
+    pub allocation_depth: Option<bool>,
+}
+
+/// A block export: the options common to all kinds, and the kind with its own.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+pub struct BlockExportOptions {
+    /// The kind and the options that only it has.
+    #[qapi(union)]
+    pub kind: BlockExportKind,
+    /// The name of the export among exports, as names of objects are formed.
+    pub id: String,
+    /// The `iothread` object whose thread serves the clients. A thread of the server's own unless given.
+    pub iothread: Option<String>,
+    /// The node that is exported.
+    pub node_name: String,
+    /// Let clients write. Off unless given.
+    pub writable: Option<bool>,
+    /// Make each write stable before it is answered. Off unless given.
+    pub writethrough: Option<bool>,
+}
+
+/// Exports a block node.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(command = "block-export-add")]
+pub struct BlockExportAdd(pub BlockExportOptions);
+
+/// What becomes of the clients of an export that is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum BlockExportRemoveMode {
+    /// The export stays as long as it has clients: the command fails.
+    #[default]
+    Safe,
+    /// They are disconnected.
+    Hard,
+}
+
+/// Removes a block export. It is gone when `BLOCK_EXPORT_DELETED` is emitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(command = "block-export-del")]
+pub struct BlockExportDel {
+    /// The export's name.
+    pub id: String,
+    /// What becomes of its clients. `safe` unless given.
+    pub mode: Option<BlockExportRemoveMode>,
+}
+
+/// A block export.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+pub struct BlockExportInfo {
+    /// Its name.
+    pub id: String,
+    /// Its kind.
+    pub r#type: BlockExportType,
+    /// The node that is exported.
+    pub node_name: String,
+    /// Whether it is being removed.
+    pub shutting_down: bool,
+}
+
+/// Lists the block exports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(command = "query-block-exports", ret = Vec<BlockExportInfo>)]
+pub struct QueryBlockExports;
+
+/// A block export is gone, and its name may be used again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(event = "BLOCK_EXPORT_DELETED")]
+pub struct BlockExportDeletedEvent {
+    /// The export's name.
+    pub id: String,
+}
+
+/// Starts the NBD server, which serves the exports of type `nbd`.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(command = "nbd-server-start")]
+pub struct NbdServerStart {
+    /// Seconds that a client has to choose an export; 0 for any time. 10 unless given.
+    pub handshake_max_seconds: Option<u32>,
+    /// The most clients at a time; 0 for any number. 100 unless given.
+    pub max_connections: Option<u32>,
+    /// Where to listen.
+    pub addr: SocketAddressLegacy,
+}
+
+/// Exports a node over NBD. Use `block-export-add` instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(command = "nbd-server-add", deprecated)]
+pub struct NbdServerAdd {
+    /// The name that clients ask for, and the export's id. That of the device unless given.
+    pub name: Option<String>,
+    /// A text for people that clients may show. None unless given.
+    pub description: Option<String>,
+    /// The node or device that is exported.
+    pub device: String,
+    /// Let clients write, unless the node is read-only. Off unless given.
+    pub writable: Option<bool>,
+}
+
+/// Removes an export of the NBD server by its name. Use `block-export-del` instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(command = "nbd-server-remove", deprecated)]
+pub struct NbdServerRemove {
+    /// The export's id.
+    pub name: String,
+    /// What becomes of its clients. `safe` unless given.
+    pub mode: Option<BlockExportRemoveMode>,
+}
+
+/// Stops the NBD server: its exports are removed and its clients disconnected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(command = "nbd-server-stop")]
+pub struct NbdServerStop;
+
+/// What the command line says of the NBD server.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+pub struct NbdServerOptions {
+    /// Seconds that a client has to choose an export; 0 for any time. 10 unless given.
+    pub handshake_max_seconds: Option<u32>,
+    /// The most clients at a time; 0 for any number. 100 unless given.
+    pub max_connections: Option<u32>,
+    /// Where to listen.
+    pub addr: crate::sockets::SocketAddress,
+}

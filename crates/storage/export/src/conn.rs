@@ -1,0 +1,388 @@
+//! The transmission phase with one client.
+//!
+//! One task reads requests, each is a task of its own, and one task writes answers, many at a time. What a request needs
+//! of memory is taken from the connection's [`BUDGET`] before it is begun and given back when its answer was written; so a
+//! client that does not read its answers is not read from either. Reads and writes longer than a [`PIECE`] are done in
+//! pieces.
+
+use crate::input::Input;
+use crate::nbd_export::{Member, NbdExport};
+use base::{Errno, IoResult};
+use block::driver::{WriteFlags, ZeroFlags};
+use io::Stream;
+use mem::IoBuf;
+use nbd::message::{Extent, Mode, Request, put_chunk, put_done, put_simple, put_status};
+use nbd::server::Contexts;
+use nbd::spec::*;
+use rt::sync::{Mutex, Notify, Semaphore};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Bytes of memory that the requests of one client may take.
+const BUDGET: usize = 8 << 20;
+/// What even the smallest request is counted as: so many are in flight at most.
+const SMALLEST: usize = 32 << 10;
+/// Longest read or write of the node, bytes.
+const PIECE: usize = 1 << 20;
+/// Most extents in one block status.
+const MAX_EXTENTS: usize = 1024;
+
+struct Output {
+    bytes: Vec<u8>,
+    /// What is to be given back to the budget when these bytes are written.
+    cost: usize,
+}
+
+struct Conn {
+    stream: Stream,
+    export: Arc<NbdExport>,
+    mode: Mode,
+    contexts: Contexts,
+    budget: Semaphore,
+    out: RefCell<Output>,
+    /// There is something to write, or everything is over.
+    wake: Notify,
+    /// Something was written.
+    written: Notify,
+    /// Held while an answer is put together that is longer than a piece.
+    line: Mutex<()>,
+    in_flight: Cell<usize>,
+    ended: Notify,
+    /// No request comes any more.
+    closing: Cell<bool>,
+    /// The client is gone: answers are thrown away.
+    broken: Cell<bool>,
+}
+
+/// Serves a client until it goes or is disconnected, and all its requests have ended.
+pub(crate) async fn serve(member: Member, stream: Stream, mode: Mode, contexts: Contexts) {
+    let conn = Rc::new(Conn {
+        stream: stream.clone(),
+        export: member.export.clone(),
+        mode,
+        contexts,
+        budget: Semaphore::new(BUDGET),
+        out: RefCell::new(Output { bytes: Vec::new(), cost: 0 }),
+        wake: Notify::new(),
+        written: Notify::new(),
+        line: Mutex::new(()),
+        in_flight: Cell::new(0),
+        ended: Notify::new(),
+        closing: Cell::new(false),
+        broken: Cell::new(false),
+    });
+    let writer = rt::spawn_local(conn.clone().write());
+    let mut input = Input::new(stream.clone());
+    let end = conn.clone().read(&mut input).await;
+    tracing::debug!(export = %conn.export.name, "a client leaves: {end:?}");
+    conn.closing.set(true);
+    loop {
+        let ended = conn.ended.notified();
+        if conn.in_flight.get() == 0 {
+            break;
+        }
+        ended.await;
+    }
+    conn.wake.notify_one();
+    writer.await;
+    stream.shutdown();
+    drop(member);
+}
+
+impl Conn {
+    /// Reads requests and begins them.
+    async fn read(self: Rc<Self>, input: &mut Input) -> IoResult<()> {
+        loop {
+            let head = input.take(Request::header_len(self.mode)).await?;
+            let Ok(req) = Request::parse(self.mode, head) else { return Err(Errno::PROTO) };
+            if req.kind == CMD_DISC {
+                return Ok(());
+            }
+            let payload = req.payload(self.mode);
+            if payload > u64::from(MAX_PAYLOAD) {
+                return Err(Errno::PROTO);
+            }
+            let cost = match req.kind {
+                CMD_READ => req.len,
+                CMD_CACHE => PIECE as u64,
+                _ => payload,
+            };
+            let cost = (cost.min(PIECE as u64) as usize).max(SMALLEST);
+            self.budget.acquire_many(cost).await.forget();
+            if self.broken.get() {
+                return Err(Errno::PIPE);
+            }
+            let valid = self.check(&req);
+            if payload > 0 && (valid.is_err() || payload > PIECE as u64) {
+                let done = match valid {
+                    Ok(()) => self.long_write(&req, input).await?,
+                    Err(e) => {
+                        input.skip(payload).await?;
+                        Err(e)
+                    }
+                };
+                self.done(&req, done, cost).await;
+                continue;
+            }
+            if let Err(e) = valid {
+                self.done(&req, Err(e), cost).await;
+                continue;
+            }
+            let data = IoBuf::zeroed(payload as usize);
+            input.fill(&data).await?;
+            self.in_flight.set(self.in_flight.get() + 1);
+            let me = self.clone();
+            drop(rt::spawn_local(async move {
+                me.handle(&req, data, cost).await;
+                me.in_flight.set(me.in_flight.get() - 1);
+                if me.in_flight.get() == 0 {
+                    me.ended.notify_all();
+                }
+            }));
+        }
+    }
+
+    /// What can be said of a request before it is begun (section "Request types").
+    fn check(&self, req: &Request) -> IoResult<()> {
+        let structured = if self.mode == Mode::Simple { 0 } else { CMD_FLAG_DF };
+        let flags = match req.kind {
+            CMD_READ => structured | CMD_FLAG_FUA,
+            CMD_WRITE | CMD_TRIM | CMD_FLUSH => CMD_FLAG_FUA,
+            CMD_WRITE_ZEROES => CMD_FLAG_FUA | CMD_FLAG_NO_HOLE | CMD_FLAG_FAST_ZERO,
+            CMD_BLOCK_STATUS => CMD_FLAG_REQ_ONE,
+            CMD_CACHE => 0,
+            _ => return Err(Errno::INVAL),
+        };
+        let payload =
+            if req.kind == CMD_WRITE && self.mode == Mode::Extended { CMD_FLAG_PAYLOAD_LEN } else { 0 };
+        if req.flags & !(flags | payload) != 0 {
+            return Err(Errno::INVAL);
+        }
+        if req.kind == CMD_FLUSH {
+            return Ok(());
+        }
+        let writes = matches!(req.kind, CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES);
+        if writes && !self.export.writable {
+            return Err(Errno::PERM);
+        }
+        if req.offset.checked_add(req.len).is_none_or(|end| end > self.export.root.len()) {
+            return Err(if matches!(req.kind, CMD_WRITE | CMD_WRITE_ZEROES) {
+                Errno::NOSPC
+            } else {
+                Errno::INVAL
+            });
+        }
+        match req.kind {
+            CMD_READ if req.len > MAX_PAYLOAD.into() => Err(Errno::INVAL),
+            CMD_BLOCK_STATUS if req.len == 0 || self.contexts.is_empty() => Err(Errno::INVAL),
+            _ => Ok(()),
+        }
+    }
+
+    async fn handle(&self, req: &Request, data: IoBuf, cost: usize) {
+        let root = &self.export.root;
+        let fua = req.flags & CMD_FLAG_FUA != 0 || self.export.through;
+        let done = match req.kind {
+            CMD_READ => return self.do_read(req, cost).await,
+            CMD_BLOCK_STATUS => return self.do_status(req, cost).await,
+            CMD_WRITE => root.write(req.offset, data, self.write_flags(req)).await,
+            CMD_FLUSH => root.flush().await,
+            CMD_WRITE_ZEROES => {
+                let mut flags = ZeroFlags::empty();
+                flags.set(ZeroFlags::FUA, fua);
+                flags.set(ZeroFlags::MAY_UNMAP, req.flags & CMD_FLAG_NO_HOLE == 0);
+                flags.set(ZeroFlags::NO_FALLBACK, req.flags & CMD_FLAG_FAST_ZERO != 0);
+                root.write_zeroes(req.offset, req.len, flags).await
+            }
+            CMD_TRIM => match root.discard(req.offset, req.len).await {
+                Ok(()) if fua => root.flush().await,
+                r => r,
+            },
+            _ => self.do_cache(req).await,
+        };
+        self.done(req, done, cost).await;
+    }
+
+    fn write_flags(&self, req: &Request) -> WriteFlags {
+        let fua = req.flags & CMD_FLAG_FUA != 0 || self.export.through;
+        if fua { WriteFlags::FUA } else { WriteFlags::empty() }
+    }
+
+    /// A write in pieces; what the client sends is read to its end in any case. The outer error is the connection's.
+    async fn long_write(&self, req: &Request, input: &mut Input) -> IoResult<IoResult<()>> {
+        let (mut off, mut left) = (req.offset, req.len);
+        while left > 0 {
+            let n = left.min(PIECE as u64);
+            let piece = IoBuf::zeroed(n as usize);
+            input.fill(&piece).await?;
+            (off, left) = (off + n, left - n);
+            if let Err(e) = self.export.root.write(off - n, piece, self.write_flags(req)).await {
+                input.skip(left).await?;
+                return Ok(Err(e));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Reads and forgets: what is below has it in its caches then.
+    async fn do_cache(&self, req: &Request) -> IoResult<()> {
+        let (mut off, end) = (req.offset, req.offset + req.len);
+        while off < end && !self.broken.get() && !self.closing.get() {
+            let n = (end - off).min(PIECE as u64);
+            self.export.root.read(off, IoBuf::zeroed(n as usize)).await?;
+            off += n;
+        }
+        Ok(())
+    }
+
+    async fn do_read(&self, req: &Request, cost: usize) {
+        let len = req.len as usize;
+        let first = IoBuf::zeroed(len.min(PIECE));
+        if let Err(e) = self.export.root.read(req.offset, first.clone()).await {
+            return self.done(req, Err(e), cost).await;
+        }
+        let line = self.line.lock().await;
+        {
+            let out = &mut self.out.borrow_mut().bytes;
+            match self.mode {
+                Mode::Simple => put_simple(out, req.cookie, 0),
+                m if len == 0 => put_chunk(out, m, REPLY_FLAG_DONE, REPLY_NONE, req, 0),
+                m => {
+                    put_chunk(out, m, REPLY_FLAG_DONE, REPLY_OFFSET_DATA, req, 8 + len);
+                    out.extend(req.offset.to_be_bytes());
+                }
+            }
+            append(out, &first);
+        }
+        let mut done = first.len();
+        drop(first);
+        while done < len {
+            self.drained().await;
+            let piece = IoBuf::zeroed((len - done).min(PIECE));
+            if self.broken.get() {
+                break;
+            }
+            if self.export.root.read(req.offset + done as u64, piece.clone()).await.is_err() {
+                // It was promised already; there is no other way to take that back.
+                self.stream.shutdown();
+                break;
+            }
+            append(&mut self.out.borrow_mut().bytes, &piece);
+            done += piece.len();
+        }
+        drop(line);
+        self.push(cost);
+    }
+
+    async fn do_status(&self, req: &Request, cost: usize) {
+        let one = req.flags & CMD_FLAG_REQ_ONE != 0;
+        let most = if one { 1 } else { MAX_EXTENTS };
+        let (mut states, mut depths) = (Vec::<Extent>::new(), Vec::<Extent>::new());
+        let (mut off, end) = (req.offset, req.offset + req.len);
+        while off < end && !self.broken.get() {
+            let st = match self.export.root.map(off, end - off).await {
+                Ok(st) if st.len > 0 => st,
+                Ok(_) => return self.done(req, Err(Errno::IO), cost).await,
+                Err(e) => return self.done(req, Err(e), cost).await,
+            };
+            let hole = if st.data { 0 } else { STATE_HOLE };
+            let zero = if st.zero { STATE_ZERO } else { 0 };
+            let depth = if st.allocated { u64::from(st.depth) + 1 } else { 0 };
+            let fits = extend(&mut states, st.len, (hole | zero).into(), most)
+                & extend(&mut depths, st.len, depth, most);
+            if !fits {
+                break;
+            }
+            off += st.len;
+        }
+        let line = self.line.lock().await;
+        {
+            let out = &mut self.out.borrow_mut().bytes;
+            let both = self.contexts.allocation.is_some() && self.contexts.depth.is_some();
+            if let Some(id) = self.contexts.allocation {
+                let flags = if both { 0 } else { REPLY_FLAG_DONE };
+                put_status(out, self.mode, flags, req, id, &states, 4096);
+            }
+            if let Some(id) = self.contexts.depth {
+                put_status(out, self.mode, REPLY_FLAG_DONE, req, id, &depths, 4096);
+            }
+        }
+        drop(line);
+        self.push(cost);
+    }
+
+    /// Answers a request that gives nothing back.
+    async fn done(&self, req: &Request, result: IoResult<()>, cost: usize) {
+        let line = self.line.lock().await;
+        put_done(&mut self.out.borrow_mut().bytes, self.mode, req, result);
+        drop(line);
+        self.push(cost);
+    }
+
+    /// What was put together may be written; `cost` is given back then.
+    fn push(&self, cost: usize) {
+        self.out.borrow_mut().cost += cost;
+        self.wake.notify_one();
+    }
+
+    /// Waits until all that there was to write is written, or thrown away.
+    async fn drained(&self) {
+        self.wake.notify_one();
+        loop {
+            let written = self.written.notified();
+            if self.broken.get() || self.out.borrow().bytes.is_empty() {
+                return;
+            }
+            written.await;
+        }
+    }
+
+    /// Writes answers until no more come.
+    async fn write(self: Rc<Self>) {
+        let mut spare = Vec::new();
+        loop {
+            let (bytes, cost) = {
+                let mut out = self.out.borrow_mut();
+                let bytes = std::mem::replace(&mut out.bytes, std::mem::take(&mut spare));
+                (bytes, std::mem::take(&mut out.cost))
+            };
+            if bytes.is_empty() && cost == 0 {
+                if self.closing.get() && self.in_flight.get() == 0 {
+                    return;
+                }
+                self.wake.notified().await;
+                continue;
+            }
+            if !self.broken.get() && self.stream.write_all(&bytes).await.is_err() {
+                self.broken.set(true);
+                // Wakes the reader.
+                self.stream.shutdown();
+            }
+            self.budget.add(cost);
+            self.written.notify_all();
+            spare = bytes;
+            spare.clear();
+            if spare.capacity() > BUDGET {
+                spare = Vec::new();
+            }
+        }
+    }
+}
+
+fn append(out: &mut Vec<u8>, data: &IoBuf) {
+    let at = out.len();
+    out.resize(at + data.len(), 0);
+    data.copy_to(0, &mut out[at..]);
+}
+
+/// Appends a run to a list of extents, or lengthens its last; `false` where there is no room.
+fn extend(list: &mut Vec<Extent>, len: u64, flags: u64, most: usize) -> bool {
+    let full = list.len() == most;
+    match list.last_mut() {
+        Some(last) if last.flags == flags => last.len += len,
+        _ if full => return false,
+        _ => list.push(Extent { len, flags }),
+    }
+    true
+}

@@ -1,0 +1,287 @@
+//! All exports of the program, by id.
+
+use crate::nbd_export::{NbdExport, Parts};
+use crate::server::{Names, Server};
+use api::block_export::{
+    BlockExportDeletedEvent, BlockExportInfo, BlockExportKind, BlockExportOptions, BlockExportRemoveMode,
+    BlockExportType, NbdServerAdd, NbdServerOptions,
+};
+use block::{BlockGraph, Perm, RootConfig};
+use io::Listener;
+use nbd::spec::MAX_STRING;
+use parking_lot::Mutex;
+use qapi::{QError, qerr};
+use qom::ObjectTree;
+use std::future::Future;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// How long a command waits for the last requests of clients that were disconnected. The rest happens afterwards.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The exports and the NBD server. Used on the control thread; queries may come from anywhere.
+pub struct Exports {
+    graph: Arc<BlockGraph>,
+    objects: Arc<ObjectTree>,
+    state: Mutex<State>,
+    names: Names,
+    /// Changes come one after another.
+    changing: rt::sync::Mutex<()>,
+    me: Weak<Exports>,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the order in which they were made.
+    list: Vec<Arc<NbdExport>>,
+    server: Option<Arc<Server>>,
+    /// Where clients are served; lives as long as this does, so that no client's request is cut off.
+    thread: Option<Arc<rt::IoThread>>,
+}
+
+impl Exports {
+    /// No exports yet. `objects` holds the iothreads that they may name.
+    pub fn new(graph: Arc<BlockGraph>, objects: Arc<ObjectTree>) -> Arc<Exports> {
+        Arc::new_cyclic(|me| Exports {
+            graph,
+            objects,
+            state: Mutex::default(),
+            names: Names::default(),
+            changing: rt::sync::Mutex::new(()),
+            me: me.clone(),
+        })
+    }
+
+    /// Runs a change to its end, whatever happens to the caller.
+    async fn run<T: 'static, Fut>(&self, change: impl FnOnce(Arc<Exports>) -> Fut) -> T
+    where
+        Fut: Future<Output = T> + 'static,
+    {
+        let me = self.me.upgrade().expect("a method is called through a live Arc");
+        rt::spawn_local(change(me)).await
+    }
+
+    /// Starts the NBD server.
+    ///
+    /// # Errors
+    /// It runs already, or cannot listen there.
+    pub async fn start_server(&self, options: NbdServerOptions) -> Result<(), QError> {
+        self.run(|me| async move { me.do_start_server(options).await }).await
+    }
+
+    async fn do_start_server(&self, options: NbdServerOptions) -> Result<(), QError> {
+        let _one = self.changing.lock().await;
+        if self.state.lock().server.is_some() {
+            return Err(qerr!("NBD server already running"));
+        }
+        let addr = nbd::addr::to_io(&options.addr)?;
+        let listener = Listener::bind(&addr).await.map_err(|e| QError::new(e.to_string()))?;
+        let running = self.state.lock().thread.clone();
+        let thread = match running {
+            Some(thread) => thread,
+            None => {
+                let thread = rt::IoThread::spawn("nbd").map_err(|e| qerr!("cannot start a thread: {e}"))?;
+                Arc::new(thread)
+            }
+        };
+        let server = Server::start(
+            listener,
+            self.names.clone(),
+            &thread.handle(),
+            options.max_connections.unwrap_or(100),
+            options.handshake_max_seconds.unwrap_or(10),
+        );
+        let mut state = self.state.lock();
+        state.thread = Some(thread);
+        state.server = Some(server);
+        Ok(())
+    }
+
+    /// Stops the NBD server: disconnects its clients and removes its exports.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn stop_server(&self) -> Result<(), QError> {
+        self.run(|me| async move { me.do_stop_server().await }).await
+    }
+
+    async fn do_stop_server(&self) -> Result<(), QError> {
+        let _one = self.changing.lock().await;
+        let server = self.state.lock().server.take().ok_or_else(|| qerr!("NBD server not running"))?;
+        server.stop().await;
+        let list = self.state.lock().list.clone();
+        // All begin to end before one is waited for.
+        let ending: Vec<_> = list.iter().rev().map(|e| self.begin_end(e, true)).collect();
+        for task in ending.into_iter().flatten() {
+            _ = rt::timeout(PATIENCE, task).await;
+        }
+        Ok(())
+    }
+
+    /// Adds an export.
+    ///
+    /// # Errors
+    /// The id or name is taken or malformed, there is no such node or iothread, or the node's other users do not
+    /// admit it.
+    pub async fn add(&self, options: BlockExportOptions) -> Result<(), QError> {
+        self.run(|me| async move { me.do_add(options).await }).await
+    }
+
+    async fn do_add(&self, options: BlockExportOptions) -> Result<(), QError> {
+        let _one = self.changing.lock().await;
+        let BlockExportKind::Nbd(nbd) = options.kind;
+        if qom::check_id(&options.id).is_err() {
+            return Err(qerr!("Invalid block export id"));
+        }
+        if self.find(&options.id).is_some() {
+            return Err(qerr!("Block export id '{}' is already in use", options.id));
+        }
+        let graph = self.graph.snapshot();
+        let node = graph
+            .by_name(&options.node_name)
+            .ok_or_else(|| qerr!("Cannot find device='' nor node-name='{}'", options.node_name))?;
+        let writable = options.writable.unwrap_or(false);
+        if writable && !node.writable() {
+            return Err(qerr!("Cannot export read-only node as writable"));
+        }
+        let iothread = match &options.iothread {
+            None => None,
+            Some(id) => {
+                let object = self.objects.get(id).filter(|o| o.iothread().is_some());
+                Some(object.ok_or_else(|| qerr!("iothread \"{id}\" not found"))?)
+            }
+        };
+        if self.state.lock().server.is_none() {
+            return Err(qerr!("NBD server not running"));
+        }
+        let name = nbd.name.unwrap_or_else(|| options.node_name.clone());
+        if name.len() > MAX_STRING {
+            return Err(qerr!("export name '{name}' too long"));
+        }
+        let description = nbd.description.unwrap_or_default();
+        if description.len() > MAX_STRING {
+            return Err(qerr!("description '{description}' too long"));
+        }
+        if self.names.lock().contains_key(&name) {
+            return Err(qerr!("NBD server already has export named '{name}'"));
+        }
+        let mut perm = Perm::CONSISTENT_READ;
+        perm.set(Perm::WRITE, writable);
+        let config = RootConfig { perm, shared: Perm::all() - Perm::RESIZE, ..RootConfig::default() };
+        let root = self.graph.attach(&options.node_name, config).await?;
+        let parts = Parts {
+            id: options.id,
+            name: name.clone(),
+            description,
+            node_name: options.node_name,
+            writable,
+            through: options.writethrough.unwrap_or(false),
+            depth: nbd.allocation_depth.unwrap_or(false),
+            iothread,
+        };
+        let export = NbdExport::new(parts, root);
+        self.names.lock().insert(name, export.clone());
+        self.state.lock().list.push(export);
+        Ok(())
+    }
+
+    /// Adds an export as `nbd-server-add` does: by the name of a drive or node, which is the export's id too, and
+    /// read-only where the node is.
+    ///
+    /// # Errors
+    /// As for [`Exports::add`].
+    pub async fn add_old(&self, options: NbdServerAdd) -> Result<(), QError> {
+        if self.state.lock().server.is_none() {
+            return Err(qerr!("NBD server not running"));
+        }
+        let graph = self.graph.snapshot();
+        let device = &options.device;
+        let node = match graph.drive(device) {
+            Some(d) => {
+                d.node.and_then(|n| graph.node(n)).ok_or_else(|| qerr!("Device '{device}' has no medium"))?
+            }
+            None => graph
+                .by_name(device)
+                .ok_or_else(|| qerr!("Cannot find device='{device}' nor node-name='{device}'"))?,
+        };
+        let name = options.name.unwrap_or_else(|| device.clone());
+        if self.names.lock().contains_key(&name) {
+            return Err(qerr!("NBD server already has export named '{name}'"));
+        }
+        self.add(BlockExportOptions {
+            kind: BlockExportKind::Nbd(api::block_export::BlockExportOptionsNbd {
+                name: Some(name.clone()),
+                description: options.description,
+                allocation_depth: None,
+            }),
+            id: name,
+            iothread: None,
+            node_name: node.name.clone(),
+            writable: Some(options.writable.unwrap_or(false) && node.writable()),
+            writethrough: None,
+        })
+        .await
+    }
+
+    fn find(&self, id: &str) -> Option<Arc<NbdExport>> {
+        self.state.lock().list.iter().find(|e| e.id == id).cloned()
+    }
+
+    /// Removes an export. Where it has clients: fails, or disconnects them.
+    ///
+    /// # Errors
+    /// There is no such export, or it is in use and `mode` is safe.
+    pub async fn del(&self, id: &str, mode: Option<BlockExportRemoveMode>) -> Result<(), QError> {
+        let (id, hard) = (id.to_owned(), mode == Some(BlockExportRemoveMode::Hard));
+        self.run(|me| async move {
+            let _one = me.changing.lock().await;
+            let export = me.find(&id).ok_or_else(|| qerr!("Export '{id}' is not found"))?;
+            if export.is_closed() {
+                return Err(qerr!("Export '{id}' is already shutting down"));
+            }
+            match me.begin_end(&export, hard) {
+                Some(task) => drop(rt::timeout(PATIENCE, task).await),
+                None => {
+                    return Err(qerr!("export '{id}' still in use")
+                        .with_hint("Use mode='hard' to force client disconnect\n"));
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Begins the end of an export; the task is through when it is gone. `None` where it has clients and `hard` is off,
+    /// or where its end has begun already.
+    fn begin_end(&self, export: &Arc<NbdExport>, hard: bool) -> Option<rt::JoinHandle<()>> {
+        if export.is_closed() || !export.close(hard) {
+            return None;
+        }
+        self.names.lock().remove(&export.name);
+        let (me, export) = (self.me.upgrade()?, export.clone());
+        Some(rt::spawn_local(async move {
+            export.empty().await;
+            export.root.detach().await;
+            me.state.lock().list.retain(|e| !Arc::ptr_eq(e, &export));
+            me.graph.events().emit(BlockExportDeletedEvent { id: export.id.clone() });
+        }))
+    }
+
+    /// The exports, newest first.
+    pub fn query(&self) -> Vec<BlockExportInfo> {
+        let state = self.state.lock();
+        let info = |e: &Arc<NbdExport>| BlockExportInfo {
+            id: e.id.clone(),
+            r#type: BlockExportType::Nbd,
+            node_name: e.node_name.clone(),
+            shutting_down: e.is_closed(),
+        };
+        state.list.iter().rev().map(info).collect()
+    }
+
+    /// Ends everything, before the block graph is closed.
+    pub async fn close_all(&self) {
+        // Not running is as good.
+        _ = self.stop_server().await;
+    }
+}

@@ -1,0 +1,156 @@
+//! The listener, and the handshake with those who come.
+
+use crate::conn;
+use crate::nbd_export::NbdExport;
+use base::{Errno, IoResult};
+use io::{Listener, Stream};
+use nbd::server::{ExportInfo, Exports, Handshake, Session, Step};
+use parking_lot::Mutex;
+use rt::sync::Semaphore;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// What clients may ask for, by name.
+pub(crate) type Names = Arc<Mutex<BTreeMap<String, Arc<NbdExport>>>>;
+
+/// A server.
+pub(crate) struct Server {
+    names: Names,
+    /// How long a client has for the handshake.
+    limit: Option<Duration>,
+    room: Semaphore,
+    /// Those in the handshake.
+    greeted: Mutex<HashMap<u64, Stream>>,
+    next: AtomicU64,
+    accepting: Mutex<Option<rt::JoinHandle<()>>>,
+}
+
+struct ByName<'a>(&'a Names);
+
+impl Exports for ByName<'_> {
+    type Export = Arc<NbdExport>;
+
+    fn list(&self) -> Vec<(String, String)> {
+        self.0.lock().values().map(|e| (e.name.clone(), e.description.clone())).collect()
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<NbdExport>> {
+        self.0.lock().get(name).cloned()
+    }
+
+    fn info(&self, export: &Arc<NbdExport>) -> ExportInfo {
+        export.info()
+    }
+}
+
+impl Server {
+    /// Begins to take clients, on `thread`. 0 as a maximum means any number, 0 seconds any time.
+    pub(crate) fn start(
+        listener: Listener,
+        names: Names,
+        thread: &rt::Handle,
+        max_connections: u32,
+        handshake_seconds: u32,
+    ) -> Arc<Server> {
+        let room = if max_connections == 0 { 1 << 20 } else { max_connections as usize };
+        let server = Arc::new(Server {
+            names,
+            limit: (handshake_seconds > 0).then(|| Duration::from_secs(handshake_seconds.into())),
+            room: Semaphore::new(room),
+            greeted: Mutex::default(),
+            next: AtomicU64::new(0),
+            accepting: Mutex::default(),
+        });
+        let me = server.clone();
+        let task = thread.spawn(move || async move { me.accept(listener).await });
+        *server.accepting.lock() = Some(task);
+        server
+    }
+
+    /// Takes no clients any more, and disconnects those that have no export yet.
+    pub(crate) async fn stop(&self) {
+        let task = self.accepting.lock().take();
+        if let Some(task) = task {
+            task.abort();
+            // The listener is gone when this is through.
+            _ = task.outcome().await;
+        }
+        self.greeted.lock().values().for_each(Stream::shutdown);
+    }
+
+    async fn accept(self: Arc<Self>, listener: Listener) {
+        loop {
+            let place = self.room.acquire().await;
+            match listener.accept().await {
+                Ok(stream) => {
+                    place.forget();
+                    let me = self.clone();
+                    drop(rt::spawn_local(async move {
+                        me.serve(stream).await;
+                        me.room.add(1);
+                    }));
+                }
+                Err(e) => {
+                    // Out of descriptors, for example: that passes.
+                    tracing::warn!("accepting an NBD client: {e}");
+                    rt::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(&self, stream: Stream) {
+        let number = self.next.fetch_add(1, Relaxed);
+        self.greeted.lock().insert(number, stream.clone());
+        let session = match self.limit {
+            Some(limit) => rt::timeout(limit, self.handshake(&stream)).await.unwrap_or(Err(Errno::TIMEDOUT)),
+            None => self.handshake(&stream).await,
+        };
+        let member = match session {
+            Ok(Some(session)) => {
+                session.export.join(&stream).map(|member| (member, session.mode, session.contexts))
+            }
+            Ok(None) => None,
+            Err(e) => {
+                tracing::debug!(client = stream.peer(), "a handshake failed: {e}");
+                None
+            }
+        };
+        self.greeted.lock().remove(&number);
+        let Some((member, mode, contexts)) = member else {
+            stream.shutdown();
+            return;
+        };
+        match member.export.thread.clone() {
+            Some(thread) => {
+                let task = thread.spawn(move || conn::serve(member, stream, mode, contexts));
+                _ = task.outcome().await;
+            }
+            None => conn::serve(member, stream, mode, contexts).await,
+        }
+    }
+
+    async fn handshake(&self, stream: &Stream) -> IoResult<Option<Session<Arc<NbdExport>>>> {
+        let mut handshake = Handshake::default();
+        let (mut input, mut out) = (Vec::new(), Vec::new());
+        stream.write_all(&Handshake::greeting()).await?;
+        loop {
+            input.resize(handshake.want(), 0);
+            stream.read_exact(&mut input).await?;
+            out.clear();
+            let step = handshake.feed(&input, &ByName(&self.names), &mut out);
+            stream.write_all(&out).await?;
+            match step {
+                Ok(Step::More) => {}
+                Ok(Step::Begin(session)) => return Ok(Some(session)),
+                Ok(Step::End) => return Ok(None),
+                Err(e) => {
+                    tracing::debug!(client = stream.peer(), "a client breaks the protocol: {e}");
+                    return Err(Errno::PROTO);
+                }
+            }
+        }
+    }
+}
