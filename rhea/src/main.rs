@@ -1,6 +1,7 @@
 //! The binary: command lines and personalities, and the wiring of what the crates offer. Nothing else lives here.
 
 mod personality;
+mod storage;
 mod vm;
 
 use std::process::ExitCode;

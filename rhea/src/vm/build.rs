@@ -4,55 +4,39 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::driver::DriverType;
-use block::job::Jobs;
 use block::{BlockGraph, Drive};
-use chardev::{Chardevs, Config as ChardevConfig, Legacy};
+use chardev::{Chardevs, Legacy};
 use device::{CharBackend, RawValue, Resources};
-use export::Exports;
 use machine::{
     Bios, Machine, MachineConfig, MachineEnv, MachineOptions, RebootAction, ShutdownAction, ShutdownCause,
 };
-use monitor::{CommandTable, EventBus, HmpOptions, HmpTable, Monitor, QmpOptions};
+use monitor::{CommandTable, HmpOptions, HmpTable, Monitor, QmpOptions};
 use qapi::{QError, Value};
-use qom::{Object, ObjectTree};
+use qom::Object;
 
 use super::config::{Config, MonitorOption, at};
 use super::parse::Given;
 use super::pidfile::PidFile;
 use super::{daemon, queries};
+use crate::storage::{Storage, text};
 
 /// How long clients of the monitors have at the end to read what was said to them.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How long jobs have at the end to undo what they did to the block graph.
-const JOBS_PATIENCE: Duration = Duration::from_secs(10);
-
-/// The block drivers of all crates.
-pub(crate) fn drivers() -> Vec<&'static DriverType> {
-    [block_file::DRIVERS, block_formats::DRIVERS, block_net::DRIVERS, block_qcow2::DRIVERS].concat()
-}
-
 /// What devices find by name.
-struct Inventory {
-    graph: Arc<BlockGraph>,
-    jobs: Arc<Jobs>,
-    chardevs: Chardevs,
-    objects: Arc<ObjectTree>,
-    exports: Arc<Exports>,
-}
+struct Inventory<'a>(&'a Storage);
 
-impl Resources for Inventory {
+impl Resources for Inventory<'_> {
     fn chardev(&self, id: &str) -> Option<Arc<dyn CharBackend>> {
-        self.chardevs.claim(id).ok()
+        self.0.chardevs.claim(id).ok()
     }
 
     fn block(&self) -> Option<Arc<BlockGraph>> {
-        Some(self.graph.clone())
+        Some(self.0.graph.clone())
     }
 
     fn object(&self, id: &str) -> Option<Arc<dyn Object>> {
-        self.objects.get(id)
+        self.0.objects.get(id)
     }
 }
 
@@ -61,61 +45,35 @@ fn about(g: &Given, e: QError) -> String {
     at(g, text(e))
 }
 
-fn text(e: QError) -> String {
-    match e.hint() {
-        Some(hint) => format!("{}\n{}", e.desc(), hint.trim_end()),
-        None => e.desc().to_string(),
-    }
-}
-
 /// Builds the machine, runs it to its end, and takes it down; the exit code.
 pub(crate) async fn run(mut config: Config) -> Result<i32, String> {
-    let io = rt::IoThread::spawn("chardev").map_err(|e| format!("cannot set up a thread: {e}"))?;
-    let events = EventBus::new();
-    let graph = BlockGraph::new(&drivers(), events.clone());
-    let objects = Arc::new(ObjectTree::new());
-    let inventory = Inventory {
-        exports: Exports::new(graph.clone(), objects.clone()),
-        jobs: Jobs::new(graph.clone()),
-        graph,
-        chardevs: Chardevs::new(io.handle()),
-        objects,
-    };
-    inventory.chardevs.set_escape(config.escape);
-    let result = live(&mut config, &inventory, events).await;
-    inventory.exports.close_all().await;
-    // A job that waits for storage must not keep everything else from being written back.
-    if rt::timeout(JOBS_PATIENCE, inventory.jobs.cancel_all()).await.is_none() {
-        tracing::error!("ending although jobs are still at work");
-    }
-    inventory.graph.close_all().await;
-    inventory.chardevs.close_all();
+    let storage = Storage::new()?;
+    storage.chardevs.set_escape(config.escape);
+    let result = live(&mut config, &storage).await;
+    storage.close().await;
     result
 }
 
-async fn live(config: &mut Config, inventory: &Inventory, events: EventBus) -> Result<i32, String> {
+async fn live(config: &mut Config, storage: &Storage) -> Result<i32, String> {
     for g in &config.objects {
-        let options = qapi::from_arg(&g.value, Some("qom-type")).map_err(|e| about(g, e))?;
-        inventory.objects.add(&options).map_err(|e| about(g, e))?;
+        storage.add_object(&g.value).map_err(|e| about(g, e))?;
     }
     for g in &config.chardevs {
-        let c = ChardevConfig::parse(&g.value).map_err(|e| about(g, e))?;
-        inventory.chardevs.add(c).await.map_err(|e| about(g, e))?;
+        storage.add_chardev(&g.value).await.map_err(|e| about(g, e))?;
     }
-    let drives = block_nodes(config, &inventory.graph).await?;
-    let machine_config = machine_config(config, inventory, &drives).await?;
+    let drives = block_nodes(config, storage).await?;
+    let machine_config = machine_config(config, storage, &drives).await?;
     let dump = machine_config.options.dumpdtb.clone();
-    let env = MachineEnv { events: events.clone(), graph: Some(inventory.graph.clone()) };
+    let env = MachineEnv { events: storage.events.clone(), graph: Some(storage.graph.clone()) };
     let machine = Machine::build(machine_config, env).await.map_err(text)?;
-    let result = with_machine(config, inventory, events, &machine, &drives, dump).await;
+    let result = with_machine(config, storage, &machine, &drives, dump).await;
     machine.close().await;
     result
 }
 
 async fn with_machine(
     config: &Config,
-    inventory: &Inventory,
-    events: EventBus,
+    storage: &Storage,
     machine: &Arc<Machine>,
     drives: &[(Given, Drive)],
     dump: Option<std::path::PathBuf>,
@@ -125,21 +83,18 @@ async fn with_machine(
         eprintln!("dtb dumped to {}. Exiting.", path.display());
         return Ok(0);
     }
-    devices(config, inventory, machine, drives).await?;
+    devices(config, storage, machine, drives).await?;
 
     let mut commands = CommandTable::new();
     let mut hmp = HmpTable::new();
-    block::qmp::register(&mut commands, &mut hmp, &inventory.graph);
-    block_jobs::register(&mut commands, &inventory.jobs);
-    export::qmp::register(&mut commands, &inventory.exports);
+    storage.register(&mut commands, &mut hmp);
     machine::qmp::register(&mut commands, &mut hmp, machine);
-    chardev::register_hmp(&mut hmp, &inventory.chardevs);
-    let monitor = Monitor::new(commands, hmp, events, rt::current())
+    let monitor = Monitor::new(commands, hmp, storage.events.clone(), rt::current())
         .map_err(|e| format!("cannot set up the monitors' thread: {e}"))?;
     let requests = machine.requests().clone();
-    inventory.chardevs.on_quit(Arc::new(move || requests.shutdown(ShutdownCause::HostQmpQuit, 0)));
+    storage.chardevs.on_quit(Arc::new(move || requests.shutdown(ShutdownCause::HostQmpQuit, 0)));
     for (i, m) in config.monitors.iter().enumerate() {
-        serve(&monitor, &inventory.chardevs, m, i).await.map_err(|e| format!("{}: {}", m.spelt, text(e)))?;
+        serve(&monitor, &storage.chardevs, m, i).await.map_err(|e| format!("{}: {}", m.spelt, text(e)))?;
     }
     for id in config
         .serials
@@ -148,7 +103,7 @@ async fn with_machine(
         .filter(|(_, g)| g.value.starts_with("mon:"))
         .map(|(i, _)| serial_label(i))
     {
-        let stream = inventory.chardevs.monitor_stream(&id, true).map_err(text)?;
+        let stream = storage.chardevs.monitor_stream(&id, true).map_err(text)?;
         monitor.serve_hmp(stream, HmpOptions::default());
     }
 
@@ -166,15 +121,14 @@ async fn with_machine(
 }
 
 /// Adds `-blockdev` nodes, each after those that it names, and then the drives.
-async fn block_nodes(config: &Config, graph: &Arc<BlockGraph>) -> Result<Vec<(Given, Drive)>, String> {
+async fn block_nodes(config: &Config, storage: &Storage) -> Result<Vec<(Given, Drive)>, String> {
     for g in &config.blockdevs {
-        let options = qapi::from_arg(&g.value, Some("driver")).map_err(|e| about(g, e))?;
-        graph.add(options).await.map_err(|e| about(g, e))?;
+        storage.add_blockdev(&g.value).await.map_err(|e| about(g, e))?;
     }
     let mut drives = Vec::new();
     for g in &config.drives {
         let drive = Drive::parse(&g.value).map_err(|e| about(g, e))?;
-        if let Some(warning) = graph.add_drive(drive.clone()).await.map_err(|e| about(g, e))? {
+        if let Some(warning) = storage.graph.add_drive(drive.clone()).await.map_err(|e| about(g, e))? {
             tracing::warn!("{warning}");
         }
         drives.push((Given { name: g.name, spelt: g.spelt.clone(), value: g.value.clone() }, drive));
@@ -188,7 +142,7 @@ fn serial_label(i: usize) -> String {
 
 async fn machine_config(
     config: &mut Config,
-    inventory: &Inventory,
+    storage: &Storage,
     drives: &[(Given, Drive)],
 ) -> Result<MachineConfig, String> {
     let mut options = MachineOptions::default();
@@ -249,7 +203,7 @@ async fn machine_config(
     }
     for (i, g) in config.serials.iter().enumerate() {
         let device =
-            inventory.chardevs.open_legacy(&g.value, &serial_label(i)).await.map_err(|e| about(g, e))?;
+            storage.chardevs.open_legacy(&g.value, &serial_label(i)).await.map_err(|e| about(g, e))?;
         mc.serials.extend(device.backend);
     }
     mc.registry = queries::devices();
@@ -263,7 +217,7 @@ fn text_about_machine(g: &Given, e: QError) -> String {
 
 async fn devices(
     config: &Config,
-    inventory: &Inventory,
+    storage: &Storage,
     machine: &Arc<Machine>,
     drives: &[(Given, Drive)],
 ) -> Result<(), String> {
@@ -281,11 +235,11 @@ async fn devices(
         }
         let options = [("driver", "virtio-blk-device".to_string()), ("drive", drive.name())];
         let options: Vec<_> = options.map(|(k, v)| (k.to_string(), RawValue::Text(v))).into();
-        machine.plug(&with_globals(config, options), inventory).await.map_err(|e| about(g, e))?;
+        machine.plug(&with_globals(config, options), &Inventory(storage)).await.map_err(|e| about(g, e))?;
     }
     for g in &config.devices {
         let options = device_options(&g.value).map_err(|e| about(g, e))?;
-        machine.plug(&with_globals(config, options), inventory).await.map_err(|e| about(g, e))?;
+        machine.plug(&with_globals(config, options), &Inventory(storage)).await.map_err(|e| about(g, e))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod object;
 mod objects;
+mod qmp;
 mod tree;
 
 pub use api::qom::{
@@ -14,4 +15,5 @@ pub use api::qom::{
 };
 pub use object::{Object, Property, RngBackend, RngFuture};
 pub use objects::{IoThreadObject, MemoryObject, RngBuiltin, RngRandom, create, help, type_help};
+pub use qmp::register;
 pub use tree::{ObjectTree, check_id};
