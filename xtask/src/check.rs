@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 /// A star marks the crates that may contain `unsafe`.
 const FLOORS: &[(&str, &[&str])] = &[
     ("base", &["base", "mem*", "rt*", "io", "trace"]),
-    ("control", &["qapi-derive", "qapi", "api", "monitor", "qom"]),
+    ("control", &["qapi-derive", "qapi", "api", "monitor", "crypto", "qom"]),
     (
         "storage",
         &[
