@@ -2,6 +2,7 @@
 
 use qapi::Qapi;
 
+use crate::block_core::BlockDirtyBitmapOrStr;
 use crate::sockets::SocketAddressLegacy;
 
 /// The kinds of exports, with the options that only they have.
@@ -19,6 +20,10 @@ pub struct BlockExportOptionsNbd {
     pub name: Option<String>,
     /// A text for people that clients may show, at most 4096 bytes. None unless given.
     pub description: Option<String>,
+    /// Dirty bitmaps to offer as metadata contexts `qemu:dirty-bitmap:NAME`: by name those of the node, or else of the
+    /// nearest node below it that has one of this name; or those of any node. Nobody else may change them as long as
+    /// the export is there. None unless given.
+    pub bitmaps: Option<Vec<BlockDirtyBitmapOrStr>>,
     /// Offer the metadata context `qemu:allocation-depth`, which tells how many backing files down bytes are.
     /// Off unless given.
     pub allocation_depth: Option<bool>,
@@ -32,6 +37,8 @@ pub struct BlockExportOptions {
     pub kind: BlockExportKind,
     /// The name of the export among exports, as names of objects are formed.
     pub id: String,
+    /// Keep the node on the export's thread. Nodes of Rhea belong to no thread, so this changes nothing. Off unless given.
+    pub fixed_iothread: Option<bool>,
     /// The `iothread` object whose thread serves the clients. A thread of the server's own unless given.
     pub iothread: Option<String>,
     /// The node that is exported.
@@ -117,6 +124,8 @@ pub struct NbdServerAdd {
     pub device: String,
     /// Let clients write, unless the node is read-only. Off unless given.
     pub writable: Option<bool>,
+    /// A dirty bitmap to offer as the metadata context `qemu:dirty-bitmap:NAME`. None unless given.
+    pub bitmap: Option<String>,
 }
 
 /// Removes an export of the NBD server by its name. Use `block-export-del` instead.

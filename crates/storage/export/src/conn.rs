@@ -11,7 +11,7 @@ use base::{Errno, IoResult};
 use block::driver::{WriteFlags, ZeroFlags};
 use io::Stream;
 use mem::IoBuf;
-use nbd::message::{Extent, Mode, Request, put_chunk, put_done, put_simple, put_status};
+use nbd::message::{Mode, Request, put_chunk, put_done, put_simple};
 use nbd::server::Contexts;
 use nbd::spec::*;
 use rt::sync::{Mutex, Notify, Semaphore};
@@ -25,34 +25,32 @@ const BUDGET: usize = 8 << 20;
 const SMALLEST: usize = 32 << 10;
 /// Longest read or write of the node, bytes.
 const PIECE: usize = 1 << 20;
-/// Most extents in one block status.
-const MAX_EXTENTS: usize = 1024;
 
-struct Output {
-    bytes: Vec<u8>,
+pub(crate) struct Output {
+    pub(crate) bytes: Vec<u8>,
     /// What is to be given back to the budget when these bytes are written.
     cost: usize,
 }
 
-struct Conn {
+pub(crate) struct Conn {
     stream: Stream,
-    export: Arc<NbdExport>,
-    mode: Mode,
-    contexts: Contexts,
+    pub(crate) export: Arc<NbdExport>,
+    pub(crate) mode: Mode,
+    pub(crate) contexts: Contexts,
     budget: Semaphore,
-    out: RefCell<Output>,
+    pub(crate) out: RefCell<Output>,
     /// There is something to write, or everything is over.
     wake: Notify,
     /// Something was written.
     written: Notify,
     /// Held while an answer is put together that is longer than a piece.
-    line: Mutex<()>,
+    pub(crate) line: Mutex<()>,
     in_flight: Cell<usize>,
     ended: Notify,
     /// No request comes any more.
     closing: Cell<bool>,
     /// The client is gone: answers are thrown away.
-    broken: Cell<bool>,
+    pub(crate) broken: Cell<bool>,
 }
 
 /// Serves a client until it goes or is disconnected, and all its requests have ended.
@@ -275,45 +273,8 @@ impl Conn {
         self.push(cost);
     }
 
-    async fn do_status(&self, req: &Request, cost: usize) {
-        let one = req.flags & CMD_FLAG_REQ_ONE != 0;
-        let most = if one { 1 } else { MAX_EXTENTS };
-        let (mut states, mut depths) = (Vec::<Extent>::new(), Vec::<Extent>::new());
-        let (mut off, end) = (req.offset, req.offset + req.len);
-        while off < end && !self.broken.get() {
-            let st = match self.export.root.map(off, end - off).await {
-                Ok(st) if st.len > 0 => st,
-                Ok(_) => return self.done(req, Err(Errno::IO), cost).await,
-                Err(e) => return self.done(req, Err(e), cost).await,
-            };
-            let hole = if st.data { 0 } else { STATE_HOLE };
-            let zero = if st.zero { STATE_ZERO } else { 0 };
-            let depth = if st.allocated { u64::from(st.depth) + 1 } else { 0 };
-            let fits = extend(&mut states, st.len, (hole | zero).into(), most)
-                & extend(&mut depths, st.len, depth, most);
-            if !fits {
-                break;
-            }
-            off += st.len;
-        }
-        let line = self.line.lock().await;
-        {
-            let out = &mut self.out.borrow_mut().bytes;
-            let both = self.contexts.allocation.is_some() && self.contexts.depth.is_some();
-            if let Some(id) = self.contexts.allocation {
-                let flags = if both { 0 } else { REPLY_FLAG_DONE };
-                put_status(out, self.mode, flags, req, id, &states, 4096);
-            }
-            if let Some(id) = self.contexts.depth {
-                put_status(out, self.mode, REPLY_FLAG_DONE, req, id, &depths, 4096);
-            }
-        }
-        drop(line);
-        self.push(cost);
-    }
-
     /// Answers a request that gives nothing back.
-    async fn done(&self, req: &Request, result: IoResult<()>, cost: usize) {
+    pub(crate) async fn done(&self, req: &Request, result: IoResult<()>, cost: usize) {
         let line = self.line.lock().await;
         put_done(&mut self.out.borrow_mut().bytes, self.mode, req, result);
         drop(line);
@@ -321,7 +282,7 @@ impl Conn {
     }
 
     /// What was put together may be written; `cost` is given back then.
-    fn push(&self, cost: usize) {
+    pub(crate) fn push(&self, cost: usize) {
         self.out.borrow_mut().cost += cost;
         self.wake.notify_one();
     }
@@ -374,15 +335,4 @@ fn append(out: &mut Vec<u8>, data: &IoBuf) {
     let at = out.len();
     out.resize(at + data.len(), 0);
     data.copy_to(0, &mut out[at..]);
-}
-
-/// Appends a run to a list of extents, or lengthens its last; `false` where there is no room.
-fn extend(list: &mut Vec<Extent>, len: u64, flags: u64, most: usize) -> bool {
-    let full = list.len() == most;
-    match list.last_mut() {
-        Some(last) if last.flags == flags => last.len += len,
-        _ if full => return false,
-        _ => list.push(Extent { len, flags }),
-    }
-    true
 }

@@ -15,5 +15,6 @@ mod nbd_export;
 pub mod qmp;
 mod registry;
 mod server;
+mod status;
 
 pub use registry::Exports;

@@ -1,6 +1,7 @@
 //! One NBD export and its clients.
 
 use block::Root;
+use block::bitmap::{Bitmap, Busy};
 use io::Stream;
 use nbd::server::ExportInfo;
 use nbd::spec::*;
@@ -21,6 +22,12 @@ pub(crate) struct NbdExport {
     pub(crate) through: bool,
     /// Whether the depth context is offered.
     pub(crate) depth: bool,
+    /// The dirty bitmaps that are offered.
+    pub(crate) bitmaps: Vec<Arc<Bitmap>>,
+    /// Keeps others from changing them for as long as the export is there.
+    held: Mutex<Vec<Busy>>,
+    /// Whether several clients may be there at a time.
+    pub(crate) multi: bool,
     /// Where its clients are served, if not on the server's thread.
     pub(crate) thread: Option<rt::Handle>,
     /// Keeps the `iothread` object from being deleted.
@@ -59,6 +66,8 @@ pub(crate) struct Parts {
     pub(crate) writable: bool,
     pub(crate) through: bool,
     pub(crate) depth: bool,
+    pub(crate) bitmaps: Vec<Busy>,
+    pub(crate) multi: bool,
     pub(crate) iothread: Option<Arc<dyn qom::Object>>,
 }
 
@@ -73,6 +82,9 @@ impl NbdExport {
             writable: parts.writable,
             through: parts.through,
             depth: parts.depth,
+            bitmaps: parts.bitmaps.iter().map(|b| b.bitmap().clone()).collect(),
+            held: Mutex::new(parts.bitmaps),
+            multi: parts.multi,
             thread: parts.iothread.as_ref().and_then(|o| o.iothread()),
             _iothread: parts.iothread,
             clients: Mutex::default(),
@@ -123,9 +135,17 @@ impl NbdExport {
         }
     }
 
+    /// Gives back what was kept from others. No client is there any more.
+    pub(crate) fn release(&self) {
+        self.held.lock().clear();
+    }
+
     /// What clients are told.
     pub(crate) fn info(&self) -> ExportInfo {
-        let mut flags = TF_SEND_FLUSH | TF_SEND_FUA | TF_SEND_CACHE | TF_CAN_MULTI_CONN;
+        let mut flags = TF_SEND_FLUSH | TF_SEND_FUA | TF_SEND_CACHE;
+        if self.multi {
+            flags |= TF_CAN_MULTI_CONN;
+        }
         flags |= if self.writable {
             TF_SEND_TRIM | TF_SEND_WRITE_ZEROES | TF_SEND_FAST_ZERO
         } else {
@@ -142,6 +162,7 @@ impl NbdExport {
             flags,
             block_size: (1, preferred.min(MAX_PAYLOAD).next_power_of_two(), MAX_PAYLOAD),
             depth: self.depth,
+            bitmaps: self.bitmaps.iter().map(|b| b.name().to_owned()).collect(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::nbd_export::{NbdExport, Parts};
 use crate::server::{Names, Server};
+use api::block_core::BlockDirtyBitmapOrStr;
 use api::block_export::{
     BlockExportDeletedEvent, BlockExportInfo, BlockExportKind, BlockExportOptions, BlockExportRemoveMode,
     BlockExportType, NbdServerAdd, NbdServerOptions,
@@ -151,9 +152,8 @@ impl Exports {
                 Some(object.ok_or_else(|| qerr!("iothread \"{id}\" not found"))?)
             }
         };
-        if self.state.lock().server.is_none() {
-            return Err(qerr!("NBD server not running"));
-        }
+        let server = self.state.lock().server.clone();
+        let multi = server.ok_or_else(|| qerr!("NBD server not running"))?.max_connections != 1;
         let name = nbd.name.unwrap_or_else(|| options.node_name.clone());
         if name.len() > MAX_STRING {
             return Err(qerr!("export name '{name}' too long"));
@@ -168,6 +168,8 @@ impl Exports {
         let mut perm = Perm::CONSISTENT_READ;
         perm.set(Perm::WRITE, writable);
         let config = RootConfig { perm, shared: Perm::all() - Perm::RESIZE, ..RootConfig::default() };
+        let bitmaps = nbd.bitmaps.unwrap_or_default();
+        let bitmaps = self.graph.bitmaps_to_show(&options.node_name, writable, &bitmaps)?;
         let root = self.graph.attach(&options.node_name, config).await?;
         let parts = Parts {
             id: options.id,
@@ -177,6 +179,8 @@ impl Exports {
             writable,
             through: options.writethrough.unwrap_or(false),
             depth: nbd.allocation_depth.unwrap_or(false),
+            bitmaps,
+            multi,
             iothread,
         };
         let export = NbdExport::new(parts, root);
@@ -212,9 +216,11 @@ impl Exports {
             kind: BlockExportKind::Nbd(api::block_export::BlockExportOptionsNbd {
                 name: Some(name.clone()),
                 description: options.description,
+                bitmaps: options.bitmap.map(|b| vec![BlockDirtyBitmapOrStr::Local(b)]),
                 allocation_depth: None,
             }),
             id: name,
+            fixed_iothread: None,
             iothread: None,
             node_name: node.name.clone(),
             writable: Some(options.writable.unwrap_or(false) && node.writable()),
@@ -261,6 +267,7 @@ impl Exports {
         let (me, export) = (self.me.upgrade()?, export.clone());
         Some(rt::spawn_local(async move {
             export.empty().await;
+            export.release();
             export.root.detach().await;
             me.state.lock().list.retain(|e| !Arc::ptr_eq(e, &export));
             me.graph.events().emit(BlockExportDeletedEvent { id: export.id.clone() });

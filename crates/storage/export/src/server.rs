@@ -20,6 +20,8 @@ pub(crate) struct Server {
     names: Names,
     /// How long a client has for the handshake.
     limit: Option<Duration>,
+    /// The most clients at a time; 0 for any number.
+    pub(crate) max_connections: u32,
     room: Semaphore,
     /// Those in the handshake.
     greeted: Mutex<HashMap<u64, Stream>>,
@@ -58,6 +60,7 @@ impl Server {
         let server = Arc::new(Server {
             names,
             limit: (handshake_seconds > 0).then(|| Duration::from_secs(handshake_seconds.into())),
+            max_connections,
             room: Semaphore::new(room),
             greeted: Mutex::default(),
             next: AtomicU64::new(0),

@@ -94,6 +94,11 @@ fn a_hundred_clients_that_do_not_behave() {
             assert_eq!(rt::timeout(Duration::from_secs(5), answer(&good)).await, Some(0));
             good.read_exact(&mut data).await.unwrap();
         }
+        // 25 of them do not read what they asked for: each is served no further than its budget.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+        let kib: u64 = rss.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(kib >> 10 < 25 * 12 + 100, "{kib} KiB");
         // Those that did not choose an export in time are sent away.
         let mut b = [0; 64];
         let end = async { while kept[0].read(&mut b).await.is_ok_and(|n| n > 0) {} };

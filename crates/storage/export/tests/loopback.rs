@@ -188,6 +188,7 @@ fn what_the_commands_say() {
             name: name.map(Into::into),
             description: None,
             device: device.into(),
+            bitmap: None,
             writable,
         };
         let e = text(x.add_old(old("nope", None, None)).await);

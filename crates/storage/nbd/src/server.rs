@@ -23,6 +23,8 @@ pub struct ExportInfo {
     pub block_size: (u32, u32, u32),
     /// Whether [`CONTEXT_DEPTH`] is offered.
     pub depth: bool,
+    /// The dirty bitmaps that are offered, by name.
+    pub bitmaps: Vec<String>,
 }
 
 /// The exports that a server has.
@@ -38,12 +40,15 @@ pub trait Exports {
 }
 
 /// The metadata contexts that a client chose, with the numbers that they go by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contexts {
     /// [`CONTEXT_ALLOCATION`].
     pub allocation: Option<u32>,
     /// [`CONTEXT_DEPTH`].
     pub depth: Option<u32>,
+    /// Dirty bitmaps ([`CONTEXT_BITMAP`]): the context's number, and the index in [`ExportInfo::bitmaps`]. No index is
+    /// there twice.
+    pub bitmaps: Vec<(u32, usize)>,
 }
 
 impl Contexts {
@@ -287,7 +292,8 @@ impl Handshake {
     }
 
     fn session<E>(&self, name: &str, export: E) -> Step<E> {
-        let contexts = self.chosen.as_ref().filter(|(n, _)| n == name).map_or(Contexts::default(), |c| c.1);
+        let chosen = self.chosen.as_ref().filter(|(n, _)| n == name);
+        let contexts = chosen.map_or(Contexts::default(), |c| c.1.clone());
         Step::Begin(Session { export, mode: self.mode, contexts })
     }
 
@@ -369,21 +375,31 @@ impl Handshake {
         let Some(export) = exports.find(name) else {
             return answer.error(REP_ERR_UNKNOWN, &format!("export '{name}' not present"));
         };
-        let depth = exports.info(&export).depth;
-        let asked = |context: &str| {
-            let space = &context[..=context.find(':').unwrap_or(0)];
-            let listed = !set && queries.is_empty();
-            listed || queries.iter().any(|q| *q == context || (!set && *q == space))
+        let info = exports.info(&export);
+        let listed = !set && queries.is_empty();
+        // A list may be asked for all that begin so; a choice names each in full.
+        let asked = |context: &str, spaces: &[&str]| {
+            listed || queries.iter().any(|q| *q == context || (!set && spaces.contains(q)))
         };
         let mut chosen = Contexts::default();
-        if asked(CONTEXT_ALLOCATION) {
-            chosen.allocation = Some(0);
-            answer.put(REP_META_CONTEXT, &[&0u32.to_be_bytes(), CONTEXT_ALLOCATION.as_bytes()]);
+        let mut next = 0u32;
+        let mut tell = |context: &str| {
+            let id = if set { next } else { 0 };
+            next += 1;
+            answer.put(REP_META_CONTEXT, &[&id.to_be_bytes(), context.as_bytes()]);
+            id
+        };
+        if asked(CONTEXT_ALLOCATION, &["base:"]) {
+            chosen.allocation = Some(tell(CONTEXT_ALLOCATION));
         }
-        if depth && asked(CONTEXT_DEPTH) {
-            let id = u32::from(set);
-            chosen.depth = Some(1);
-            answer.put(REP_META_CONTEXT, &[&id.to_be_bytes(), CONTEXT_DEPTH.as_bytes()]);
+        if info.depth && asked(CONTEXT_DEPTH, &["qemu:"]) {
+            chosen.depth = Some(tell(CONTEXT_DEPTH));
+        }
+        for (i, name) in info.bitmaps.iter().enumerate() {
+            let context = format!("{CONTEXT_BITMAP}{name}");
+            if asked(&context, &["qemu:", CONTEXT_BITMAP]) {
+                chosen.bitmaps.push((tell(&context), i));
+            }
         }
         answer.ack();
         if set {

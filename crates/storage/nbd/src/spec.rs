@@ -161,6 +161,10 @@ pub const REPLY_ERROR_OFFSET: u16 = REPLY_ERROR_BIT | 2;
 pub const CONTEXT_ALLOCATION: &str = "base:allocation";
 /// The context that tells how far down the chain of backing files bytes are.
 pub const CONTEXT_DEPTH: &str = "qemu:allocation-depth";
+/// What the names of contexts that tell dirty bitmaps begin with; the bitmap's name follows.
+pub const CONTEXT_BITMAP: &str = "qemu:dirty-bitmap:";
+/// In a [`CONTEXT_BITMAP`]: dirty.
+pub const STATE_DIRTY: u32 = 1;
 /// In [`CONTEXT_ALLOCATION`]: no space is taken.
 pub const STATE_HOLE: u32 = 1;
 /// In [`CONTEXT_ALLOCATION`]: reads as zeroes.

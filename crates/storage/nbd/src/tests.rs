@@ -25,6 +25,7 @@ impl Exports for Two {
             flags: TF_SEND_FLUSH,
             block_size: (1, 4096, MAX_PAYLOAD),
             depth: *e == "a",
+            bitmaps: if *e == "a" { vec!["x".into(), "y".into()] } else { Vec::new() },
         }
     }
 }
@@ -74,7 +75,7 @@ fn the_two_sides_agree_on_the_most() {
     assert_eq!((offer.min_block, offer.preferred, offer.max_block), (1, 4096, MAX_PAYLOAD));
     assert_eq!(offer.flags, TF_HAS_FLAGS | TF_SEND_FLUSH | TF_SEND_DF);
     let (mode, contexts) = session.unwrap();
-    assert_eq!((mode, contexts), (Mode::Extended, Contexts { allocation: Some(0), depth: None }));
+    assert_eq!((mode, contexts), (Mode::Extended, Contexts { allocation: Some(0), ..Contexts::default() }));
 }
 
 #[test]
@@ -150,8 +151,17 @@ fn the_server_answers_each_option() {
     assert_eq!(kinds(option(&mut s, OPT_STRUCTURED_REPLY, &[])), [REP_ACK]);
     assert_eq!(
         kinds(option(&mut s, OPT_LIST_META_CONTEXT, query)),
+        [REP_META_CONTEXT, REP_META_CONTEXT, REP_META_CONTEXT, REP_META_CONTEXT, REP_ACK]
+    );
+    let maps = b"\0\0\0\x01a\0\0\0\x01\0\0\0\x12qemu:dirty-bitmap:";
+    assert_eq!(
+        kinds(option(&mut s, OPT_LIST_META_CONTEXT, maps)),
         [REP_META_CONTEXT, REP_META_CONTEXT, REP_ACK]
     );
+    assert_eq!(kinds(option(&mut s, OPT_SET_META_CONTEXT, maps)), [REP_ACK]);
+    let one = b"\0\0\0\x01a\0\0\0\x01\0\0\0\x13qemu:dirty-bitmap:y";
+    let told = option(&mut s, OPT_SET_META_CONTEXT, one);
+    assert_eq!(told[0].1, b"\0\0\0\0qemu:dirty-bitmap:y");
     let base = b"\0\0\0\x01a\0\0\0\x01\0\0\0\x05base:";
     assert_eq!(kinds(option(&mut s, OPT_LIST_META_CONTEXT, base)), [REP_META_CONTEXT, REP_ACK]);
     assert_eq!(kinds(option(&mut s, OPT_SET_META_CONTEXT, base)), [REP_ACK]);

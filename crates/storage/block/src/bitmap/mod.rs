@@ -6,6 +6,7 @@
 
 mod bits;
 mod ctl;
+mod find;
 pub mod qmp;
 
 use crate::driver::Cx;
