@@ -39,6 +39,7 @@ impl Storage {
         let events = EventBus::new();
         let graph = BlockGraph::new(&drivers(), events.clone());
         let objects = Arc::new(ObjectTree::new());
+        graph.set_objects(objects.clone());
         Ok(Storage {
             exports: Exports::new(graph.clone(), objects.clone()),
             jobs: Jobs::new(graph.clone()),

@@ -12,6 +12,7 @@
 //! * [`sleep`], [`timeout`], [`now`], [`yield_now`]: time (virtual inside [`sim`]).
 //! * [`unblock`]: calls that block, on a bounded pool of threads.
 //! * [`file::File`] and [`AsyncFd`]: I/O, by io_uring, or by threads and epoll where that is refused.
+//! * [`read_key`]: a key of the kernel's keyring.
 //! * [`sync`]: locks and signals that work across executors and that tolerate dropped waiters.
 //! * [`sim`]: the same interface on a seeded, virtual, deterministic executor.
 
@@ -20,6 +21,7 @@
 mod async_fd;
 mod executor;
 pub mod file;
+mod keyring;
 mod pool;
 mod reactor;
 pub mod sim;
@@ -30,6 +32,7 @@ mod timer;
 pub use async_fd::AsyncFd;
 pub use executor::{Executor, Handle, IoThread, block_on, current, in_executor, spawn_local};
 pub use file::AioMode;
+pub use keyring::read_key;
 pub use pool::unblock;
 pub use reactor::Backend;
 pub use task::{JoinError, JoinHandle};

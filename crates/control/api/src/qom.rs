@@ -25,6 +25,11 @@ pub enum ObjectProperties {
     RngBuiltin,
     /// Entropy from a file.
     RngRandom(RngRandomProperties),
+    /// A password or key.
+    Secret(SecretProperties),
+    /// A password or key in the kernel's keyring.
+    #[qapi(name = "secret_keyring")]
+    SecretKeyring(SecretKeyringProperties),
 }
 
 /// Properties of `memory-backend-ram`.
@@ -42,6 +47,55 @@ pub struct MemoryBackendProperties {
 pub struct RngRandomProperties {
     /// The file to read. `/dev/urandom` unless given.
     pub filename: Option<String>,
+}
+
+/// How a secret is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum QCryptoSecretFormat {
+    /// As it is.
+    #[default]
+    Raw,
+    /// In base64.
+    Base64,
+}
+
+/// Properties of `secret`: one of `data` and `file` must be given.
+#[derive(Clone, Default, PartialEq, Eq, Qapi)]
+pub struct SecretProperties {
+    /// How `data`, or what `file` holds, is written; `raw` unless given.
+    pub format: Option<QCryptoSecretFormat>,
+    /// The id of another secret of 32 bytes, with which this one is encrypted: AES-256 in CBC mode. Not encrypted unless given.
+    pub keyid: Option<String>,
+    /// The initialisation vector of the encryption, 16 bytes in base64. Needed with `keyid`.
+    pub iv: Option<String>,
+    /// The secret. Others on the host can see it on a command line: better use `file`, or encrypt it.
+    pub data: Option<String>,
+    /// The file that holds the secret, at most 1 MiB.
+    pub file: Option<String>,
+}
+
+// By hand, so that no log shows a secret.
+impl std::fmt::Debug for SecretProperties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let data = self.data.as_ref().map(|_| "…");
+        f.debug_struct("SecretProperties")
+            .field("data", &data)
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Properties of `secret_keyring`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct SecretKeyringProperties {
+    /// How the key's content is written; `raw` unless given.
+    pub format: Option<QCryptoSecretFormat>,
+    /// The id of another secret of 32 bytes, with which this one is encrypted: AES-256 in CBC mode. Not encrypted unless given.
+    pub keyid: Option<String>,
+    /// The initialisation vector of the encryption, 16 bytes in base64. Needed with `keyid`.
+    pub iv: Option<String>,
+    /// The key's serial number; not 0.
+    pub serial: i32,
 }
 
 /// Makes an object.

@@ -1,12 +1,13 @@
 //! The object tree and user-creatable objects.
 //!
 //! An [`Object`] has a type, properties, and a place in the [`ObjectTree`]. What users make with `-object` or
-//! `object-add` stands under `/objects`: I/O threads, sources of entropy, memory. Whoever uses an object keeps its
+//! `object-add` stands under `/objects`: I/O threads, sources of entropy, memory, secrets. Whoever uses an object keeps its
 //! `Arc`; an object that somebody keeps cannot be deleted.
 
 mod object;
 mod objects;
 mod qmp;
+mod secrets;
 mod tree;
 
 pub use api::qom::{
@@ -16,4 +17,5 @@ pub use api::qom::{
 pub use object::{Object, Property, RngBackend, RngFuture};
 pub use objects::{IoThreadObject, MemoryObject, RngBuiltin, RngRandom, create, help, type_help};
 pub use qmp::register;
+pub use secrets::SecretObject;
 pub use tree::{ObjectTree, check_id};

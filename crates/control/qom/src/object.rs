@@ -59,6 +59,11 @@ pub trait Object: Send + Sync {
         None
     }
 
+    /// The bytes, of a secret.
+    fn secret(&self) -> Option<&crypto::Secret> {
+        None
+    }
+
     /// The block, of a memory back end.
     fn memory(&self) -> Option<Arc<Memory>> {
         None

@@ -1,4 +1,6 @@
 use crate::object::{Object, Property, RngBackend, RngFuture};
+use crate::secrets::SecretObject;
+use crate::tree::ObjectTree;
 use api::qom::{MemoryBackendProperties, ObjectOptions, ObjectProperties, RngRandomProperties};
 use base::{Errno, IoResult};
 use mem::Memory;
@@ -20,6 +22,20 @@ const TYPES: &[(&str, &[&str])] = &[
     ),
     ("rng-builtin", &[]),
     ("rng-random", &["  filename=<string>"]),
+    (
+        "secret",
+        &[
+            "  data=<string>",
+            "  file=<string>",
+            "  format=<QCryptoSecretFormat>",
+            "  iv=<string>",
+            "  keyid=<string>",
+        ],
+    ),
+    (
+        "secret_keyring",
+        &["  format=<QCryptoSecretFormat>", "  iv=<string>", "  keyid=<string>", "  serial=<int32_t>"],
+    ),
 ];
 
 /// The text of `-object help`.
@@ -41,16 +57,18 @@ pub fn type_help(name: &str) -> Result<String, QError> {
     Ok(format!("{name} options:\n{}\n", lines.join("\n")))
 }
 
-/// Makes the object that `options` describe. It is not in any tree yet.
+/// Makes the object that `options` describe; what they name is looked up in `tree`, into which it is not put yet.
 ///
 /// # Errors
 /// The type's own: a file that cannot be opened, no memory, no thread.
-pub fn create(options: &ObjectOptions) -> Result<Arc<dyn Object>, QError> {
+pub fn create(options: &ObjectOptions, tree: &ObjectTree) -> Result<Arc<dyn Object>, QError> {
     Ok(match &options.qom_type {
         ObjectProperties::Iothread => Arc::new(IoThreadObject::new(&options.id)?),
         ObjectProperties::MemoryBackendRam(p) => Arc::new(MemoryObject::new(&options.id, p)?),
         ObjectProperties::RngBuiltin => Arc::new(RngBuiltin),
         ObjectProperties::RngRandom(p) => Arc::new(RngRandom::new(p)?),
+        ObjectProperties::Secret(p) => Arc::new(SecretObject::new(p, tree)?),
+        ObjectProperties::SecretKeyring(p) => Arc::new(SecretObject::keyring(p, tree)?),
     })
 }
 
@@ -161,7 +179,7 @@ impl RngRandom {
 }
 
 /// As Linux numbers it on all architectures that Rhea runs on.
-const O_NONBLOCK: i32 = 0o4000;
+pub(crate) const O_NONBLOCK: i32 = 0o4000;
 
 impl FileSource {
     fn read(&self, len: usize) -> IoResult<Vec<u8>> {

@@ -69,7 +69,7 @@ impl ObjectTree {
         check_id(&options.id)?;
         let path = format!("{OBJECTS}/{}", options.id);
         self.check_free(&path)?;
-        let object = create(options)?;
+        let object = create(options, self)?;
         self.insert(&path, object.clone())?;
         Ok(object)
     }
@@ -308,7 +308,9 @@ mod tests {
 
     fn help_is_complete() -> bool {
         let text = crate::objects::help();
-        ["iothread", "memory-backend-ram", "rng-builtin", "rng-random"].iter().all(|t| text.contains(t))
+        ["iothread", "memory-backend-ram", "rng-builtin", "rng-random", "secret_keyring"]
+            .iter()
+            .all(|t| text.contains(t))
             && crate::objects::type_help("foo").is_err()
             && crate::objects::type_help("rng-random")
                 .is_ok_and(|t| t == "rng-random options:\n  filename=<string>\n")
