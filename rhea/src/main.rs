@@ -1,7 +1,9 @@
 //! The binary: command lines and personalities, and the wiring of what the crates offer. Nothing else lives here.
 
 mod personality;
+mod process;
 mod storage;
+mod storage_daemon;
 mod vm;
 
 use std::process::ExitCode;
@@ -13,10 +15,11 @@ usage: rhea COMMAND [arguments]
 
   rhea vm --arch riscv64 [options]   runs a virtual machine; 'rhea vm --arch riscv64 -h' lists the options
   rhea img COMMAND [options]         creates, shows and checks disk images; 'rhea img --help' tells more
+  rhea storage-daemon [options]      serves block devices, with QMP; 'rhea storage-daemon --help' tells more
   rhea --version                     prints the version
 
-Called by the name of a QEMU program (qemu-system-riscv64, qemu-img; a link is enough), it takes that program's
-command line.
+Called by the name of a QEMU program (qemu-system-riscv64, qemu-img, qemu-storage-daemon; a link is enough), it takes
+that program's command line.
 ";
 
 fn main() -> ExitCode {
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let code = match personality::choose(&called, &mut args) {
         Ok(Personality::System { arch, program }) => vm::main(&program, arch, &args),
         Ok(Personality::Img { program }) => image::img::main_as(&program, &args),
+        Ok(Personality::StorageDaemon { program }) => storage_daemon::main(&program, &args),
         Ok(Personality::Help) => {
             print!("{HELP}");
             0

@@ -24,6 +24,8 @@ pub(crate) enum Personality {
     System { arch: Arch, program: String },
     /// The image tool.
     Img { program: String },
+    /// The storage daemon.
+    StorageDaemon { program: String },
     /// The overview.
     Help,
     /// The version.
@@ -38,6 +40,9 @@ pub(crate) fn choose(called: &str, args: &mut Vec<String>) -> Result<Personality
     }
     if name == "qemu-img" {
         return Ok(Personality::Img { program: name });
+    }
+    if name == "qemu-storage-daemon" {
+        return Ok(Personality::StorageDaemon { program: name });
     }
     if args.is_empty() {
         return Ok(Personality::Help);
@@ -59,6 +64,7 @@ pub(crate) fn choose(called: &str, args: &mut Vec<String>) -> Result<Personality
             Ok(Personality::System { arch: Arch::find(&arch)?, program: "rhea vm".into() })
         }
         "img" => Ok(Personality::Img { program: "rhea img".into() }),
+        "storage-daemon" => Ok(Personality::StorageDaemon { program: "rhea storage-daemon".into() }),
         "help" | "-h" | "--help" | "-help" => Ok(Personality::Help),
         "version" | "-V" | "--version" | "-version" => Ok(Personality::Version),
         other => Err(format!("there is no command '{other}'; 'rhea help' lists them")),
@@ -82,6 +88,10 @@ mod tests {
             (system("qemu-system-riscv64"), vec!["-S".into()])
         );
         assert_eq!(of("qemu-img", "info x").unwrap().0, Personality::Img { program: "qemu-img".into() });
+        assert_eq!(
+            of("/x/qemu-storage-daemon", "-h").unwrap().0,
+            Personality::StorageDaemon { program: "qemu-storage-daemon".into() }
+        );
         assert!(of("qemu-system-vax", "").unwrap_err().contains("no architecture 'vax'"));
     }
 

@@ -21,6 +21,10 @@ pub(crate) fn drivers() -> Vec<&'static DriverType> {
     image::drivers()
 }
 
+/// What `--chardev help` tells.
+pub(crate) const CHARDEV_HELP: &str =
+    "Available chardev backend types: \n  file\n  null\n  pty\n  ringbuf\n  socket\n  stdio\n";
+
 /// What a program serves block devices with.
 pub(crate) struct Storage {
     pub(crate) events: EventBus,
@@ -77,13 +81,18 @@ impl Storage {
 
     /// Ends exports and jobs, writes everything back and closes it.
     pub(crate) async fn close(&self) {
+        self.close_storage().await;
+        self.chardevs.close_all();
+    }
+
+    /// The same, but the character devices stay, for what is to be said to monitors.
+    pub(crate) async fn close_storage(&self) {
         self.exports.close_all().await;
         // A job that waits for storage must not keep everything else from being written back.
         if rt::timeout(JOBS_PATIENCE, self.jobs.cancel_all()).await.is_none() {
             tracing::error!("ending although jobs are still at work");
         }
         self.graph.close_all().await;
-        self.chardevs.close_all();
     }
 }
 

@@ -16,8 +16,8 @@ use qom::Object;
 
 use super::config::{Config, MonitorOption, at};
 use super::parse::Given;
-use super::pidfile::PidFile;
-use super::{daemon, queries};
+use super::queries;
+use crate::process::{PidFile, daemon, on_signals};
 use crate::storage::{Storage, text};
 
 /// How long clients of the monitors have at the end to read what was said to them.
@@ -108,7 +108,8 @@ async fn with_machine(
     }
 
     let _pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
-    catch_signals(machine)?;
+    let requests = machine.requests().clone();
+    on_signals(move || requests.shutdown(ShutdownCause::HostSignal, 0))?;
     if config.daemonize {
         daemon::ready().map_err(|e| format!("-daemonize: {e}"))?;
     }
@@ -287,27 +288,4 @@ async fn serve(monitor: &Monitor, chardevs: &Chardevs, m: &MonitorOption, i: usi
         monitor.serve_hmp(stream, HmpOptions::default());
     }
     Ok(())
-}
-
-/// Makes SIGINT, SIGHUP and SIGTERM end the machine in order; a second one ends the process at once.
-fn catch_signals(machine: &Machine) -> Result<(), String> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let requests = machine.requests().clone();
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGHUP, SIGTERM])
-        .map_err(|e| format!("cannot catch signals: {e}"))?;
-    let watch = move || {
-        for (n, signal) in signals.forever().enumerate() {
-            if n > 0 {
-                chardev::restore_terminal();
-                std::process::exit(128 + signal);
-            }
-            tracing::info!("terminating on signal {signal}");
-            requests.shutdown(ShutdownCause::HostSignal, 0);
-        }
-    };
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(watch)
-        .map(drop)
-        .map_err(|e| format!("cannot start a thread: {e}"))
 }

@@ -1,6 +1,7 @@
 //! What `-D`, `-d` and `-trace` say.
 
 use super::config::{Config, at};
+use crate::process::add_patterns;
 
 /// Sets the log up; an error is a message without the program's name.
 pub(crate) fn set_up(config: &Config) -> Result<(), String> {
@@ -16,18 +17,7 @@ pub(crate) fn set_up(config: &Config) -> Result<(), String> {
         more.iter().for_each(|p| patterns.push(p));
     }
     for g in &config.traces {
-        for (key, value) in qapi::opts_parse(&g.value, Some("enable")) {
-            match key.as_str() {
-                "enable" => patterns.push(&value),
-                "events" => {
-                    let text = std::fs::read_to_string(&value)
-                        .map_err(|e| at(g, format_args!("failed to open {value}: {e}")))?;
-                    trace::parse_events_file(&text).iter().for_each(|p| patterns.push(p));
-                }
-                "file" => trace::open_file(&value).map_err(|e| at(g, e))?,
-                _ => return Err(at(g, format_args!("Invalid parameter '{key}'"))),
-            }
-        }
+        add_patterns(&g.value, &mut patterns).map_err(|e| at(g, e))?;
     }
     trace::set_items(&items);
     if !patterns.is_empty() {

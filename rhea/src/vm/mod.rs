@@ -2,15 +2,14 @@
 
 mod build;
 mod config;
-mod daemon;
 mod help;
 mod logging;
 mod options;
 mod parse;
-mod pidfile;
 mod queries;
 
 use crate::personality::Arch;
+use crate::process::daemon;
 
 /// Runs the system emulator called `program`; returns the exit code.
 pub(crate) fn main(program: &str, arch: Arch, args: &[String]) -> i32 {
@@ -44,7 +43,7 @@ fn run(program: &str, arch: Arch, args: &[String]) -> Result<i32, String> {
         Arch::Riscv64 => {}
     }
     if config.daemonize && !daemon::is_child() {
-        return Ok(daemon::parent());
+        return Ok(daemon::parent("rhea: -daemonize"));
     }
     if config.daemonize {
         daemon::enter();

@@ -5,6 +5,8 @@ use machine::options;
 
 use super::config::at;
 use super::parse::Given;
+use crate::process::TRACE_HELP;
+use crate::storage::CHARDEV_HELP;
 
 /// The device types of all crates.
 pub(crate) fn devices() -> Registry {
@@ -39,15 +41,9 @@ pub(crate) fn answer(given: &[Given]) -> Result<Option<String>, String> {
             "object" if let Some(name) = help_about(value) => {
                 qom::type_help(name.strip_prefix("qom-type=").unwrap_or(name)).map_err(|e| at(g, e.desc()))?
             }
-            "chardev" if is_help(value) => {
-                "Available chardev backend types: \n  file\n  null\n  pty\n  ringbuf\n  socket\n  stdio\n".into()
-            }
+            "chardev" if is_help(value) => CHARDEV_HELP.into(),
             "d" if value.split(',').any(is_help) => trace::help(),
-            "trace" if is_help(value) => {
-                "A pattern selects trace points by name or by the module they stand in; '*' and '?' are wild cards,\n\
-                 and a leading '-' leaves out. For example: -trace 'virtio*' -trace -virtio_mmio*\n"
-                    .into()
-            }
+            "trace" if is_help(value) => TRACE_HELP.into(),
             _ => continue,
         };
         return Ok(Some(text));

@@ -4,11 +4,13 @@
 //! Everything here is synchronous and has a time limit: a test that waits in vain says for what.
 
 mod console;
+mod daemon;
 mod guests;
 mod qmp;
 mod vm;
 
 pub use console::Console;
+pub use daemon::StorageDaemon;
 pub use guests::{DebianGuest, embedded_guest, workspace};
 pub use qmp::{Qmp, QmpError};
 pub use vm::{ScratchDir, Vm, VmBuilder, rhea_binary, run_tool};

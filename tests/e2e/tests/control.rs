@@ -35,6 +35,21 @@ fn status(qmp: &mut Qmp) -> Result<String> {
 }
 
 #[test]
+fn quit_is_answered_before_what_follows_from_it() -> Result<()> {
+    for _ in 0..10 {
+        let mut vm = VmBuilder::riscv64().args(["-M", "none"]).start()?;
+        vm.qmp().send_raw(b"{\"execute\": \"quit\"}\n")?;
+        let first = vm.qmp().receive_raw()?;
+        ensure!(first == json!({ "return": {} }), "{first}");
+        let second = vm.qmp().receive_raw()?;
+        ensure!(second["event"] == "SHUTDOWN", "{second}");
+        let (status, errors) = vm.wait(SOON)?;
+        ensure!(status.success(), "{status}: {errors}");
+    }
+    Ok(())
+}
+
+#[test]
 fn run_states_and_their_events() -> Result<()> {
     let (mut vm, _dir) = idle_machine(&["-S", "-no-shutdown"])?;
     let qmp = vm.qmp();

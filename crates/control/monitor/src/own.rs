@@ -67,11 +67,7 @@ pub(crate) fn negotiate(arguments: Value, oob_offered: bool) -> Result<bool, QEr
 
 /// Registers the monitor's own commands. Those that tell about the table itself are filled in through the cell,
 /// once the table is complete.
-pub(crate) fn register(
-    table: &mut CommandTable,
-    hmp: &mut HmpTable,
-    shared: &Arc<OnceLock<std::sync::Weak<Shared>>>,
-) {
+pub(crate) fn register(table: &mut CommandTable, shared: &Arc<OnceLock<std::sync::Weak<Shared>>>) {
     table.register_session::<QmpCapabilities>();
     table.register_value::<QueryVersion>(version_value);
     let cell = shared.clone();
@@ -81,6 +77,14 @@ pub(crate) fn register(
     let of = with.clone();
     table.register_value::<QueryCommands>(move || of(|s| s.command_list.clone()));
     table.register_value::<QueryQmpSchema>(move || with(|s| s.schema().clone()));
+}
+
+/// Registers what there is where people have a monitor too.
+pub(crate) fn register_hmp(
+    table: &mut CommandTable,
+    hmp: &mut HmpTable,
+    shared: &Arc<OnceLock<std::sync::Weak<Shared>>>,
+) {
     let cell = shared.clone();
     table.register(move |c: HumanMonitorCommand| {
         let shared = cell.get().and_then(std::sync::Weak::upgrade);

@@ -78,6 +78,7 @@ impl Shared {
 pub(crate) struct Sessions {
     list: Mutex<Vec<Weak<Session>>>,
     closing: AtomicBool,
+    deaf: AtomicBool,
 }
 
 pub(crate) struct Registered<'a>(&'a Sessions, Weak<Session>);
@@ -99,6 +100,11 @@ impl Sessions {
         Some(Registered(self, weak))
     }
 
+    /// Whether no request is begun any more.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.deaf.load(Ordering::Acquire)
+    }
+
     fn all(&self) -> Vec<Arc<Session>> {
         self.list.lock().iter().filter_map(Weak::upgrade).collect()
     }
@@ -113,22 +119,27 @@ pub struct Monitor {
 impl Monitor {
     /// A monitor with these commands and events. In-band and human commands run on `control`. The monitor's
     /// own commands (`qmp_capabilities`, `query-version`, `query-commands`, `query-qmp-schema`,
-    /// `human-monitor-command`; `info version`) are added here.
+    /// `human-monitor-command`; `info version`) are added here. Without a table for the human monitor there is
+    /// no `human-monitor-command` either.
     ///
     /// # Errors
     /// The system's, where the thread cannot be started.
     pub fn new(
         mut commands: CommandTable,
-        mut hmp: HmpTable,
+        hmp: impl Into<Option<HmpTable>>,
         events: EventBus,
         control: rt::Handle,
     ) -> IoResult<Monitor> {
         let cell = Arc::new(OnceLock::new());
-        own::register(&mut commands, &mut hmp, &cell);
+        own::register(&mut commands, &cell);
+        let mut hmp = hmp.into();
+        if let Some(hmp) = &mut hmp {
+            own::register_hmp(&mut commands, hmp, &cell);
+        }
         let command_list = commands.names().map(|n| Value::Dict(Dict::from_iter([("name", n)]))).collect();
         let shared = Arc::new(Shared {
             commands,
-            hmp,
+            hmp: hmp.unwrap_or_default(),
             events: events.clone(),
             control,
             preconfig: AtomicBool::new(false),
@@ -211,6 +222,12 @@ impl Monitor {
     pub async fn hmp_command(&self, line: &str) -> String {
         let (shared, line) = (self.shared.clone(), line.to_owned());
         self.shared.control.spawn(move || async move { shared.hmp_run(&line).await }).await
+    }
+
+    /// Begins no further QMP command; those that run go on and are answered. Events are sent as before.
+    pub fn stop_commands(&self) {
+        self.shared.sessions.deaf.store(true, Ordering::Release);
+        self.shared.sessions.all().iter().for_each(|s| s.stir());
     }
 
     /// Takes no new QMP sessions, waits (at most `limit`) until those that live have answered what they were asked

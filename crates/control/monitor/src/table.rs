@@ -10,6 +10,8 @@ use std::sync::Arc;
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T> + 'static>>;
 
 type AsyncFn = Arc<dyn Fn(Value) -> LocalFuture<Result<Value, QError>> + Send + Sync>;
+/// Checks the arguments and gives what is to be done once the reply is on its way.
+type RequestFn = Arc<dyn Fn(Value) -> Result<Box<dyn FnOnce() + Send>, QError> + Send + Sync>;
 type SyncFn = Arc<dyn Fn(Value) -> Result<Value, QError> + Send + Sync>;
 
 #[derive(Clone)]
@@ -18,6 +20,8 @@ pub(crate) enum Handler {
     Async(AsyncFn),
     /// Never waits; runs on the control executor, or on the monitor's thread when called out of band.
     Sync(SyncFn),
+    /// Answered first and begun then.
+    Request(RequestFn),
     /// The session itself does it.
     Session,
 }
@@ -82,6 +86,21 @@ impl CommandTable {
     {
         let handler: SyncFn = Arc::new(move |args| Ok(result(&f(arguments::<C>(args)?)?)));
         self.insert::<C>(Handler::Sync(handler), C::ALLOW_OOB);
+    }
+
+    /// Registers a command that only asks for something, such as the program's end: `f` notes the wish, on the
+    /// monitor's thread and without waiting, after the reply was put before everything that follows from it.
+    pub fn register_request<C, F>(&mut self, f: F)
+    where
+        C: Command<Ret = ()> + Send + 'static,
+        F: Fn(C) + Send + Sync + 'static,
+    {
+        let f = Arc::new(f);
+        let handler: RequestFn = Arc::new(move |args| {
+            let (f, command) = (f.clone(), arguments::<C>(args)?);
+            Ok(Box::new(move || f(command)))
+        });
+        self.insert::<C>(Handler::Request(handler), false);
     }
 
     /// Registers a command that sessions carry out themselves.

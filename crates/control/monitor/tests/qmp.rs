@@ -451,3 +451,21 @@ fn preconfig() {
     rig.monitor.set_preconfig(false);
     assert_eq!(c.ask(r#"{"execute":"echo","arguments":{"n":1}}"#), r#"{"return": {"n": 1}}"#);
 }
+
+#[test]
+fn what_is_asked_for_is_answered_before_it_begins_and_nothing_follows() {
+    let rig = rig("leave");
+    let mut c = rig.client(CAPS);
+    let r = c.ask(r#"{"execute":"leave","arguments":{"n":-1},"id":1}"#);
+    assert!(r.contains("error") && !r.contains("TICK"), "{r}");
+    let r = c.ask(r#"{"execute":"leave","arguments":{"n":7},"id":2}{"execute":"echo","arguments":{"n":1}}"#);
+    assert_eq!(r, r#"{"return": {}, "id": 2}"#);
+    assert!(c.line().contains(r#""event": "TICK", "data": {"n": 7"#));
+    let monitor = rig.monitor.clone();
+    rt::block_on(rig.control.handle().spawn(move || async move {
+        let begun = rt::now();
+        monitor.shutdown(Duration::from_secs(10)).await;
+        assert!(rt::now() - begun < Duration::from_secs(5), "a request that will not run is not waited for");
+    }));
+    assert_eq!(c.rest(), "");
+}

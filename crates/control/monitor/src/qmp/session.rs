@@ -114,14 +114,23 @@ impl Session {
         Ok(Value::Dict(qapi::Dict::new()))
     }
 
-    /// Runs a request in its turn, on the control executor.
-    async fn execute(&self, item: Value) -> Result<Value, QError> {
+    /// Runs a request in its turn, on the control executor. What it leaves in `after` is to be called when the reply is
+    /// in the queue.
+    async fn execute(
+        &self,
+        item: Value,
+        after: &mut Option<Box<dyn FnOnce() + Send>>,
+    ) -> Result<Value, QError> {
         let request = request::check(item, self.oob.load(Ordering::Acquire))?;
         let handler = self.find(&request)?;
         let arguments = request.arguments;
         // A command that was begun is finished even if its client is gone by then.
         let task = match handler {
             Handler::Session => return self.negotiate(arguments),
+            Handler::Request(f) => {
+                *after = Some(f(arguments)?);
+                return Ok(Value::Dict(qapi::Dict::new()));
+            }
             Handler::Async(f) => self.shared.control.spawn(move || f(arguments)),
             Handler::Sync(f) => self.shared.control.spawn(move || async move { f(arguments) }),
         };
@@ -135,7 +144,7 @@ impl Session {
             // This is the thread of all sessions: one command's failure must not end them.
             Handler::Sync(f) => catch_unwind(AssertUnwindSafe(|| f(request.arguments)))
                 .unwrap_or_else(|_| Err(internal_error(&request.command))),
-            Handler::Async(_) | Handler::Session => {
+            Handler::Async(_) | Handler::Request(_) | Handler::Session => {
                 Err(qapi::qerr!("The command {} does not support OOB", request.command))
             }
         }
@@ -214,7 +223,7 @@ impl Session {
             let changed = self.changed.listen();
             {
                 let mut q = self.queue.lock();
-                if self.out.is_closed() {
+                if self.out.is_closed() || self.shared.sessions.is_deaf() {
                     return None;
                 }
                 if let Some(item) = q.items.pop_front() {
@@ -240,8 +249,12 @@ impl Session {
                 Item::Rubbish(e) => self.send(&request::reply(Err(e), None)),
                 Item::Request(v) => {
                     let id = request::id(&v);
-                    let result = self.execute(v).await;
+                    let mut after = None;
+                    let result = self.execute(v, &mut after).await;
                     self.send(&request::reply(result, id));
+                    if let Some(f) = after {
+                        f();
+                    }
                 }
             }
             self.queue.lock().running = false;
@@ -263,7 +276,13 @@ impl Session {
     /// Whether everything that was asked is answered and written.
     pub(crate) fn is_idle(&self) -> bool {
         let q = self.queue.lock();
-        self.out.is_closed() || (!q.running && q.items.is_empty() && self.out.is_drained())
+        let answered = !q.running && (q.items.is_empty() || self.shared.sessions.is_deaf());
+        self.out.is_closed() || (answered && self.out.is_drained())
+    }
+
+    /// Has the session look again at what was changed from outside.
+    pub(crate) fn stir(&self) {
+        self.changed.notify(usize::MAX);
     }
 
     /// Ends the session at once.

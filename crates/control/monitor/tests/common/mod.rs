@@ -53,6 +53,14 @@ pub struct Emit {
     pub count: u32,
 }
 
+/// Emits an event and lets no further command begin, once it is answered.
+#[derive(Debug, Qapi)]
+#[qapi(command = "leave", ret = ())]
+pub struct Leave {
+    /// The event's number.
+    pub n: u32,
+}
+
 /// A number.
 #[derive(Debug, Qapi)]
 pub struct Number {
@@ -132,6 +140,12 @@ pub fn rig_with(name: &str, options: QmpOptions) -> Rig {
             Ok(())
         }
     });
+    let (b, this) = (bus.clone(), Arc::new(std::sync::OnceLock::<std::sync::Weak<Monitor>>::new()));
+    let left = this.clone();
+    t.register_request(move |l: Leave| {
+        left.get().and_then(std::sync::Weak::upgrade).unwrap().stop_commands();
+        b.emit(Tick { n: l.n, text: String::new() });
+    });
     t.event::<Tick>();
     t.event::<Plain>();
     let mut hmp = HmpTable::new();
@@ -141,6 +155,7 @@ pub fn rig_with(name: &str, options: QmpOptions) -> Rig {
     });
     let control = rt::IoThread::spawn("control").unwrap();
     let monitor = Arc::new(Monitor::new(t, hmp, bus.clone(), control.handle()).unwrap());
+    this.set(Arc::downgrade(&monitor)).unwrap();
     let path = std::env::temp_dir().join(format!("rhea-mon-{}-{name}.sock", std::process::id()));
     let unix = Listener::unix(&path).unwrap();
     let tcp = rt::block_on(Listener::tcp("127.0.0.1", 0)).unwrap();

@@ -25,7 +25,7 @@ impl PidFile {
             .create(true)
             .truncate(false)
             .open(path)
-            .map_err(|e| fail(&format!("Cannot open pid file {}", path.display()), e))?;
+            .map_err(|e| fail(&format!("Could not create '{}'", path.display()), e))?;
         fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| fail("Cannot lock pid file", e.into()))?;
         file.set_len(0)

@@ -16,8 +16,9 @@ pub(crate) fn is_child() -> bool {
     std::env::var_os(MARK).is_some()
 }
 
-/// Starts the second process and waits for its word; returns the exit code.
-pub(crate) fn parent() -> i32 {
+/// Starts the second process and waits for its word; returns the exit code. `blame` begins the message where it cannot be
+/// started.
+pub(crate) fn parent(blame: &str) -> i32 {
     let child = std::env::current_exe().and_then(|exe| {
         let mut args = std::env::args_os();
         let mut command = Command::new(exe);
@@ -29,7 +30,7 @@ pub(crate) fn parent() -> i32 {
     let mut child = match child {
         Ok(c) => c,
         Err(e) => {
-            eprintln!("rhea: -daemonize: cannot start the background process: {e}");
+            eprintln!("{blame}: cannot start the background process: {e}");
             return 1;
         }
     };
