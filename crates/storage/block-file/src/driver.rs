@@ -17,6 +17,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+use crate::known::KnownData;
 use crate::lock::{self, Locks};
 use crate::open::{self, FileKind, Open, OpenMode, Want};
 use crate::{stage, sys};
@@ -86,6 +87,7 @@ pub(crate) struct Inner {
     no_zero_range: AtomicBool,
     no_punch: AtomicBool,
     no_dsync: AtomicBool,
+    known: KnownData,
 }
 
 /// An open node of `file` or `host_device`.
@@ -118,6 +120,7 @@ impl FileDriver {
             no_zero_range: AtomicBool::new(false),
             no_punch: AtomicBool::new(false),
             no_dsync: AtomicBool::new(false),
+            known: KnownData::default(),
         })))
     }
 }
@@ -263,6 +266,14 @@ impl Inner {
         Ok(())
     }
 
+    /// Does what may make holes.
+    async fn forgetting(&self, f: impl Future<Output = IoResult<()>>) -> IoResult<()> {
+        self.known.forget();
+        let done = f.await;
+        self.known.forget();
+        done
+    }
+
     async fn discard(&self, off: u64, len: u64) -> IoResult<()> {
         let open = self.current();
         match open.kind {
@@ -338,9 +349,16 @@ impl Inner {
         if open.kind != FileKind::Regular {
             return upto(len, false);
         }
+        let times = match self.known.at(off) {
+            Ok(end) => return upto(end - off, false),
+            Err(times) => times,
+        };
         let found = open.file.with_fd(move |fd| find(fd, off)).await;
         match found {
-            Ok(Found::Data(end)) => upto(end.saturating_sub(off), false),
+            Ok(Found::Data(end)) => {
+                self.known.learn(times, off, end);
+                upto(end.saturating_sub(off), false)
+            }
             Ok(Found::Hole(Some(end))) => upto(end.saturating_sub(off), true),
             // A hole, or nothing at all, up to the end.
             Ok(Found::Hole(None)) => upto(len, true),
@@ -424,11 +442,11 @@ impl Driver for FileDriver {
 
     fn write_zeroes<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64, flags: ZeroFlags) -> IoFuture<'a> {
         let skip = if cx.flags().no_flush { ZeroFlags::FUA } else { ZeroFlags::empty() };
-        Box::pin(self.0.write_zeroes(off, len, flags - skip))
+        Box::pin(self.0.forgetting(self.0.write_zeroes(off, len, flags - skip)))
     }
 
     fn discard<'a>(&'a self, _cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a> {
-        Box::pin(self.0.discard(off, len))
+        Box::pin(self.0.forgetting(self.0.discard(off, len)))
     }
 
     fn flush<'a>(&'a self, _cx: &'a Cx<'a>) -> IoFuture<'a> {
@@ -436,7 +454,7 @@ impl Driver for FileDriver {
     }
 
     fn truncate<'a>(&'a self, _cx: &'a Cx<'a>, len: u64, exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
-        Box::pin(self.0.truncate(len, exact, prealloc))
+        Box::pin(self.0.forgetting(self.0.truncate(len, exact, prealloc)))
     }
 
     fn stage<'a>(&'a self, _cx: &'a Cx<'a>, next: &'a NodePlan) -> CtlFuture<'a, Box<dyn Staged>> {

@@ -11,6 +11,7 @@
 #![allow(unsafe_code)] // UNSAFETY: byte locks and ioctls of block devices, which no safe wrapper offers
 
 mod driver;
+mod known;
 mod lock;
 mod name;
 mod open;

@@ -4,31 +4,55 @@
 //! the images above it have. When all is copied, the image above `top` gets the base as its backing file. Where `top` is
 //! the active image itself, this is a mirror into the base ([`crate::mirror`]).
 
-use crate::copy::{CHUNK, after, copy, has, plain};
+use crate::copy::{Failed, copy_range, has, plain};
+use crate::flow::{Bounds, Buffers, Flow, Sweep, Work};
 use crate::mirror::{self, Mirrored};
 use crate::setup::{Frozen, begin, config, find_node, hint, is_root, job_id, undo, write_hint};
 use api::block_core::{BlockCommit, BlockdevOnError};
 use api::job::JobType;
+use base::IoResult;
 use block::driver::{BackingHint, CtlFuture, Prealloc};
 use block::job::change::FilterSpec;
 use block::job::filter::{Blind, COMMIT_TOP, SOURCE, TARGET};
-use block::job::{Body, DoneFuture, Job, JobRoot, Jobs};
+use block::job::{Body, DoneFuture, Job, JobRoot, Jobs, Op};
 use block::{BlockGraph, Graph, NodeId};
 use qapi::{ErrorClass, QError, qerr};
 use std::sync::Arc;
 
-struct Commit {
-    graph: Arc<BlockGraph>,
-    root: JobRoot,
-    filter: NodeId,
-    top: NodeId,
+/// What is copied: what the images from the topmost one that is merged down to `bottom` have.
+struct Merged {
     /// The lowest image that is merged.
     bottom: NodeId,
+    on_error: BlockdevOnError,
+}
+
+impl Work for Merged {
+    async fn piece(&self, op: &Op, bufs: &Buffers, off: u64, len: u64) -> Result<u64, Failed> {
+        copy_range(op, bufs, off, len, Some(self.bottom)).await
+    }
+
+    fn on_error(&self, _: bool) -> BlockdevOnError {
+        self.on_error
+    }
+}
+
+impl Sweep for Merged {
+    async fn scan(&self, op: &Op, off: u64, len: u64) -> IoResult<(u64, bool)> {
+        let st = op.status(SOURCE, off, len, Some(self.bottom)).await?;
+        Ok((st.len, has(&st)))
+    }
+}
+
+struct Commit {
+    graph: Arc<BlockGraph>,
+    root: Arc<JobRoot>,
+    filter: NodeId,
+    top: NodeId,
     base: NodeId,
     frozen: Frozen,
     /// The base was read-only before.
     base_ro: bool,
-    on_error: BlockdevOnError,
+    merged: Arc<Merged>,
     hint: Option<BackingHint>,
 }
 
@@ -41,33 +65,7 @@ impl Commit {
             op.cx().child_truncate(TARGET, len, false, Prealloc::Off).await.map_err(plain)?;
         }
         drop(op);
-        let mut off = 0;
-        while off < len {
-            job.pause_point().await?;
-            let op = self.root.enter().await.map_err(plain)?;
-            let (mut n, mut copied, mut failed) = (CHUNK.min(len - off), false, None);
-            match op.status(SOURCE, off, n, Some(self.bottom)).await {
-                Err(e) => failed = Some((false, e)),
-                Ok(st) => {
-                    n = st.len;
-                    if has(&st) {
-                        copied = true;
-                        failed = copy(&op, off, &st).await.err();
-                    }
-                }
-            }
-            drop(op);
-            if let Some(f) = failed
-                && after(job, self.on_error, f)?
-            {
-                continue;
-            }
-            off += n;
-            job.set_progress(off, len);
-            if copied {
-                job.throttle(n).await?;
-            }
-        }
+        Flow::new(job, &self.root, self.merged.clone(), Bounds::default()).sweep(len).await?;
         let op = self.root.enter().await.map_err(plain)?;
         op.cx().child_flush(TARGET).await.map_err(plain)
     }
@@ -204,6 +202,7 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
             none: false,
             blocking: false,
             granularity: 64 << 10,
+            bounds: Bounds::default(),
             filter_name: name,
             others,
             on_source_error: on_error,
@@ -239,7 +238,8 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
             .await?;
         let (base_ro, frozen, filter, root) = made;
         let graph = graph.clone();
-        Ok(Commit { graph, root, filter, top, bottom, base, frozen, base_ro, on_error, hint })
+        let (root, merged) = (Arc::new(root), Arc::new(Merged { bottom, on_error }));
+        Ok(Commit { graph, root, filter, top, base, frozen, base_ro, merged, hint })
     })
     .await
     .map(drop)

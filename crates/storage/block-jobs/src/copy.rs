@@ -1,17 +1,13 @@
 //! Copying one piece.
 
-use api::block_core::BlockdevOnError;
-use base::{Errno, IoResult};
-use block::driver::{ChildSlot, WriteFlags, ZeroFlags};
+use crate::flow::Buffers;
+use base::Errno;
+use block::NodeId;
+use block::driver::{WriteFlags, ZeroFlags};
+use block::job::Op;
 use block::job::filter::{SOURCE, TARGET};
-use block::job::{Job, Op, Then};
 use block::request::Status;
-use mem::IoBuf;
 use qapi::{QError, qerr};
-use std::sync::Arc;
-
-/// The longest piece that is copied at a time, bytes.
-pub(crate) const CHUNK: u64 = 1 << 20;
 
 /// A request that failed: whether it wrote, and why.
 pub(crate) type Failed = (bool, Errno);
@@ -22,32 +18,38 @@ pub(crate) fn has(st: &Status) -> bool {
     st.allocated || st.compressed || st.zero
 }
 
-/// Copies what `st` tells of from the filtered node to the target.
-pub(crate) async fn copy(op: &Op, off: u64, st: &Status) -> Result<(), Failed> {
+/// Copies a range from the filtered node to the target, as far as the images from it down to `bottom` have it. Zeroes
+/// stay zeroes, and holes where the target can have them. Answers how many bytes were moved.
+pub(crate) async fn copy_range(
+    op: &Op,
+    bufs: &Buffers,
+    off: u64,
+    len: u64,
+    bottom: Option<NodeId>,
+) -> Result<u64, Failed> {
+    let (mut at, end, mut moved) = (off, off + len, 0);
+    while at < end {
+        let st = op.status(SOURCE, at, end - at, bottom).await.map_err(|e| (false, e))?;
+        let n = st.len.min(end - at);
+        if bottom.is_none() || has(&st) {
+            moved += copy(op, bufs, at, n, st.zero).await?;
+        }
+        at += n;
+    }
+    Ok(moved)
+}
+
+/// Copies a range that is all zeroes or all data.
+async fn copy(op: &Op, bufs: &Buffers, off: u64, len: u64, zero: bool) -> Result<u64, Failed> {
     let cx = op.cx();
-    if st.zero {
-        let zero = cx.child_write_zeroes(TARGET, off, st.len, ZeroFlags::MAY_UNMAP).await;
-        return zero.map_err(|e| (true, e));
+    if zero {
+        let done = cx.child_write_zeroes(TARGET, off, len, ZeroFlags::MAY_UNMAP).await;
+        return done.map(|()| 0).map_err(|e| (true, e));
     }
-    let buf = read(op, SOURCE, off, st.len).await.map_err(|e| (false, e))?;
-    cx.child_write(TARGET, off, buf, WriteFlags::empty()).await.map_err(|e| (true, e))
-}
-
-/// Reads a piece.
-pub(crate) async fn read(op: &Op, slot: ChildSlot, off: u64, len: u64) -> IoResult<IoBuf> {
-    let buf = IoBuf::zeroed(len as usize);
-    op.cx().child_read(slot, off, buf.clone()).await?;
-    Ok(buf)
-}
-
-/// Decides what follows a failed request: an error where the job fails, true where the piece is to be tried again.
-pub(crate) fn after(job: &Arc<Job>, on_error: BlockdevOnError, failed: Failed) -> Result<bool, QError> {
-    let (write, e) = failed;
-    match job.failed(on_error, write, e) {
-        Then::Fail => Err(qerr!("{e}")),
-        Then::GoOn => Ok(false),
-        Then::Retry => Ok(true),
-    }
+    let b = bufs.take(len);
+    cx.child_read(SOURCE, off, b.buf.clone()).await.map_err(|e| (false, e))?;
+    cx.child_write(TARGET, off, b.buf.clone(), WriteFlags::empty()).await.map_err(|e| (true, e))?;
+    Ok(len)
 }
 
 /// An error of I/O as a job tells it.

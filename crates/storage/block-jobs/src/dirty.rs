@@ -43,8 +43,7 @@ impl Dirty {
     }
 
     /// Unmarks the pieces of a range, which must be whole ones.
-    pub(crate) fn clear(&self, off: u64, len: u64) {
-        let mut b = self.bits.lock();
+    fn unmark(&self, b: &mut Bits, off: u64, len: u64) {
         for i in self.pieces(off, len) {
             let (w, m) = ((i / 64) as usize, 1 << (i % 64));
             b.count -= u64::from(b.words[w] & m != 0);
@@ -63,10 +62,16 @@ impl Dirty {
         (b.count * self.granularity).min(self.len)
     }
 
-    /// The next run of marked pieces at or after `from` (or, where there is none, from the beginning): offset and
-    /// length in bytes, `max` (at least one piece) at most.
-    pub(crate) fn next(&self, from: u64, max: u64) -> Option<(u64, u64)> {
-        let b = self.bits.lock();
+    /// Unmarks the next run of marked pieces at or after `from` (or, where there is none, from the beginning): offset
+    /// and length in bytes, `max` (at least one piece) at most.
+    pub(crate) fn take(&self, from: u64, max: u64) -> Option<(u64, u64)> {
+        let mut b = self.bits.lock();
+        let (off, len) = self.next(&b, from, max)?;
+        self.unmark(&mut b, off, len);
+        Some((off, len))
+    }
+
+    fn next(&self, b: &Bits, from: u64, max: u64) -> Option<(u64, u64)> {
         if b.count == 0 {
             return None;
         }
@@ -105,18 +110,22 @@ mod tests {
     #[test]
     fn runs_are_found_and_counted() {
         let d = Dirty::new(1000 * 64 + 5, 64);
-        assert!(d.is_clean() && d.next(0, 1 << 20).is_none());
-        d.set(70, 1);
-        d.set(64 * 500, 64 * 3);
-        d.set(64 * 1000, 5);
+        assert!(d.is_clean() && d.take(0, 1 << 20).is_none());
+        let mark = || {
+            d.set(70, 1);
+            d.set(64 * 500, 64 * 3);
+            d.set(64 * 1000, 5);
+        };
+        mark();
         assert_eq!(d.bytes(), 5 * 64);
-        assert_eq!(d.next(0, 1 << 20), Some((64, 64)));
-        assert_eq!(d.next(128, 1 << 20), Some((64 * 500, 192)));
-        assert_eq!(d.next(128, 128), Some((64 * 500, 128)));
-        assert_eq!(d.next(64 * 503, 1 << 20), Some((64_000, 5)));
-        d.clear(64_000, 5);
-        assert_eq!(d.next(64 * 503, 1 << 20), Some((64, 64)));
-        d.clear(0, 64_005);
+        assert_eq!(d.take(0, 1 << 20), Some((64, 64)));
+        assert_eq!(d.take(128, 128), Some((64 * 500, 128)));
+        assert_eq!(d.take(64 * 502, 1 << 20), Some((64 * 502, 64)));
+        mark();
+        assert_eq!(d.take(64 * 503, 1 << 20), Some((64_000, 5)));
+        assert_eq!(d.take(64 * 503, 1 << 20), Some((64, 64)));
+        assert_eq!(d.bytes(), 3 * 64);
+        assert_eq!(d.take(128, 1 << 20), Some((64 * 500, 192)));
         assert!(d.is_clean());
         assert_eq!(d.around(65, 64), (64, 192));
     }

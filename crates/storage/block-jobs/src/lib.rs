@@ -14,6 +14,7 @@ pub mod commit;
 mod copy;
 pub mod create;
 mod dirty;
+mod flow;
 pub mod mirror;
 pub mod qmp;
 mod setup;

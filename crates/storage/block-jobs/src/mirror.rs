@@ -5,8 +5,9 @@
 //! both, with the range locked against the job's own copying; every completion switches to that mode, so that source
 //! and target stay the same from then on until users get the target, however long that is put off.
 
-use crate::copy::{CHUNK, after, copy, has, plain};
+use crate::copy::{Failed, copy_range, has, plain};
 use crate::dirty::Dirty;
+use crate::flow::{Bounds, Buffers, CHUNK, Flow, LOOK, Work};
 use crate::setup::{Frozen, begin, config, find, is_root, job_id, undo};
 use api::block_core::{BlockdevMirror, BlockdevOnError, MirrorCopyMode, MirrorSyncMode};
 use api::job::{JobStatus, JobType};
@@ -14,17 +15,11 @@ use block::driver::CtlFuture;
 use block::driver::{Cx, IoFuture, Prealloc};
 use block::job::change::FilterSpec;
 use block::job::filter::{MIRROR_TOP, MIRROR_TOP_COMMIT, Request, SOURCE, TARGET, Watch};
-use block::job::{Body, DoneFuture, Job, JobRoot, Jobs};
+use block::job::{Body, DoneFuture, Job, JobRoot, Jobs, Op};
 use block::{BlockGraph, Graph, NodeId, Perm, Ranges, Role};
 use qapi::{QError, qerr};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
-
-/// How long a job that ignores errors waits before it tries again.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// How much of a chain is looked at before others get a turn, bytes.
-const LOOK: u64 = 1 << 30;
 
 /// What is to be mirrored how.
 pub(crate) struct Mirrored {
@@ -40,6 +35,7 @@ pub(crate) struct Mirrored {
     pub(crate) none: bool,
     pub(crate) blocking: bool,
     pub(crate) granularity: u64,
+    pub(crate) bounds: Bounds,
     pub(crate) filter_name: Option<String>,
     /// The nodes, other than the source, that the job works with.
     pub(crate) others: Vec<NodeId>,
@@ -47,13 +43,17 @@ pub(crate) struct Mirrored {
     pub(crate) on_target_error: BlockdevOnError,
 }
 
-/// The filter's part: what changed, and where somebody is at work.
-struct Tracker {
+/// What is still to be copied, and where somebody is at work: what the filter and the job share.
+pub(crate) struct Tracker {
     dirty: Dirty,
     ranges: Arc<Ranges>,
     /// Changes go to source and target.
     blocking: AtomicBool,
+    /// The first pass over the node is done.
+    ready: AtomicBool,
     job: Weak<Job>,
+    on_source_error: BlockdevOnError,
+    on_target_error: BlockdevOnError,
 }
 
 impl Tracker {
@@ -63,13 +63,25 @@ impl Tracker {
             j.kick();
         }
     }
+
+    /// Whether changes go to source and target: asked for, or because the job is to complete.
+    fn blocks(&self) -> bool {
+        if self.blocking.load(SeqCst) {
+            return true;
+        }
+        let completes = self.job.upgrade().is_some_and(|j| j.complete_asked());
+        if completes {
+            self.blocking.store(true, SeqCst);
+        }
+        completes
+    }
 }
 
 impl Watch for Tracker {
     fn change<'a>(&'a self, cx: &'a Cx<'a>, request: Request) -> IoFuture<'a> {
         Box::pin(async move {
             let (off, len) = request.range();
-            if !self.blocking.load(SeqCst) {
+            if !self.blocks() {
                 let done = request.apply(cx, SOURCE).await;
                 self.mark(off, len);
                 return done;
@@ -89,16 +101,28 @@ impl Watch for Tracker {
     }
 }
 
+impl Work for Tracker {
+    /// Copies a run of pieces that were taken from the map. Those that could not be copied are not marked again: they
+    /// are tried again, or the job fails.
+    async fn piece(&self, op: &Op, bufs: &Buffers, off: u64, len: u64) -> Result<u64, Failed> {
+        let _alone = self.ranges.lock(off, off + len, true).await;
+        copy_range(op, bufs, off, len, None).await
+    }
+
+    fn on_error(&self, write: bool) -> BlockdevOnError {
+        if write { self.on_target_error } else { self.on_source_error }
+    }
+}
+
 pub(crate) struct Mirror {
     graph: Arc<BlockGraph>,
     what: Mirrored,
     tracker: Arc<Tracker>,
-    root: JobRoot,
+    root: Arc<JobRoot>,
     filter: NodeId,
     frozen: Frozen,
     base_ro: bool,
     source_ro: bool,
-    ready: AtomicBool,
 }
 
 impl Mirror {
@@ -112,76 +136,65 @@ impl Mirror {
             return Err(qerr!("The target ({target} bytes) is smaller than the source ({len} bytes)"));
         }
         drop(op);
+        let mut flow = Flow::new(job, &self.root, self.tracker.clone(), self.what.bounds);
         if !self.what.none {
-            self.look(job, len).await?;
+            self.look(&mut flow, len).await?;
         }
-        let dirty = &self.tracker.dirty;
-        job.set_remaining(dirty.bytes());
+        let (dirty, ready) = (&self.tracker.dirty, &self.tracker.ready);
         let (mut at, mut copied, enough) = (0, 0, dirty.bytes().saturating_add(2 * len));
         loop {
-            job.pause_point().await?;
-            if job.complete_asked() {
-                self.tracker.blocking.store(true, SeqCst);
-            }
+            job.set_remaining(dirty.bytes() + flow.pending());
             // A source that changes as fast as it is copied is ready too: completing makes its users wait for both.
-            let hopeless = copied > enough && !self.ready.load(SeqCst);
-            if let Some((off, n)) = dirty.next(at, CHUNK).filter(|_| !hopeless) {
-                let done = self.piece(off, n).await;
-                match done {
-                    Ok(()) => {
-                        at = off + n;
-                        copied += n;
-                        job.copied(n).await?;
-                    }
-                    Err(failed) => {
-                        let on = if failed.0 { self.what.on_target_error } else { self.what.on_source_error };
-                        if !after(job, on, failed)? {
-                            job.wait(PATIENCE).await;
-                        }
-                    }
+            let hopeless = copied > enough && !ready.load(SeqCst);
+            if !dirty.is_clean() && !hopeless {
+                let room = flow.room().await?;
+                if let Some((off, n)) = dirty.take(at, room) {
+                    at = off + n;
+                    copied += n;
+                    flow.go(off, n);
                 }
-                job.set_remaining(dirty.bytes());
                 continue;
             }
-            if !self.ready.load(SeqCst) {
+            if !flow.is_idle() {
+                flow.rest(|| !dirty.is_clean() && !hopeless).await?;
+                continue;
+            }
+            if !ready.load(SeqCst) {
+                flow.room().await?;
                 let op = self.root.enter().await.map_err(plain)?;
-                if let Err(e) = op.cx().child_flush(TARGET).await {
-                    if !after(job, self.what.on_target_error, (true, e))? {
-                        job.wait(PATIENCE).await;
-                    }
-                    continue;
-                }
+                let flushed = op.cx().child_flush(TARGET).await;
                 drop(op);
-                if dirty.is_clean() || hopeless {
-                    self.ready.store(true, SeqCst);
-                    job.set_ready();
+                match flushed {
+                    Err(e) => flow.trouble((true, e)).await?,
+                    Ok(()) if dirty.is_clean() || hopeless => {
+                        ready.store(true, SeqCst);
+                        job.set_ready();
+                    }
+                    Ok(()) => {}
                 }
                 continue;
             }
             if job.complete_asked() {
-                // Asked a moment ago, it is so only from the next round on.
-                if self.tracker.blocking.load(SeqCst) && dirty.is_clean() {
+                if self.tracker.blocks() && dirty.is_clean() {
                     return Ok(());
                 }
                 continue;
             }
-            job.wait_for(|| !dirty.is_clean()).await;
+            flow.rest(|| !dirty.is_clean() || job.complete_asked()).await?;
         }
     }
 
     /// Finds out what is to be copied.
-    async fn look(&self, job: &Arc<Job>, len: u64) -> Result<(), QError> {
+    async fn look(&self, flow: &mut Flow<Tracker>, len: u64) -> Result<(), QError> {
         let mut off = 0;
         while off < len {
-            job.pause_point().await?;
+            flow.room().await?;
             let op = self.root.enter().await.map_err(plain)?;
             let st = match op.status(SOURCE, off, LOOK.min(len - off), self.what.bottom).await {
                 Ok(st) => st,
                 Err(e) => {
                     drop(op);
-                    if !after(job, self.what.on_source_error, (false, e))? {
-                        job.wait(PATIENCE).await;
-                    }
+                    flow.trouble((false, e)).await?;
                     continue;
                 }
             };
@@ -205,29 +218,6 @@ impl Mirror {
             off += n;
             drop(op);
             rt::yield_now().await;
-        }
-        Ok(())
-    }
-
-    /// Copies a run of dirty pieces.
-    async fn piece(&self, off: u64, len: u64) -> Result<(), crate::copy::Failed> {
-        let op = self.root.enter().await.map_err(|e| (false, e))?;
-        let _alone = self.tracker.ranges.lock(off, off + len, true).await;
-        self.tracker.dirty.clear(off, len);
-        let mut at = off;
-        while at < off + len {
-            let part = async {
-                let st = op.status(SOURCE, at, off + len - at, None).await.map_err(|e| (false, e))?;
-                copy(&op, at, &st).await?;
-                Ok(st.len)
-            };
-            match part.await {
-                Ok(n) => at += n,
-                Err(e) => {
-                    self.tracker.dirty.set(at, off + len - at);
-                    return Err(e);
-                }
-            }
         }
         Ok(())
     }
@@ -277,8 +267,10 @@ impl Body for Mirror {
         Box::pin(async move {
             // A change that began before both were written to may have come in late, or the target failed.
             while !self.pivot(job.soft()).await? {
-                while let Some((off, n)) = self.tracker.dirty.next(0, CHUNK) {
-                    self.piece(off, n).await.map_err(|(_, e)| plain(e))?;
+                let bufs = Buffers::default();
+                while let Some((off, n)) = self.tracker.dirty.take(0, CHUNK) {
+                    let op = self.root.enter().await.map_err(plain)?;
+                    self.tracker.piece(&op, &bufs, off, n).await.map_err(|(_, e)| plain(e))?;
                 }
             }
             Ok(())
@@ -314,7 +306,8 @@ impl Body for Mirror {
     }
 
     fn actively_synced(&self) -> bool {
-        self.ready.load(SeqCst) && self.tracker.blocking.load(SeqCst) && self.tracker.dirty.is_clean()
+        let t = &self.tracker;
+        t.ready.load(SeqCst) && t.blocking.load(SeqCst) && t.dirty.is_clean()
     }
 }
 
@@ -331,7 +324,10 @@ pub(crate) async fn set_up(
         dirty: Dirty::new(len, what.granularity),
         ranges: Arc::default(),
         blocking: AtomicBool::new(what.blocking),
+        ready: AtomicBool::new(false),
         job: Arc::downgrade(job),
+        on_source_error: what.on_source_error,
+        on_target_error: what.on_target_error,
     });
     let (watch, job) = (tracker.clone(), job.clone());
     let (source, target, commit) = (what.source, what.target, what.commit);
@@ -356,8 +352,8 @@ pub(crate) async fn set_up(
         .await?;
     let (base_ro, frozen, filter, root) = made;
     let graph = graph.clone();
-    let ready = AtomicBool::new(false);
-    Ok(Mirror { graph, what, tracker, root, filter, frozen, base_ro, source_ro, ready })
+    let root = Arc::new(root);
+    Ok(Mirror { graph, what, tracker, root, filter, frozen, base_ro, source_ro })
 }
 
 /// Whether `node` is reached from `from` by links that show the same bytes.
@@ -393,9 +389,11 @@ pub async fn mirror(jobs: &Arc<Jobs>, c: BlockdevMirror) -> Result<(), QError> {
     is_root(&g, source)?;
     let target = find(&g, &c.target)?;
     let granularity = granularity(c.granularity)?;
-    if c.buf_size.is_some_and(|b| b < 0) {
-        return Err(qerr!("Invalid parameter 'buf-size'"));
-    }
+    let bounds = match c.buf_size.unwrap_or(0) {
+        b if b < 0 => return Err(qerr!("Invalid parameter 'buf-size'")),
+        0 => Bounds::default(),
+        b => Bounds { bytes: b.unsigned_abs(), ..Bounds::default() },
+    };
     let bottom = match c.sync {
         MirrorSyncMode::Incremental => return Err(qerr!("Sync mode 'incremental' not supported")),
         MirrorSyncMode::Bitmap => return Err(qerr!("Sync mode 'bitmap' not supported")),
@@ -441,6 +439,7 @@ pub async fn mirror(jobs: &Arc<Jobs>, c: BlockdevMirror) -> Result<(), QError> {
         none: c.sync == MirrorSyncMode::None,
         blocking: c.copy_mode == Some(MirrorCopyMode::WriteBlocking),
         granularity,
+        bounds,
         filter_name: c.filter_node_name.clone(),
         others: vec![target.id],
         on_source_error: c.on_source_error.unwrap_or_default(),

@@ -1,17 +1,18 @@
 //! `block-stream`: what shines through from backing files is copied into the image, so that it needs them no more.
 
 use crate::commit::chain;
-use crate::copy::{CHUNK, after, has, plain, read};
+use crate::copy::{Failed, has, plain};
+use crate::flow::{Bounds, Buffers, Flow, Sweep, Work};
 use crate::mirror::top_image;
 use crate::setup::{Frozen, begin, config, find, find_node, hint, job_id, undo, write_hint};
 use api::block_core::{BlockStream, BlockdevOnError};
 use api::job::JobType;
-use block::driver::{BackingHint, CtlFuture, Cx, IoFuture, WriteFlags};
+use base::IoResult;
+use block::driver::{BackingHint, CtlFuture, Cx, IoFuture, WriteFlags, ZeroFlags};
 use block::job::change::FilterSpec;
 use block::job::filter::{Request, SOURCE, STREAM_TOP, Watch};
 use block::job::{Body, DoneFuture, Job, JobRoot, Jobs, Op};
 use block::{BlockGraph, NodeId, Ranges};
-use mem::IoBuf;
 use qapi::{QError, qerr};
 use std::sync::Arc;
 
@@ -30,20 +31,78 @@ impl Watch for Streamed {
     }
 }
 
+/// What is copied: what the image lacks and the others, from it down to `bottom`, have.
+struct Lacking {
+    ranges: Arc<Ranges>,
+    image: NodeId,
+    /// The lowest image that is copied from.
+    bottom: Option<NodeId>,
+    /// Something stays below.
+    base: bool,
+    on_error: BlockdevOnError,
+}
+
+impl Lacking {
+    /// How far things are alike, whether they are to be copied, and whether they are zeroes.
+    async fn look(&self, op: &Op, off: u64, len: u64) -> IoResult<(u64, bool, bool)> {
+        let own = op.status(SOURCE, off, len, Some(self.image)).await?;
+        if own.allocated || own.compressed {
+            return Ok((own.len, false, false));
+        }
+        let st = op.status(SOURCE, off, own.len, self.bottom).await?;
+        // Without a base, what nobody has is zeroes afterwards as it was before.
+        let wanted = st.allocated || st.compressed || (has(&st) && self.base);
+        Ok((st.len, wanted, st.zero))
+    }
+}
+
+impl Work for Lacking {
+    async fn piece(&self, op: &Op, bufs: &Buffers, off: u64, len: u64) -> Result<u64, Failed> {
+        let _alone = self.ranges.lock(off, off + len, true).await;
+        let (mut at, end, mut moved) = (off, off + len, 0);
+        while at < end {
+            let (n, wanted, zero) = self.look(op, at, end - at).await.map_err(|e| (false, e))?;
+            if wanted && zero {
+                let wrote = op.cx().child_write_zeroes(SOURCE, at, n, ZeroFlags::UNCHANGED).await;
+                wrote.map_err(|e| (true, e))?;
+            } else if wanted {
+                let b = bufs.take(n);
+                op.cx().child_read(SOURCE, at, b.buf.clone()).await.map_err(|e| (false, e))?;
+                let wrote = op.cx().child_write(SOURCE, at, b.buf.clone(), WriteFlags::UNCHANGED).await;
+                wrote.map_err(|e| (true, e))?;
+                moved += n;
+            }
+            at += n;
+        }
+        Ok(moved)
+    }
+
+    fn on_error(&self, _: bool) -> BlockdevOnError {
+        self.on_error
+    }
+
+    fn leaves_out(&self) -> bool {
+        true
+    }
+}
+
+impl Sweep for Lacking {
+    async fn scan(&self, op: &Op, off: u64, len: u64) -> IoResult<(u64, bool)> {
+        self.look(op, off, len).await.map(|(n, wanted, _)| (n, wanted))
+    }
+}
+
 struct Stream {
     graph: Arc<BlockGraph>,
-    ranges: Arc<Ranges>,
-    root: JobRoot,
+    root: Arc<JobRoot>,
     filter: NodeId,
     /// The node that the job is about, and the image in it.
     source: NodeId,
     image: NodeId,
-    /// The lowest image that is copied from.
-    bottom: Option<NodeId>,
     base: Option<NodeId>,
     frozen: Frozen,
     was_ro: bool,
-    on_error: BlockdevOnError,
+    lacking: Arc<Lacking>,
     hint: Option<BackingHint>,
 }
 
@@ -51,52 +110,9 @@ impl Stream {
     async fn all(&self, job: &Arc<Job>) -> Result<(), QError> {
         let len = self.root.enter().await.map_err(plain)?.cx().len();
         job.set_progress(0, len);
-        let mut off = 0;
-        while off < len {
-            job.pause_point().await?;
-            let op = self.root.enter().await.map_err(plain)?;
-            let done = self.piece(&op, off, CHUNK.min(len - off)).await;
-            drop(op);
-            let (n, copied) = match done {
-                Ok(done) => done,
-                Err(failed) => {
-                    if after(job, self.on_error, failed)? {
-                        continue;
-                    }
-                    (CHUNK.min(len - off), false)
-                }
-            };
-            off += n;
-            job.set_progress(off, len);
-            if copied {
-                job.throttle(n).await?;
-            }
-        }
+        Flow::new(job, &self.root, self.lacking.clone(), Bounds::default()).sweep(len).await?;
         let op = self.root.enter().await.map_err(plain)?;
         op.cx().child_flush(SOURCE).await.map_err(plain)
-    }
-
-    /// Copies up what is at `off`; how long that was, and whether anything was copied.
-    async fn piece(&self, op: &Op, off: u64, len: u64) -> Result<(u64, bool), crate::copy::Failed> {
-        let _alone = self.ranges.lock(off, off + len, true).await;
-        let own = op.status(SOURCE, off, len, Some(self.image)).await.map_err(|e| (false, e))?;
-        if own.allocated || own.compressed {
-            return Ok((own.len, false));
-        }
-        let st = op.status(SOURCE, off, own.len, self.bottom).await.map_err(|e| (false, e))?;
-        // Without a base, what nobody has is zeroes afterwards as it was before.
-        let wanted = st.allocated || st.compressed || (has(&st) && self.base.is_some());
-        if !wanted {
-            return Ok((st.len, false));
-        }
-        let buf = if st.zero {
-            IoBuf::zeroed(st.len as usize)
-        } else {
-            read(op, SOURCE, off, st.len).await.map_err(|e| (false, e))?
-        };
-        let wrote = op.cx().child_write(SOURCE, off, buf, WriteFlags::UNCHANGED).await;
-        wrote.map_err(|e| (true, e))?;
-        Ok((st.len, true))
     }
 }
 
@@ -226,20 +242,9 @@ pub async fn stream(jobs: &Arc<Jobs>, c: BlockStream) -> Result<(), QError> {
             .await?;
         let (was_ro, frozen, filter, root) = made;
         let graph = graph.clone();
-        Ok(Stream {
-            graph,
-            ranges,
-            root,
-            filter,
-            source,
-            image,
-            bottom,
-            base,
-            frozen,
-            was_ro,
-            on_error,
-            hint,
-        })
+        let lacking = Arc::new(Lacking { ranges, image, bottom, base: base.is_some(), on_error });
+        let root = Arc::new(root);
+        Ok(Stream { graph, root, filter, source, image, base, frozen, was_ro, lacking, hint })
     })
     .await
     .map(drop)

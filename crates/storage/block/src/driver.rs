@@ -203,6 +203,8 @@ bitflags! {
         const MAY_UNMAP = 2;
         /// Fail with `ENOTSUP` rather than write zeroes the slow way.
         const NO_FALLBACK = 4;
+        /// The range reads as zeroes already (needs only [`Perm::WRITE_UNCHANGED`]).
+        const UNCHANGED = 8;
     }
 }
 

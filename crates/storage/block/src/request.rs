@@ -343,7 +343,7 @@ impl<'a> Cx<'a> {
         flags: ZeroFlags,
         perm: Perm,
     ) -> IoResult<()> {
-        self.may_write(perm, false)?;
+        self.may_write(perm, flags.contains(ZeroFlags::UNCHANGED))?;
         self.may_end_at(end_of(off, len)?, perm)?;
         self.write_zeroes_checked(off, len, flags).await
     }

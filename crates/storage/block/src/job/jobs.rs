@@ -122,15 +122,15 @@ impl Jobs {
 
     /// Makes the results of all jobs of a transaction final.
     async fn finalize(&self, group: &Arc<Group>) {
+        if group.aborting.load(SeqCst) || group.finalizing.swap(true, SeqCst) {
+            return;
+        }
         let jobs = group.jobs.lock().clone();
         for j in &jobs {
             let Some(body) = j.body() else { continue };
             if let Err(e) = body.prepare(j).await {
                 j.state.lock().error.get_or_insert_with(|| e.desc().to_owned());
                 return self.abort(group, Some(j)).await;
-            }
-            if group.aborting.load(SeqCst) {
-                return;
             }
         }
         for j in &jobs {
@@ -254,6 +254,13 @@ impl Jobs {
 
     /// `job-cancel`, and `block-job-cancel` with and without `force`.
     pub async fn cancel(&self, job: &Arc<Job>, force: bool) -> Result<(), QError> {
+        // It ends soon, one way or the other.
+        while job.group.finalizing.load(SeqCst) && job.status() == JobStatus::Pending {
+            let listener = job.changed.listen();
+            if job.status() == JobStatus::Pending {
+                listener.await;
+            }
+        }
         Self::check(job, JobVerb::Cancel)?;
         let completes = job.body().is_some_and(|b| b.completes());
         let ended = {
@@ -313,7 +320,7 @@ impl Jobs {
         Self::check(job, JobVerb::SetSpeed)?;
         let speed = speed_of(Some(speed))?;
         let mut s = job.state.lock();
-        (s.speed, s.next) = (speed, None);
+        s.pace.set(speed);
         drop(s);
         job.wake();
         Ok(())
@@ -346,16 +353,16 @@ impl Jobs {
             .filter(|j| j.config.block)
             .map(|j| {
                 let synced = j.body().is_some_and(|b| b.actively_synced());
-                let s = j.state.lock();
+                let mut s = j.state.lock();
                 let ready = matches!(s.status, JobStatus::Ready | JobStatus::Standby);
                 BlockJobInfo {
                     r#type: more(j.config.ty, synced),
                     device: j.id().to_owned(),
                     len: int(s.total),
                     offset: int(s.current),
-                    busy: s.status == JobStatus::Running && !s.resting && s.next.is_none(),
+                    busy: s.status == JobStatus::Running && !s.resting && s.pace.wait(rt::now()).is_none(),
                     paused: s.user_paused || s.drained > 0,
-                    speed: int(s.speed),
+                    speed: int(s.pace.speed()),
                     io_status: s.io_status,
                     ready,
                     status: s.status,

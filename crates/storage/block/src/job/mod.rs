@@ -11,6 +11,7 @@ pub mod change;
 pub mod filter;
 pub mod io;
 mod jobs;
+mod pace;
 pub mod qmp;
 mod status;
 
@@ -25,14 +26,15 @@ use api::block_core::{
 };
 use api::job::{JobStatus, JobStatusChangeEvent, JobType};
 use base::Errno;
-use event_listener::Event;
+use event_listener::{Event, EventListener};
 use monitor::EventBus;
 use parking_lot::Mutex;
 use qapi::{QError, qerr};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a job does. Every method runs on the control executor.
 pub trait Body: Send + Sync + 'static {
@@ -105,6 +107,19 @@ pub enum Then {
     Retry,
 }
 
+/// Whether a job's work may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Go {
+    /// It may.
+    On,
+    /// Only after this time, by the job's speed.
+    Wait(Duration),
+    /// The job is to rest ([`Job::pause_point`]).
+    Pause,
+    /// The work is to end.
+    Cancelled,
+}
+
 #[derive(Debug)]
 struct State {
     status: JobStatus,
@@ -120,9 +135,7 @@ struct State {
     complete: bool,
     /// Completed by a cancel that leaves users where they are.
     soft: bool,
-    speed: u64,
-    /// When the next piece may be copied, by the speed.
-    next: Option<Instant>,
+    pace: pace::Pace,
     current: u64,
     total: u64,
     io_status: BlockJobIoStatus,
@@ -143,7 +156,9 @@ pub struct Job {
 #[derive(Default)]
 pub struct Group {
     pub(crate) jobs: Mutex<Vec<Arc<Job>>>,
-    pub(crate) aborting: std::sync::atomic::AtomicBool,
+    pub(crate) aborting: AtomicBool,
+    /// The results are being made final: too late to cancel.
+    pub(crate) finalizing: AtomicBool,
 }
 
 impl std::fmt::Debug for Job {
@@ -168,8 +183,7 @@ impl Job {
             cancelled: false,
             complete: false,
             soft: false,
-            speed,
-            next: None,
+            pace: pace::Pace::new(speed),
             current: 0,
             total: 0,
             io_status: BlockJobIoStatus::Ok,
@@ -290,27 +304,9 @@ impl Job {
         self.move_on(&mut s);
     }
 
-    /// Waits until something about the job changes, `limit` at most; also returns at once where it was cancelled.
-    pub async fn wait(&self, limit: Duration) {
-        let listener = self.changed.listen();
-        if !self.is_cancelled() {
-            rt::timeout(limit, listener).await;
-        }
-    }
-
-    /// Waits until `done`, or until the job is to pause or cancelled. Whoever makes `done` true calls [`Job::kick`].
-    pub async fn wait_for(&self, done: impl Fn() -> bool) {
-        loop {
-            let listener = self.changed.listen();
-            let stop = {
-                let s = self.state.lock();
-                s.cancelled || s.user_paused || s.complete
-            };
-            if stop || done() {
-                return;
-            }
-            listener.await;
-        }
+    /// Hears of the next change: of what was asked of the job, or a [`Job::kick`].
+    pub fn listen(&self) -> EventListener {
+        self.changed.listen()
     }
 
     /// Something happened that the work may wait for.
@@ -318,35 +314,41 @@ impl Job {
         self.wake();
     }
 
-    /// `bytes` were copied: counts them, and waits as the speed demands. Pauses and cancels as [`Job::pause_point`].
-    pub async fn copied(&self, bytes: u64) -> Result<(), QError> {
-        {
-            let mut s = self.state.lock();
-            s.current = s.current.saturating_add(bytes);
+    /// Whether the work may go on now. Listen ([`Job::listen`]) before asking.
+    pub fn may_go(&self) -> Go {
+        let mut s = self.state.lock();
+        if s.cancelled {
+            Go::Cancelled
+        } else if s.user_paused {
+            Go::Pause
+        } else {
+            s.pace.wait(rt::now()).map_or(Go::On, Go::Wait)
         }
-        self.throttle(bytes).await
     }
 
-    /// Waits as the speed demands after `bytes` were copied.
-    pub async fn throttle(&self, bytes: u64) -> Result<(), QError> {
-        {
-            let mut s = self.state.lock();
-            let now = rt::now();
-            s.next = (s.speed > 0).then(|| {
-                let from = s.next.map_or(now, |n| n.max(now));
-                from + Duration::from_secs_f64((bytes as f64 / s.speed as f64).min(1e9))
-            });
+    /// About that many bytes are to be copied at a time, so that the speed is kept at any moment.
+    pub fn stride(&self) -> u64 {
+        match self.state.lock().pace.speed() {
+            0 => u64::MAX,
+            speed => speed / 10,
         }
-        loop {
-            self.pause_point().await?;
-            let listener = self.changed.listen();
-            let Some(until) = self.state.lock().next else { return Ok(()) };
-            let now = rt::now();
-            if now >= until {
-                return Ok(());
-            }
-            rt::timeout(until - now, listener).await;
-        }
+    }
+
+    /// `bytes` are about to be copied: they count for the speed.
+    pub fn owe(&self, bytes: u64) {
+        self.state.lock().pace.owe(bytes, rt::now());
+    }
+
+    /// `bytes` that were to be copied need not be.
+    pub fn forgive(&self, bytes: u64) {
+        self.state.lock().pace.forgive(bytes, rt::now());
+        self.wake();
+    }
+
+    /// `bytes` are done.
+    pub fn advance(&self, bytes: u64) {
+        let mut s = self.state.lock();
+        s.current = s.current.saturating_add(bytes);
     }
 
     /// Says how much is done.
@@ -374,7 +376,7 @@ impl Job {
             }
             _ => return,
         }
-        let (len, offset, speed) = (int(s.total), int(s.current), int(s.speed));
+        let (len, offset, speed) = (int(s.total), int(s.current), int(s.pace.speed()));
         let (ty, device) = (self.config.ty, self.config.id.clone());
         self.events.emit(BlockJobReadyEvent { r#type: ty, device, len, offset, speed });
     }
@@ -405,7 +407,7 @@ impl Job {
             return;
         }
         let s = self.state.lock();
-        let (len, offset, speed) = (int(s.total), int(s.current), int(s.speed));
+        let (len, offset, speed) = (int(s.total), int(s.current), int(s.pace.speed()));
         let (ty, device) = (self.config.ty, self.config.id.clone());
         if s.cancelled {
             self.events.emit(BlockJobCancelledEvent { r#type: ty, device, len, offset, speed });
@@ -426,6 +428,7 @@ pub(crate) fn int(v: u64) -> i64 {
     i64::try_from(v).unwrap_or(i64::MAX)
 }
 
-pub(crate) fn cancelled() -> QError {
+/// Why a cancelled job's work ends.
+pub fn cancelled() -> QError {
     qerr!("Operation canceled")
 }
