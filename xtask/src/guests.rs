@@ -14,7 +14,7 @@ use e2e::{DebianGuest, run_tool, workspace};
 const SUITE: &str = "trixie";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// What the disk needs, in the order of their dependencies, below the modules' `kernel` folder.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
     "lib/crc16",
     "crypto/crc32c_generic",
     "lib/libcrc32c",
@@ -23,6 +23,7 @@ const MODULES: [&str; 8] = [
     "fs/ext4/ext4",
     "drivers/virtio/virtio_mmio",
     "drivers/block/virtio_blk",
+    "drivers/char/hw_random/virtio-rng",
 ];
 const INIT: &[u8] = include_bytes!("../../tests/guests/debian/init");
 

@@ -179,6 +179,8 @@ async fn machine_config(
         Some("none") => Bios::None,
         Some(file) => Bios::File(file.into()),
     };
+    mc.name = config.name.guest.take();
+    mc.uuid = config.uuid.unwrap_or_default();
     mc.kernel = config.kernel.take();
     mc.initrd = config.initrd.take();
     mc.append = config.append.take();

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use machine::Uuid;
 use qapi::opts_parse;
 
 use super::parse::Given;
@@ -36,8 +37,8 @@ pub(crate) struct Config {
     pub(crate) no_shutdown: bool,
     pub(crate) daemonize: bool,
     pub(crate) pidfile: Option<PathBuf>,
-    pub(crate) name: Option<String>,
-    pub(crate) uuid: Option<String>,
+    pub(crate) name: Name,
+    pub(crate) uuid: Option<Uuid>,
     pub(crate) log_file: Option<PathBuf>,
     pub(crate) log_items: Vec<Given>,
     pub(crate) traces: Vec<Given>,
@@ -45,6 +46,13 @@ pub(crate) struct Config {
     pub(crate) escape: u8,
     /// `-msg timestamp=on`.
     pub(crate) timestamps: bool,
+}
+
+/// `-name`: what the machine and the process are called.
+#[derive(Debug, Default)]
+pub(crate) struct Name {
+    pub(crate) guest: Option<String>,
+    pub(crate) process: Option<String>,
 }
 
 /// A monitor that the command line asks for.
@@ -97,7 +105,7 @@ pub(crate) fn config(given: Vec<Given>) -> Result<Config, String> {
         no_shutdown: false,
         daemonize: false,
         pidfile: None,
-        name: None,
+        name: Name::default(),
         uuid: None,
         log_file: None,
         log_items: Vec::new(),
@@ -270,25 +278,22 @@ fn mon(g: &Given) -> Result<MonitorOption, String> {
     Ok(m)
 }
 
-fn name(g: &Given) -> Result<Option<String>, String> {
-    let mut name = None;
+/// Threads have names in any case, so `debug-threads` changes nothing.
+fn name(g: &Given) -> Result<Name, String> {
+    let mut name = Name::default();
     for (key, value) in opts_parse(&g.value, Some("guest")) {
         match key.as_str() {
-            "guest" => name = Some(value),
-            "process" | "debug-threads" => {}
+            "guest" => name.guest = Some(value),
+            "process" => name.process = Some(value),
+            "debug-threads" => _ = switch(g, &key, &value)?,
             _ => return Err(at(g, format_args!("Invalid parameter '{key}'"))),
         }
     }
     Ok(name)
 }
 
-fn uuid(g: &Given) -> Result<String, String> {
-    let v = g.value.to_lowercase();
-    let groups: Vec<usize> = v.split('-').map(str::len).collect();
-    if groups != [8, 4, 4, 4, 12] || !v.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
-        return Err(at(g, "failed to parse UUID string: wrong format"));
-    }
-    Ok(v)
+fn uuid(g: &Given) -> Result<Uuid, String> {
+    g.value.parse().map_err(|_| at(g, "failed to parse UUID string: wrong format"))
 }
 
 fn parse_u8(text: &str) -> Option<u8> {

@@ -48,6 +48,12 @@ fn run(program: &str, arch: Arch, args: &[String]) -> Result<i32, String> {
     if config.daemonize {
         daemon::enter();
     }
+    if let Some(process) = &config.name.process {
+        // The process is called what its first thread is called; the kernel keeps 15 bytes.
+        let text = process.bytes().filter(|b| *b != 0).take(15).collect::<Vec<_>>();
+        let text = std::ffi::CString::new(text).unwrap_or_default();
+        rustix::thread::set_name(&text).map_err(|e| format!("-name: cannot set the process's name: {e}"))?;
+    }
     logging::set_up(&config)?;
     let executor = rt::Executor::new().map_err(|e| format!("cannot set up the control thread: {e}"))?;
     executor.block_on(build::run(config))

@@ -110,6 +110,23 @@ fn queries_answer_and_show_the_device() -> Result<()> {
 }
 
 #[test]
+fn a_machine_tells_what_it_was_called() -> Result<()> {
+    let uuid = "00112233-4455-6677-8899-aabbccddeeff";
+    let (mut vm, _dir) =
+        idle_machine(&["-name", "guest=web,process=web-vm,debug-threads=on", "-uuid", uuid])?;
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", vm.pid()))?;
+    ensure!(comm == "web-vm\n", "{comm}");
+    let qmp = vm.qmp();
+    ensure!(qmp.run("query-name", json!({}))? == json!({ "name": "web" }));
+    ensure!(qmp.run("query-uuid", json!({}))? == json!({ "UUID": uuid }));
+    let (mut vm, _dir) = idle_machine(&[])?;
+    ensure!(vm.qmp().run("query-name", json!({}))? == json!({}));
+    let zeroes = "00000000-0000-0000-0000-000000000000";
+    ensure!(vm.qmp().run("query-uuid", json!({}))? == json!({ "UUID": zeroes }));
+    Ok(())
+}
+
+#[test]
 fn rubbish_gets_an_error_and_the_session_goes_on() -> Result<()> {
     let (mut vm, _dir) = idle_machine(&["-S"])?;
     let qmp = vm.qmp();

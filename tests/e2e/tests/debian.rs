@@ -1,9 +1,10 @@
 //! Debian's kernel and user space.
 
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use e2e::{DebianGuest, ScratchDir, VmBuilder, rhea_binary, run_tool, skip};
+use e2e::{Console, DebianGuest, ScratchDir, VmBuilder, rhea_binary, run_tool, skip};
 use serde_json::json;
 
 const OPENSBI: &str = "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin";
@@ -102,5 +103,53 @@ fn swap(guest: &DebianGuest) -> Result<()> {
     let (status, errors) = vm.wait(limit)?;
     ensure!(status.success(), "{status}: {errors}");
     run_tool(rhea_binary(), &["img", "check", &overlay])?;
+    Ok(())
+}
+
+#[test]
+fn a_driver_works_with_the_console_and_the_entropy_device() {
+    let guest = match guest_or_reason() {
+        Ok(g) => g,
+        Err(why) => skip!("{why}"),
+    };
+    // Register layout 1 with split rings, and layout 2 with packed ones.
+    devices(&guest, &[], "").unwrap();
+    devices(&guest, &["-global", "virtio-mmio.force-legacy=off"], ",packed=on").unwrap();
+}
+
+fn devices(guest: &DebianGuest, more: &[&str], ring: &str) -> Result<()> {
+    let dir = ScratchDir::new("devices")?;
+    let (console, port) = (dir.file("console"), dir.file("port"));
+    let mut vm = VmBuilder::riscv64()
+        .args(["-m", "512", "-smp", "2", "-append", "console=ttyS0 quiet rhea.test=devices"])
+        .args(["-kernel".into(), guest.kernel.display().to_string()])
+        .args(["-initrd".into(), guest.initrd.display().to_string()])
+        .args(["-chardev", &format!("socket,id=c,path={console},server=on,wait=off")])
+        .args(["-chardev", &format!("socket,id=p,path={port},server=on,wait=off")])
+        .args(["-device", &format!("virtio-serial-device{ring}")])
+        .args(["-device", "virtconsole,chardev=c", "-device", "virtserialport,chardev=p,name=org.rhea.test"])
+        .args(["-object", "rng-random,id=r,filename=/dev/urandom"])
+        .args(["-device", &format!("virtio-rng-device,rng=r{ring}")])
+        .args(more.iter().copied())
+        .start()?;
+    let limit = Duration::from_secs(120);
+    let attach = |path: &str| -> Result<Console> {
+        let socket = UnixStream::connect(path)?;
+        Ok(Console::new(socket.try_clone()?, Some(Box::new(socket)), None))
+    };
+    for (mut line, name) in [(attach(&console)?, "hvc0"), (attach(&port)?, "vport0p1")] {
+        line.expect(&format!("this is {name}"), limit)?;
+        for word in ["one", "two", "end"] {
+            line.send(&format!("{word}\n"))?;
+            line.expect(&format!("{name} got {word}"), limit)?;
+        }
+        if name == "vport0p1" {
+            // 300 kB come whole.
+            line.expect(&"x".repeat(300_000), limit)?;
+        }
+    }
+    vm.console.expect("RHEA: PASS", limit)?;
+    let (status, errors) = vm.wait(limit)?;
+    ensure!(status.success(), "{status}: {errors}");
     Ok(())
 }

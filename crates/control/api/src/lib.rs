@@ -26,6 +26,8 @@ use qapi::{Introspection, Value};
 pub fn introspection() -> Introspection {
     let mut i = Introspection::new();
     i.command::<run_state::QueryStatus>();
+    i.command::<misc::QueryName>();
+    i.command::<machine::QueryUuid>();
     i.event::<run_state::ShutdownEvent>();
     i.event::<run_state::PowerdownEvent>();
     i.event::<run_state::ResetEvent>();

@@ -1,6 +1,19 @@
-//! The machine: reset and power.
+//! The machine: identity, reset and power.
 
 use qapi::Qapi;
+
+/// Returns the machine's UUID.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(command = "query-uuid", ret = UuidInfo)]
+pub struct QueryUuid;
+
+/// A machine's UUID.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct UuidInfo {
+    /// The UUID of the option `-uuid`, or zeroes.
+    #[qapi(name = "UUID")]
+    pub uuid: String,
+}
 
 /// Resets the machine, as its reset button would.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]

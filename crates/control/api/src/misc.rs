@@ -1,4 +1,4 @@
-//! Stopping and going on, and the human monitor.
+//! Stopping and going on, the name that the user gave, and the human monitor.
 
 use qapi::Qapi;
 
@@ -11,6 +11,18 @@ pub struct Stop;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
 #[qapi(command = "cont")]
 pub struct Cont;
+
+/// Returns the machine's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(command = "query-name", ret = NameInfo)]
+pub struct QueryName;
+
+/// A machine's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct NameInfo {
+    /// The name of the option `-name`; left out where none was given.
+    pub name: Option<String>,
+}
 
 /// Runs a command of the human monitor and returns what it prints.
 ///

@@ -202,7 +202,7 @@ fn members(ty: &Ident, container: &Container, list: &[Member], construct: &Token
     quote! {
         #qapi
 
-        #[allow(unused_variables)]
+        #[allow(unused_variables, reason = "a type without members uses no argument")]
         impl ::qapi::Members for #ty {
             fn input_members(input: &mut ::qapi::Input, dict: &mut ::qapi::Dict) -> ::core::result::Result<Self, ::qapi::QError> {
                 #(#reads)*

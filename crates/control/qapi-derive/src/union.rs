@@ -97,7 +97,7 @@ pub fn expand(input: &DeriveInput, container: &Container, data: &DataEnum) -> Re
                 }
             }
 
-            #[allow(unused_variables)]
+            #[allow(unused_variables, reason = "a union of empty branches uses no argument")]
             fn input_branch(
                 input: &mut ::qapi::Input,
                 tag: Self::Tag,
@@ -109,14 +109,14 @@ pub fn expand(input: &DeriveInput, container: &Container, data: &DataEnum) -> Re
                 }
             }
 
-            #[allow(unused_variables)]
+            #[allow(unused_variables, reason = "a union of empty branches uses no argument")]
             fn output_branch(&self, dict: &mut ::qapi::Dict) {
                 match self {
                     #(#writes,)*
                 }
             }
 
-            #[allow(unused_variables)]
+            #[allow(unused_variables, reason = "a union of empty branches uses no argument")]
             fn schema_branches(schema: &mut ::qapi::schema::Schema, object: &mut ::qapi::schema::ObjectBuilder) {
                 #(#branches)*
             }

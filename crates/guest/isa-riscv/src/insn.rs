@@ -153,7 +153,7 @@ impl Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ext(u32);
 
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the standard's names")]
 impl Ext {
     pub const I: Ext = Ext(1);
     pub const M: Ext = Ext(1 << 1);

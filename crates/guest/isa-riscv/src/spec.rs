@@ -25,7 +25,7 @@ impl Mode {
 }
 
 /// Exception codes of `mcause` and `scause`.
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the standard's names")]
 pub mod cause {
     pub const FETCH_ACCESS: u64 = 1;
     pub const ILLEGAL: u64 = 2;
@@ -45,7 +45,7 @@ pub mod cause {
 }
 
 /// Interrupt bits of `mip` and `mie`.
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the standard's names")]
 pub mod irq {
     pub const SSI: u64 = 1 << 1;
     pub const MSI: u64 = 1 << 3;
@@ -58,7 +58,7 @@ pub mod irq {
 }
 
 /// Fields of `mstatus`.
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the standard's names")]
 pub mod mstatus {
     pub const SIE: u64 = 1 << 1;
     pub const MIE: u64 = 1 << 3;
@@ -86,14 +86,14 @@ pub mod mstatus {
 }
 
 /// Fields of `menvcfg` and `senvcfg`.
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the standard's names")]
 pub mod envcfg {
     pub const FIOM: u64 = 1;
     pub const STCE: u64 = 1 << 63;
 }
 
 /// CSR addresses.
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the standard's names")]
 pub mod csr {
     pub const FFLAGS: u16 = 0x001;
     pub const FRM: u16 = 0x002;
@@ -147,7 +147,7 @@ pub mod csr {
 }
 
 /// Fields of `satp` and of page table entries.
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the standard's names")]
 pub mod paging {
     pub const SATP_MODE_SHIFT: u32 = 60;
     pub const BARE: u64 = 0;

@@ -394,15 +394,15 @@ macro_rules! saved_state {
 
         impl $name {
             /// The schema's name.
-            #[allow(dead_code)]
+            #[allow(dead_code, reason = "a part of another state needs no name of its own")]
             $vis const SCHEMA: &'static str = $schema;
             /// The schema's version.
-            #[allow(dead_code)]
+            #[allow(dead_code, reason = "a part of another state needs no name of its own")]
             $vis const VERSION: u32 = $version;
 
             /// As a blob.
             $vis fn to_blob(&self) -> $crate::StateBlob {
-                #[allow(unused_mut)]
+                #[allow(unused_mut, reason = "a state without fields")]
                 let mut b = $crate::StateBlob::new($schema, $version);
                 $(b.fields.insert(
                     stringify!($field).to_owned(),

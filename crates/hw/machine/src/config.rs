@@ -1,5 +1,6 @@
 //! What a machine is to be.
 
+use crate::identity::Uuid;
 use crate::options::MachineOptions;
 use crate::runstate::Actions;
 use device::{CharBackend, Registry};
@@ -71,6 +72,10 @@ pub struct MachineConfig {
     pub dtb: Option<PathBuf>,
     /// The serial ports' back ends.
     pub serials: Vec<Arc<dyn CharBackend>>,
+    /// What the user calls it.
+    pub name: Option<String>,
+    /// Its UUID, which the guest finds in the firmware configuration device.
+    pub uuid: Uuid,
     /// Files of the firmware configuration device.
     pub fw_cfg: Vec<(String, Vec<u8>)>,
     /// What happens on the guest's requests.
@@ -95,6 +100,8 @@ impl MachineConfig {
             append: None,
             dtb: None,
             serials: Vec::new(),
+            name: None,
+            uuid: Uuid::default(),
             fw_cfg: Vec::new(),
             actions: Actions::default(),
             legacy_virtio: true,

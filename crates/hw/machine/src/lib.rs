@@ -6,6 +6,7 @@
 
 mod config;
 mod host;
+mod identity;
 mod machine;
 pub mod options;
 pub mod qmp;
@@ -16,6 +17,7 @@ mod runstate;
 pub mod virt;
 
 pub use config::{Bios, MachineConfig, MachineKind};
+pub use identity::{BadUuid, Uuid};
 pub use machine::{Machine, MachineEnv};
 pub use options::MachineOptions;
 pub use requests::Requests;

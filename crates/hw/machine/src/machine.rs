@@ -2,6 +2,7 @@
 
 use crate::config::{MachineConfig, MachineKind};
 use crate::host::Host;
+use crate::identity::Uuid;
 use crate::requests::{Pending, Requests};
 use crate::runstate::{
     Actions, RebootAction, RunState, ShutdownAction, ShutdownCause, by_guest, needs_reset,
@@ -33,6 +34,8 @@ pub struct MachineEnv {
 /// state read, from any thread. Call [`Machine::close`] before dropping it.
 pub struct Machine {
     kind: MachineKind,
+    name: Option<String>,
+    uuid: Uuid,
     actions: Actions,
     registry: Registry,
     events: EventBus,
@@ -95,6 +98,8 @@ impl Machine {
         let host = Arc::new(Host { requests: requests.clone(), events: env.events.clone() });
         let machine = Arc::new(Machine {
             kind,
+            name: cfg.name,
+            uuid: cfg.uuid,
             actions: cfg.actions,
             registry: cfg.registry,
             events: env.events,
@@ -127,6 +132,16 @@ impl Machine {
     /// The machine's kind.
     pub fn kind(&self) -> MachineKind {
         self.kind
+    }
+
+    /// What the user calls it.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Its UUID; zeroes where the user gave none.
+    pub fn uuid(&self) -> Uuid {
+        self.uuid
     }
 
     /// Where vCPUs, devices, signals ask for something.

@@ -6,17 +6,22 @@ use crate::runstate::{ShutdownCause, hmp_line};
 use api::block_core::BlockIoErrorEvent;
 use api::char::VserportChangeEvent;
 use api::control::Quit;
-use api::machine::{SystemPowerdown, SystemReset};
-use api::misc::{Cont, Stop};
+use api::machine::{QueryUuid, SystemPowerdown, SystemReset, UuidInfo};
+use api::misc::{Cont, NameInfo, QueryName, Stop};
 use api::run_state::{PowerdownEvent, QueryStatus, ResetEvent, ResumeEvent, ShutdownEvent, StopEvent};
 use monitor::{CommandTable, HmpTable};
 use std::sync::Arc;
 
-/// Registers the machine's commands and events: `query-status`, `stop`, `cont`, `quit`, `system_reset`,
+/// Registers the machine's commands and events: `query-status`, `query-name`, `query-uuid`, `stop`, `cont`, `quit`, `system_reset`,
 /// `system_powerdown`, and what people type for them.
 pub fn register(table: &mut CommandTable, hmp: &mut HmpTable, machine: &Arc<Machine>) {
     let m = machine.clone();
     table.register_oob::<QueryStatus, _>(move |_| Ok(m.status()));
+    let m = machine.clone();
+    table
+        .register(move |_: QueryName| std::future::ready(Ok(NameInfo { name: m.name().map(str::to_owned) })));
+    let m = machine.clone();
+    table.register(move |_: QueryUuid| std::future::ready(Ok(UuidInfo { uuid: m.uuid().to_string() })));
     let m = machine.clone();
     table.register(move |_: Stop| {
         let m = m.clone();
@@ -59,6 +64,14 @@ fn register_hmp(hmp: &mut HmpTable, machine: &Arc<Machine>) {
     let m = machine.clone();
     hmp.register("info status", "", "show the current VM status (running|paused)", move |_| {
         std::future::ready(hmp_line(m.run_state()))
+    });
+    let m = machine.clone();
+    hmp.register("info name", "", "show the current VM name", move |_| {
+        std::future::ready(m.name().map(|n| format!("{n}\n")).unwrap_or_default())
+    });
+    let m = machine.clone();
+    hmp.register("info uuid", "", "show the current VM UUID", move |_| {
+        std::future::ready(format!("{}\n", m.uuid()))
     });
     let m = machine.clone();
     hmp.register(

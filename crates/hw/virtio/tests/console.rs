@@ -13,7 +13,7 @@ use qapi::{QError, qerr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use virtio::VirtioMmio;
-use virtio::spec::feature::VERSION_1;
+use virtio::spec::feature::{EVENT_IDX, RING_PACKED, VERSION_1};
 
 /// A character device that keeps what it gets, up to a limit.
 struct Sink {
@@ -228,14 +228,23 @@ fn devices_are_plugged_with_the_references_messages() {
 }
 
 const DATA: u64 = RAM_BASE + (12 << 20);
+const F_MULTIPORT: u64 = 1 << 1;
+
+/// Adds a request and kicks as a driver does: only where the device asks for it.
+fn add(b: &Board, ring: &mut Ring, regs: &Regs, index: u32, bufs: &[Buf]) {
+    let mark = ring.mark();
+    ring.add(&b.g, bufs, false).unwrap();
+    if ring.must_kick(&b.g, mark) {
+        regs.set(0x50, index);
+    }
+}
 
 fn control(b: &Board, tx: &mut Ring, regs: &Regs, port: u32, event: u16, value: u16) {
     let mut m = Vec::from(port.to_le_bytes());
     m.extend(event.to_le_bytes());
     m.extend(value.to_le_bytes());
     b.g.write(DATA, &m);
-    tx.add(&b.g, &[(DATA, 8, false)], false).unwrap();
-    regs.set(0x50, 3);
+    add(b, tx, regs, 3, &[(DATA, 8, false)]);
     assert!(tx.reap(&b.g).is_some());
 }
 
@@ -248,24 +257,33 @@ fn messages(b: &Board, rx: &mut Ring) -> Vec<Vec<u8>> {
 }
 
 /// Device buffers whose place follows from the descriptor.
-fn offer(b: &Board, rx: &mut Ring, n: u16, len: u32) {
+fn offer(b: &Board, rx: &mut Ring, regs: &Regs, index: u32, n: u16, len: u32) {
+    let mark = rx.mark();
     for i in 0..n {
         let buf: Buf = (DATA + 0x1000 + u64::from(i) * 64, len, true);
         assert_eq!(rx.add(&b.g, &[buf], false), Some(i));
+    }
+    if rx.must_kick(&b.g, mark) {
+        regs.set(0x50, index);
     }
 }
 
 #[test]
 fn ports_talk_to_their_character_devices() {
+    for ring in [0, EVENT_IDX, RING_PACKED, RING_PACKED | EVENT_IDX] {
+        talk(VERSION_1 | F_MULTIPORT | ring);
+    }
+}
+
+fn talk(features: u64) {
     let b = Board::new();
-    b.plug("virtio-serial-device,max_ports=2").unwrap();
+    b.plug("virtio-serial-device,max_ports=2,packed=on").unwrap();
     let console = b.plug("virtconsole,chardev=c0,id=con,name=org.example").unwrap();
     assert_eq!(console.path, "/machine/peripheral/con");
     let regs = b.regs(0);
     assert_eq!(regs.config(4, Size::B4), 2);
-    let mut rings = regs.start(VERSION_1 | 1 << 1, 6, 16);
-    offer(&b, &mut rings[2], 8, 64);
-    regs.set(0x50, 2);
+    let mut rings = regs.start(features, 6, 16);
+    offer(&b, &mut rings[2], &regs, 2, 8, 64);
     control(&b, &mut rings[3], &regs, u32::MAX, 0, 1);
     assert_eq!(messages(&b, &mut rings[2]), [vec![0, 0, 0, 0, 1, 0, 1, 0]]);
     control(&b, &mut rings[3], &regs, 0, 3, 1);
@@ -283,8 +301,7 @@ fn ports_talk_to_their_character_devices() {
     control(&b, &mut rings[3], &regs, 77, 6, 1);
 
     // Input.
-    offer(&b, &mut rings[0], 2, 4);
-    regs.set(0x50, 0);
+    offer(&b, &mut rings[0], &regs, 0, 2, 4);
     assert!(b.things.sink.asked.load(Ordering::SeqCst) > 0);
     assert_eq!(front.room(), 4);
     front.receive(b"abc");
@@ -295,8 +312,7 @@ fn ports_talk_to_their_character_devices() {
     // Output; the back end takes it in two goes.
     b.things.sink.limit.store(5, Ordering::SeqCst);
     b.g.write(DATA, b"hello world");
-    rings[1].add(&b.g, &[(DATA, 6, false), (DATA + 6, 5, false)], false).unwrap();
-    regs.set(0x50, 1);
+    add(&b, &mut rings[1], &regs, 1, &[(DATA, 6, false), (DATA + 6, 5, false)]);
     assert_eq!(*b.things.sink.got.lock(), b"hello");
     assert!(rings[1].reap(&b.g).is_none());
     b.things.sink.limit.store(100, Ordering::SeqCst);
@@ -307,13 +323,14 @@ fn ports_talk_to_their_character_devices() {
 
     // A pause holds both directions.
     let dev = b.tree.devices()[0].device.clone();
-    offer_one(&b, &mut rings[0]);
+    let asked = b.things.sink.asked.load(Ordering::SeqCst);
+    offer_one(&b, &mut rings[0], &regs);
+    assert!(b.things.sink.asked.load(Ordering::SeqCst) > asked, "the back end is told of the new buffer");
     assert!(front.room() > 0);
     rt::block_on(dev.pause());
     assert_eq!(front.room(), 0);
     front.receive(b"late");
-    rings[1].add(&b.g, &[(DATA, 5, false)], false).unwrap();
-    regs.set(0x50, 1);
+    add(&b, &mut rings[1], &regs, 1, &[(DATA, 5, false)]);
     assert!(rings[1].reap(&b.g).is_none() && rings[0].reap(&b.g).is_none());
     let saved = dev.save();
     assert_eq!(dev.save(), saved);
@@ -328,8 +345,8 @@ fn ports_talk_to_their_character_devices() {
     assert_eq!(b.host.0.lock().last().unwrap(), &("con".to_owned(), false));
 }
 
-fn offer_one(b: &Board, rx: &mut Ring) {
-    rx.add(&b.g, &[(DATA + 0x4000, 32, true)], false).unwrap();
+fn offer_one(b: &Board, rx: &mut Ring, regs: &Regs) {
+    add(b, rx, regs, 0, &[(DATA + 0x4000, 32, true)]);
 }
 
 #[test]
@@ -343,8 +360,7 @@ fn a_single_port_works_without_control_messages() {
     rings[1].add(&b.g, &[(DATA, 4, false)], false).unwrap();
     regs.set(0x50, 1);
     assert_eq!(*b.things.sink.got.lock(), b"boot");
-    offer_one(&b, &mut rings[0]);
-    regs.set(0x50, 0);
+    offer_one(&b, &mut rings[0], &regs);
     let front = b.things.sink.front.lock().clone().unwrap();
     assert_eq!(front.room(), 32);
     front.receive(b"x");

@@ -151,6 +151,8 @@ fn help_and_rubbish() {
         let (code, out, err) = img(&d, line);
         assert_eq!((code, err.as_str()), (0, ""), "{line}");
         assert!(!out.is_empty());
+        // Options stand below one another.
+        assert!(!out.contains("\n-"), "{out}");
     }
     let says = |line: &str, text: &str| {
         let (code, out, err) = img(&d, line);

@@ -250,6 +250,7 @@ impl Builder<'_> {
     fn fw_cfg(&mut self, cfg: &MachineConfig, dma: &Dma) -> Result<(), QError> {
         let cpus = cfg.cpus as u16;
         let mut items = Items::new(cpus, cpus, cfg.ram);
+        items.set(key::UUID, cfg.uuid.0);
         if cfg.options.pflash[0].is_some() {
             // A firmware in flash finds the kernel here.
             let o = &cfg.options;

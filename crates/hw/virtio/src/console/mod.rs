@@ -289,7 +289,7 @@ impl SerialShared {
         }
         let Some(rx) = c.rx.clone() else { return };
         while !c.waiting.is_empty()
-            && let Some(chain) = rx.pop()
+            && let Some(chain) = rx.pop_or_want_kick()
         {
             let Some(m) = c.waiting.pop_front() else { break };
             let n = m.len().min(chain.writable.len());
@@ -301,18 +301,24 @@ impl SerialShared {
     }
 
     /// Takes control messages from the driver.
-    fn read_control(&self) {
+    fn read_control(self: &Arc<Self>) {
         if self.paused.load(Ordering::SeqCst) {
             return;
         }
         let Some(tx) = self.control.lock().tx.clone() else { return };
-        // One lap of the ring; a driver that goes on kicks again.
         for _ in 0..tx.size() {
-            let Some(chain) = tx.pop() else { break };
+            let Some(chain) = tx.pop_or_want_kick() else { return tx.publish() };
             self.control_message(&chain);
             tx.complete(chain, 0);
         }
         tx.publish();
+        // A driver that never stops must not keep this thread.
+        let me = Arc::downgrade(self);
+        drop(self.exec.spawn(move || async move {
+            if let Some(device) = me.upgrade() {
+                device.read_control();
+            }
+        }));
     }
 
     fn control_message(&self, chain: &Chain) {

@@ -137,7 +137,10 @@ impl Port {
             drop(t);
             let mut stuck = self.paused();
             while !stuck && left > 0 {
-                let Some((chain, done)) = taken.take().or_else(|| queue.pop().map(|c| (c, 0))) else { break };
+                let Some((chain, done)) = taken.take().or_else(|| queue.pop_or_want_kick().map(|c| (c, 0)))
+                else {
+                    break;
+                };
                 left -= 1;
                 match self.write_out(&chain, done) {
                     done if done == chain.readable.len() => queue.complete(chain, 0),
@@ -232,7 +235,7 @@ impl Port {
         let Rx { queue: Some(queue), current, .. } = &mut *rx else { return 0 };
         // A buffer without room for anything goes back; at most a lap of them.
         for _ in 0..queue.size() {
-            match current.take().or_else(|| queue.pop()) {
+            match current.take().or_else(|| queue.pop_or_want_kick()) {
                 Some(c) if c.writable.is_empty() => {
                     queue.complete(c, 0);
                     queue.publish();

@@ -161,6 +161,16 @@ impl VirtQueue {
         })
     }
 
+    /// The next request; where there is none, the driver is asked for a kick before it adds one. For devices that
+    /// take requests when they are kicked, without a loop of their own that says when it wants kicks.
+    pub fn pop_or_want_kick(&self) -> Option<Chain> {
+        self.pop().or_else(|| {
+            self.want_kicks(true);
+            // The driver may have added one before it saw that.
+            self.pop()
+        })
+    }
+
     /// Whether a request is waiting.
     pub fn has_work(&self) -> bool {
         self.with(|r| match &r.kind {

@@ -1,7 +1,6 @@
 //! What every writable driver must do, seen through a root. The oracle is a flat array of bytes.
 
-// Not every test program that includes this uses all of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::future::Future;
 use std::pin::pin;

@@ -18,8 +18,7 @@ const SPECS: &[Spec] = &[
     value('r', "repair"),
 ];
 
-const HELP: &str = "\
-  -f, --format FMT        the image's format; found out where it is not given
+const HELP: &str = "  -f, --format FMT        the image's format; found out where it is not given
   --image-opts            FILENAME is a description (driver=...,file.filename=...), not a file name
   -r, --repair leaks|all  repair wasted space, or everything that can be repaired
   -T, --cache MODE        accepted for compatibility

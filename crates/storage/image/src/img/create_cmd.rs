@@ -22,8 +22,7 @@ const SPECS: &[Spec] = &[
     long_value("object"),
 ];
 
-const HELP: &str = "\
-  -f, --format FMT           the new image's format (default raw)
+const HELP: &str = "  -f, --format FMT           the new image's format (default raw)
   -o, --options A=B,...      options of the format; '-o help' lists them
   -b, --backing NAME         the image behind the new one
   -F, --backing-format FMT   its format

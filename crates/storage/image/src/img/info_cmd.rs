@@ -14,8 +14,7 @@ const SPECS: &[Spec] = &[
     long_value("output"),
 ];
 
-const HELP: &str = "\
-  -f, --format FMT       the image's format; found out where it is not given
+const HELP: &str = "  -f, --format FMT       the image's format; found out where it is not given
   --image-opts           FILENAME is a description (driver=...,file.filename=...), not a file name
   -b, --backing-chain    describe the backing files too
   -U, --force-share      also look at an image that is being written to
