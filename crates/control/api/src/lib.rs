@@ -16,6 +16,7 @@ pub mod misc;
 pub mod qom;
 pub mod run_state;
 pub mod sockets;
+pub mod transaction;
 
 use qapi::{Introspection, Value};
 
@@ -41,6 +42,9 @@ pub fn introspection() -> Introspection {
     i.command::<block_core::BlockResize>();
     i.command::<block_core::BlockdevSnapshotInternalSync>();
     i.command::<block_core::BlockdevSnapshotDeleteInternalSync>();
+    i.command::<block_core::BlockdevSnapshot>();
+    i.command::<block_core::BlockdevSnapshotSync>();
+    i.command::<transaction::Transaction>();
     i.command::<block_core::BlockDirtyBitmapAdd>();
     i.command::<block_core::BlockDirtyBitmapRemove>();
     i.command::<block_core::BlockDirtyBitmapClear>();

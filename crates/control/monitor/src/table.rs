@@ -1,6 +1,6 @@
 //! The table of QMP commands.
 
-use qapi::{Command, Dict, Event, QError, Value};
+use qapi::{Command, Dict, ErrorClass, Event, QError, Value};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -124,6 +124,23 @@ impl CommandTable {
     /// Declares an event for `query-qmp-schema`.
     pub fn event<E: Event>(&mut self) {
         self.schema.push(|i| i.event::<E>());
+    }
+
+    /// Runs a command without a session, as its caller's own work: for programs that use commands themselves, and for
+    /// tests. A session's own commands cannot be run so.
+    pub async fn call(&self, name: &str, arguments: Value) -> Result<Value, QError> {
+        match self.get(name).map(|e| &e.handler) {
+            Some(Handler::Async(f)) => f(arguments).await,
+            Some(Handler::Sync(f)) => f(arguments),
+            Some(Handler::Request(f)) => {
+                f(arguments)?();
+                Ok(Value::Dict(Dict::new()))
+            }
+            Some(Handler::Session) | None => Err(QError::with_class(
+                ErrorClass::CommandNotFound,
+                format!("The command {name} has not been found"),
+            )),
+        }
     }
 
     /// The names of the commands, sorted.

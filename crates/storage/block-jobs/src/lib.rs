@@ -6,8 +6,9 @@
 //! - [`mirror`]: copies a node and follows its changes, until its users get the copy.
 //! - [`stream`]: copies into an image what shines through from its backing files.
 //! - [`create`]: makes images.
+//! - [`transaction`]: several of these at once, with snapshots and changes of dirty bitmaps.
 //!
-//! All but the last put a filter above the node that they are about, through which every change of it passes, and hold
+//! The first three put a filter above the node that they are about, through which every change of it passes, and hold
 //! the graph by it. A job that fails or is cancelled leaves the graph as it was.
 
 pub mod commit;
@@ -16,8 +17,10 @@ pub mod create;
 mod dirty;
 mod flow;
 pub mod mirror;
+mod overlay;
 pub mod qmp;
 mod setup;
 pub mod stream;
+pub mod transaction;
 
 pub use qmp::register;

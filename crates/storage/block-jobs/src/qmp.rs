@@ -8,6 +8,7 @@ use std::sync::Arc;
 /// Registers these commands, and those that ask something of any job.
 pub fn register(table: &mut CommandTable, jobs: &Arc<Jobs>) {
     block::job::qmp::register(table, jobs);
+    crate::transaction::register(table, jobs);
     let j = jobs.clone();
     table.register(move |c: BlockdevCreate| {
         let j = j.clone();

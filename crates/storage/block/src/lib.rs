@@ -38,6 +38,7 @@ pub mod root;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod track;
+pub mod transaction;
 mod txn;
 #[cfg(test)]
 mod txn_tests;

@@ -2,12 +2,12 @@
 
 use crate::control::BlockGraph;
 use crate::driver::{BackingHint, ChildOption, ChildSlot, Cx, DriverType, Kind, NodeFlags, OpenCx};
-use crate::graph::{Edge, Node, NodeId};
+use crate::graph::{Edge, Graph, Node, NodeId};
 use crate::options::{ChildGiven, NodeOptions, check_node_name, flags, inherited, split, to_dict};
 use crate::perm::{PermPair, Role};
 use crate::probe;
 use crate::track::Live;
-use crate::txn::{Txn, cycle};
+use crate::txn::{Published, Txn, cycle};
 use api::block_core::BlockdevOptions;
 use qapi::{Dict, QError, Value, from_json, qerr};
 use smallvec::SmallVec;
@@ -52,35 +52,45 @@ impl BlockGraph {
         self.settle(txn).await.inspect_err(|e| tracing::debug!(node = %name, "blockdev-add: {e}"))
     }
 
-    /// Commits a transaction that opened nodes, and activates them. If a node cannot be activated, all that the
-    /// transaction opened goes again.
+    /// Commits a transaction that opened nodes, and activates them. If a node cannot be activated, the graph becomes what
+    /// it was before.
     pub(crate) async fn settle(&self, mut txn: Txn<'_>) -> Result<(), QError> {
         txn.finish().await?;
-        let opened = txn.opened.clone();
-        let graph = txn.commit().await;
-        for id in &opened {
-            let Some(node) = graph.node(*id) else { continue };
-            let cx = Cx { graph: &graph, node };
+        let mut done = self.settle_held(txn).await?;
+        std::mem::take(&mut done.bitmaps).commit();
+        Ok(())
+    }
+
+    /// As [`BlockGraph::settle`], of a transaction that is staged; bitmaps wait, and the users are kept off until the
+    /// answer is dropped.
+    pub(crate) async fn settle_held(&self, txn: Txn<'_>) -> Result<Published, QError> {
+        let done = txn.publish().await;
+        for id in &done.opened {
+            let Some(node) = done.graph.node(*id) else { continue };
+            let cx = Cx { graph: &done.graph, node };
             let Some(driver) = &node.driver else { continue };
             if let Err(e) = driver.activate(&cx).await {
-                let mut undo = Txn::new(self);
-                for root in undo.next.roots.values_mut() {
-                    if root.node.is_some_and(|n| opened.contains(&n)) {
-                        Arc::make_mut(root).node = None;
-                    }
-                }
-                for id in &opened {
-                    if let Some(n) = undo.next.edit(*id) {
-                        n.monitor_owned = false;
-                    }
-                }
-                if undo.finish().await.is_ok() {
-                    undo.commit().await;
-                }
+                self.go_back(&done).await;
                 return Err(e);
             }
         }
-        Ok(())
+        Ok(done)
+    }
+
+    /// Makes the graph what it was before a transaction, while its users are still kept off.
+    async fn go_back(&self, done: &Published) {
+        let mut undo = Txn::new(self);
+        let version = undo.next.version;
+        undo.next = Graph { version, ..(*done.base).clone() };
+        for id in &done.reopened {
+            if let Some(n) = done.base.node(*id) {
+                undo.reopened.insert(*id, n.options.typed.clone());
+            }
+        }
+        match undo.finish().await {
+            Ok(()) => drop(undo.commit().await),
+            Err(e) => tracing::error!("the block graph stays as it is: {e}"),
+        }
     }
 }
 

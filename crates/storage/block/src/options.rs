@@ -224,8 +224,8 @@ pub(crate) fn check_unchanged(
     Ok(())
 }
 
-/// Whether `name` may be a node's name.
-pub(crate) fn check_node_name(name: &str) -> Result<(), QError> {
+/// An error unless `name` may be a node's name.
+pub fn check_node_name(name: &str) -> Result<(), QError> {
     let mut chars = name.chars();
     let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic());
     if !first || !chars.all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) {

@@ -37,9 +37,15 @@ impl BlockGraph {
     /// The information on one node's image, as `rhea img info` shows it.
     pub fn image_info(&self, node: &str) -> Option<ImageInfo> {
         let graph = self.snapshot();
-        let node = graph.by_name(node)?;
-        Some(image_info(&Names::new(&graph), Cx { graph: &graph, node }, false))
+        let id = graph.by_name(node)?.id;
+        image_info_of(&graph, id)
     }
+}
+
+/// The information on one node's image in a snapshot of the graph.
+pub(crate) fn image_info_of(graph: &Arc<Graph>, id: NodeId) -> Option<ImageInfo> {
+    let cx = Cx { graph, node: graph.node(id)? };
+    Some(image_info(&Names::new(graph), cx, false))
 }
 
 fn block_info(names: &Names, graph: &Arc<Graph>, r: &RootDef) -> BlockInfo {

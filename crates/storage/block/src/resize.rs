@@ -5,6 +5,7 @@ use crate::driver::{Cx, Prealloc, SnapshotOp};
 use crate::graph::{Graph, Node};
 use crate::perm::Perm;
 use crate::root::RootConfig;
+use crate::transaction::actions::InternalSnapshot;
 use crate::txn::Txn;
 use api::block_core::{
     BlockImageCorruptedEvent, BlockResize, BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternalSync,
@@ -14,7 +15,6 @@ use base::Errno;
 use monitor::CommandTable;
 use qapi::{QError, qerr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 fn find<'g>(graph: &'g Graph, device: &str, node: &str) -> Result<&'g Arc<Node>, QError> {
     let drive = graph.drive(device).and_then(|d| d.node).and_then(|n| graph.node(n));
@@ -110,16 +110,7 @@ pub(crate) fn register(table: &mut CommandTable, graph: &Arc<BlockGraph>) {
     let g = graph.clone();
     table.register(move |c: BlockdevSnapshotInternalSync| {
         let g = g.clone();
-        async move {
-            if c.name.is_empty() {
-                return Err(qerr!("Name is empty"));
-            }
-            let date = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-            let op = SnapshotOp::Create { name: c.name.clone(), date };
-            let made = g.internal_snapshot(&c.device, op).await?;
-            let exists = || qerr!("Snapshot with name '{}' already exists on device '{}'", c.name, c.device);
-            made.map(drop).ok_or_else(exists)
-        }
+        async move { g.transact(vec![Box::new(InternalSnapshot::new(c))]).await }
     });
     let g = graph.clone();
     table.register(move |c: BlockdevSnapshotDeleteInternalSync| {

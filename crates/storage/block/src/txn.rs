@@ -4,6 +4,7 @@
 //! has the drivers prepare; [`Txn::commit`] makes it real. Dropping a transaction at any time before that leaves
 //! everything as it was.
 
+use crate::bitmap::BitmapPlan;
 use crate::control::{BlockGraph, Hurried};
 use crate::driver::{ChildSlot, Cx, NodePlan, Staged};
 use crate::gate::Closed;
@@ -32,6 +33,26 @@ pub(crate) struct Txn<'g> {
     staged: BTreeMap<NodeId, (NodePlan, Box<dyn Staged>)>,
     /// Frozen links that their job lets change in this transaction.
     pub(crate) thawed: std::collections::BTreeSet<(NodeId, ChildSlot)>,
+    /// Changes of dirty bitmaps, which become real with the graph.
+    pub(crate) bitmaps: BitmapPlan,
+    rest: Rest,
+}
+
+/// A published transaction, whose users are still kept off.
+pub(crate) struct Published {
+    pub(crate) graph: Arc<Graph>,
+    /// The graph before.
+    pub(crate) base: Arc<Graph>,
+    pub(crate) opened: Vec<NodeId>,
+    pub(crate) reopened: Vec<NodeId>,
+    /// To be made real.
+    pub(crate) bitmaps: BitmapPlan,
+    _rest: Rest,
+}
+
+/// What a transaction keeps quiet until it is over.
+#[derive(Default)]
+pub(crate) struct Rest {
     drained: Vec<(Closed, Hurried)>,
     /// Jobs that are paused by the drain.
     resting: Vec<Resting>,
@@ -60,8 +81,8 @@ impl<'g> Txn<'g> {
             stands,
             staged: BTreeMap::new(),
             thawed: std::collections::BTreeSet::new(),
-            drained: Vec::new(),
-            resting: Vec::new(),
+            bitmaps: BitmapPlan::default(),
+            rest: Rest::default(),
         }
     }
 
@@ -112,11 +133,11 @@ impl<'g> Txn<'g> {
         let over = self.base.roots_over(ids);
         let roots: Vec<_> = over.iter().filter_map(|r| self.base.root(*r)).collect();
         let close = |r: &&Arc<RootDef>| (r.gate.close(), Hurried::new(&self.base, r.node));
-        self.drained.extend(roots.iter().map(close));
+        self.rest.drained.extend(roots.iter().map(close));
         for r in &roots {
             if let Some(hold) = &r.job {
                 hold.job.drain_begin();
-                self.resting.push(Resting(hold.job.clone()));
+                self.rest.resting.push(Resting(hold.job.clone()));
             }
         }
         for r in roots {
@@ -173,6 +194,16 @@ impl<'g> Txn<'g> {
         Ok(())
     }
 
+    /// The permissions of the edited graph.
+    pub(crate) fn perms(&self) -> Result<crate::graph::Effective, QError> {
+        self.next.check().map_err(|e| self.explain(&e))
+    }
+
+    /// Drops everything but the rest of the users, which ends with the answer.
+    pub(crate) fn give_up(self) -> Rest {
+        self.rest
+    }
+
     /// Drops the nodes that nothing keeps, and stages the rest: the last step before [`Txn::commit`].
     pub(crate) async fn finish(&mut self) -> Result<(), QError> {
         for id in self.next.garbage() {
@@ -183,7 +214,14 @@ impl<'g> Txn<'g> {
     }
 
     /// Makes the staged change real and publishes the graph. Cannot fail.
-    pub(crate) async fn commit(mut self) -> Arc<Graph> {
+    pub(crate) async fn commit(self) -> Arc<Graph> {
+        let mut done = self.publish().await;
+        std::mem::take(&mut done.bitmaps).commit();
+        done.graph
+    }
+
+    /// As [`Txn::commit`], but bitmaps wait, and the users are kept off until the answer is dropped.
+    pub(crate) async fn publish(mut self) -> Published {
         // Parents first, so that what a format writes back on closing finds its children.
         for id in self.base.topological().unwrap_or_default() {
             if self.next.node(id).is_none()
@@ -213,8 +251,9 @@ impl<'g> Txn<'g> {
                 }
             }
         }
-        drop(self.drained);
-        graph
+        let reopened = self.reopened.into_keys().collect();
+        let (base, opened, bitmaps) = (self.base, self.opened, self.bitmaps);
+        Published { graph, base, opened, reopened, bitmaps, _rest: self.rest }
     }
 
     /// The message for a graph that cannot be.

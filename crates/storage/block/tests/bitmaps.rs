@@ -47,11 +47,12 @@ fn writes_zeroes_and_discards_are_recorded() {
         assert_eq!(dirty(&b, "a"), [(4096, 4096), (16384, 8192), (32768, 4096)]);
         assert_eq!(dirty(&b, "off"), []);
         // Clear, and put back.
-        let was = b.graph.bitmap_clear("hd0", "a").await.unwrap();
+        let was = b.graph.bitmap("hd0", "a", Default::default()).unwrap().bits();
+        b.graph.bitmap_clear("hd0", "a").await.unwrap();
         assert_eq!(dirty(&b, "a"), []);
         b.graph.bitmap("hd0", "a", Default::default()).unwrap().put_back(&was);
         assert_eq!(dirty(&b, "a").len(), 3);
-        assert!(b.graph.bitmap_enable("hd0", "a", false).await.unwrap());
+        b.graph.bitmap_enable("hd0", "a", false).await.unwrap();
         root.write(0, IoBuf::from_bytes(&[1; 10]), WriteFlags::empty()).await.unwrap();
         assert_eq!(dirty(&b, "a").len(), 3);
         root.detach().await;

@@ -280,7 +280,8 @@ impl Exports {
         let info = |e: &Arc<NbdExport>| BlockExportInfo {
             id: e.id.clone(),
             r#type: BlockExportType::Nbd,
-            node_name: e.node_name.clone(),
+            // Jobs and snapshots move it from node to node.
+            node_name: e.root.node_name().unwrap_or_else(|| e.node_name.clone()),
             shutting_down: e.is_closed(),
         };
         state.list.iter().rev().map(info).collect()

@@ -9,6 +9,7 @@ mod image;
 mod jobs;
 mod options;
 mod single;
+mod snapshot;
 
 pub use bitmap::*;
 pub use commands::*;
@@ -19,3 +20,4 @@ pub use image::*;
 pub use jobs::*;
 pub use options::*;
 pub use single::*;
+pub use snapshot::*;

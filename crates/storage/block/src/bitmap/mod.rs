@@ -2,11 +2,13 @@
 //!
 //! A node's bitmaps belong to the node itself, not to one version of the graph, so that a write that is in flight when a
 //! bitmap is added is recorded all the same. The request core records every write, zero-write and discard when it has
-//! ended, whether it succeeded or not. Operations on bitmaps come from the control thread ([`ctl`]).
+//! ended, whether it succeeded or not. Operations on bitmaps come from the control thread: one by one ([`ctl`]), or as
+//! part of a transaction ([`plan`]).
 
 mod bits;
 mod ctl;
 mod find;
+mod plan;
 pub mod qmp;
 
 use crate::driver::Cx;
@@ -18,6 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use bits::MAX_BITS;
 pub use ctl::BitmapSource;
+pub(crate) use plan::BitmapPlan;
+pub use plan::NewBitmap;
 
 /// The longest name, bytes.
 pub const MAX_NAME: usize = 1023;

@@ -29,24 +29,24 @@ pub fn register(table: &mut CommandTable, graph: &Arc<BlockGraph>) {
     let g = graph.clone();
     table.register(move |c: BlockDirtyBitmapClear| {
         let g = g.clone();
-        async move { g.bitmap_clear(&c.0.node, &c.0.name).await.map(drop) }
+        async move { g.bitmap_clear(&c.0.node, &c.0.name).await }
     });
     let g = graph.clone();
     table.register(move |c: BlockDirtyBitmapEnable| {
         let g = g.clone();
-        async move { g.bitmap_enable(&c.0.node, &c.0.name, true).await.map(drop) }
+        async move { g.bitmap_enable(&c.0.node, &c.0.name, true).await }
     });
     let g = graph.clone();
     table.register(move |c: BlockDirtyBitmapDisable| {
         let g = g.clone();
-        async move { g.bitmap_enable(&c.0.node, &c.0.name, false).await.map(drop) }
+        async move { g.bitmap_enable(&c.0.node, &c.0.name, false).await }
     });
     let g = graph.clone();
     table.register(move |c: BlockDirtyBitmapMerge| {
         let g = g.clone();
         async move {
             let sources: Vec<BitmapSource> = c.bitmaps.into_iter().map(source).collect();
-            g.bitmap_merge(&c.node, &c.target, &sources).await.map(drop)
+            g.bitmap_merge(&c.node, &c.target, &sources).await
         }
     });
     let g = graph.clone();

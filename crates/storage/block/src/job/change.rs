@@ -4,6 +4,7 @@
 
 use super::filter::{JobFilter, SOURCE, TARGET, Watch};
 use super::{Job, JobRoot, io::JobHold};
+use crate::bitmap::Bitmap;
 use crate::control::BlockGraph;
 use crate::drive::ErrorPolicy;
 use crate::driver::{BackingHint, ChildSlot, Cx, DriverType};
@@ -21,8 +22,14 @@ use std::sync::Arc;
 
 /// A transaction in the making.
 pub struct Change<'t, 'g> {
-    txn: &'t mut Txn<'g>,
-    moved: Vec<RootId>,
+    pub(crate) txn: &'t mut Txn<'g>,
+    pub(crate) moved: Vec<RootId>,
+}
+
+impl<'t, 'g> Change<'t, 'g> {
+    pub(crate) fn new(txn: &'t mut Txn<'g>) -> Self {
+        Change { txn, moved: Vec::new() }
+    }
 }
 
 /// A filter to be put in.
@@ -66,7 +73,7 @@ impl BlockGraph {
                 let cx = Cx { graph: &txn.base, node };
                 cx.node_flush().await.map_err(|e| qerr!("{e}"))?;
             }
-            let mut change = Change { txn: &mut txn, moved: Vec::new() };
+            let mut change = Change::new(&mut txn);
             let done = f(&mut change)?;
             let moved = change.moved;
             txn.finish().await?;
@@ -118,6 +125,12 @@ impl Graph {
 }
 
 impl Change<'_, '_> {
+    /// A dirty bitmap as the transaction has it so far. Bits that it merges into it are there once it is committed.
+    pub fn bitmap(&self, node: NodeId, name: &str) -> Result<Arc<Bitmap>, QError> {
+        let n = self.txn.next.node(node).ok_or_else(|| qerr!("The node has gone"))?;
+        self.txn.bitmaps.find(n, name)
+    }
+
     /// The graph as edited so far.
     pub fn graph(&self) -> &Graph {
         &self.txn.next
