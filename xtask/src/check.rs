@@ -15,6 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "block",
             "block-file*",
             "block-formats",
+            "block-filters",
             "block-qcow2",
             "nbd",
             "block-net",

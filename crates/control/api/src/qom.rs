@@ -14,6 +14,8 @@ pub struct ObjectOptions {
 }
 
 /// The types of objects that users can make, with their properties.
+// Few are made, each lives for a moment.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "qom-type", tag_enum = "ObjectType")]
 pub enum ObjectProperties {
@@ -30,6 +32,8 @@ pub enum ObjectProperties {
     /// A password or key in the kernel's keyring.
     #[qapi(name = "secret_keyring")]
     SecretKeyring(SecretKeyringProperties),
+    /// Limits that block nodes share.
+    ThrottleGroup(ThrottleGroupProperties),
 }
 
 /// Properties of `memory-backend-ram`.
@@ -96,6 +100,113 @@ pub struct SecretKeyringProperties {
     pub iv: Option<String>,
     /// The key's serial number; not 0.
     pub serial: i32,
+}
+
+/// Limits of a `throttle-group`. What is left out stays as it is; in a new group there is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct ThrottleLimits {
+    /// How many requests a second; 0 for no limit.
+    pub iops_total: Option<i64>,
+    /// How many requests a second in a burst; 0 for a tenth of a second's worth at once.
+    pub iops_total_max: Option<i64>,
+    /// How many seconds a burst of requests may last; 1 unless given.
+    pub iops_total_max_length: Option<i64>,
+    /// How many requests that read a second; 0 for no limit.
+    pub iops_read: Option<i64>,
+    /// How many requests that read a second in a burst; 0 for a tenth of a second's worth at once.
+    pub iops_read_max: Option<i64>,
+    /// How many seconds a burst of requests that read may last; 1 unless given.
+    pub iops_read_max_length: Option<i64>,
+    /// How many requests that write a second; 0 for no limit.
+    pub iops_write: Option<i64>,
+    /// How many requests that write a second in a burst; 0 for a tenth of a second's worth at once.
+    pub iops_write_max: Option<i64>,
+    /// How many seconds a burst of requests that write may last; 1 unless given.
+    pub iops_write_max_length: Option<i64>,
+    /// How many bytes a second; 0 for no limit.
+    pub bps_total: Option<i64>,
+    /// How many bytes a second in a burst; 0 for a tenth of a second's worth at once.
+    pub bps_total_max: Option<i64>,
+    /// How many seconds a burst of bytes may last; 1 unless given.
+    pub bps_total_max_length: Option<i64>,
+    /// How many bytes read a second; 0 for no limit.
+    pub bps_read: Option<i64>,
+    /// How many bytes read a second in a burst; 0 for a tenth of a second's worth at once.
+    pub bps_read_max: Option<i64>,
+    /// How many seconds a burst of bytes read may last; 1 unless given.
+    pub bps_read_max_length: Option<i64>,
+    /// How many bytes written a second; 0 for no limit.
+    pub bps_write: Option<i64>,
+    /// How many bytes written a second in a burst; 0 for a tenth of a second's worth at once.
+    pub bps_write_max: Option<i64>,
+    /// How many seconds a burst of bytes written may last; 1 unless given.
+    pub bps_write_max_length: Option<i64>,
+    /// Bytes that count as one request; a longer one counts as several. 0, the default, counts each as one.
+    pub iops_size: Option<i64>,
+}
+
+/// Properties of `throttle-group`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct ThrottleGroupProperties {
+    /// The limits.
+    pub limits: Option<ThrottleLimits>,
+    /// As `iops-total` in `limits`.
+    #[qapi(unstable)]
+    pub x_iops_total: Option<i64>,
+    /// As `iops-total-max` in `limits`.
+    #[qapi(unstable)]
+    pub x_iops_total_max: Option<i64>,
+    /// As `iops-total-max-length` in `limits`.
+    #[qapi(unstable)]
+    pub x_iops_total_max_length: Option<i64>,
+    /// As `iops-read` in `limits`.
+    #[qapi(unstable)]
+    pub x_iops_read: Option<i64>,
+    /// As `iops-read-max` in `limits`.
+    #[qapi(unstable)]
+    pub x_iops_read_max: Option<i64>,
+    /// As `iops-read-max-length` in `limits`.
+    #[qapi(unstable)]
+    pub x_iops_read_max_length: Option<i64>,
+    /// As `iops-write` in `limits`.
+    #[qapi(unstable)]
+    pub x_iops_write: Option<i64>,
+    /// As `iops-write-max` in `limits`.
+    #[qapi(unstable)]
+    pub x_iops_write_max: Option<i64>,
+    /// As `iops-write-max-length` in `limits`.
+    #[qapi(unstable)]
+    pub x_iops_write_max_length: Option<i64>,
+    /// As `bps-total` in `limits`.
+    #[qapi(unstable)]
+    pub x_bps_total: Option<i64>,
+    /// As `bps-total-max` in `limits`.
+    #[qapi(unstable)]
+    pub x_bps_total_max: Option<i64>,
+    /// As `bps-total-max-length` in `limits`.
+    #[qapi(unstable)]
+    pub x_bps_total_max_length: Option<i64>,
+    /// As `bps-read` in `limits`.
+    #[qapi(unstable)]
+    pub x_bps_read: Option<i64>,
+    /// As `bps-read-max` in `limits`.
+    #[qapi(unstable)]
+    pub x_bps_read_max: Option<i64>,
+    /// As `bps-read-max-length` in `limits`.
+    #[qapi(unstable)]
+    pub x_bps_read_max_length: Option<i64>,
+    /// As `bps-write` in `limits`.
+    #[qapi(unstable)]
+    pub x_bps_write: Option<i64>,
+    /// As `bps-write-max` in `limits`.
+    #[qapi(unstable)]
+    pub x_bps_write_max: Option<i64>,
+    /// As `bps-write-max-length` in `limits`.
+    #[qapi(unstable)]
+    pub x_bps_write_max_length: Option<i64>,
+    /// As `iops-size` in `limits`.
+    #[qapi(unstable)]
+    pub x_iops_size: Option<i64>,
 }
 
 /// Makes an object.

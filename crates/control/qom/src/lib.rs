@@ -8,6 +8,7 @@ mod object;
 mod objects;
 mod qmp;
 mod secrets;
+mod throttle;
 mod tree;
 
 pub use api::qom::{
@@ -18,4 +19,5 @@ pub use object::{Object, Property, RngBackend, RngFuture};
 pub use objects::{IoThreadObject, MemoryObject, RngBuiltin, RngRandom, create, help, type_help};
 pub use qmp::register;
 pub use secrets::SecretObject;
+pub use throttle::{Direction, ThrottleGroup, ThrottleMember, ThrottleObject};
 pub use tree::{ObjectTree, check_id};

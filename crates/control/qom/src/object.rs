@@ -64,6 +64,11 @@ pub trait Object: Send + Sync {
         None
     }
 
+    /// The group, of a `throttle-group`.
+    fn throttle_group(&self) -> Option<Arc<crate::ThrottleGroup>> {
+        None
+    }
+
     /// The block, of a memory back end.
     fn memory(&self) -> Option<Arc<Memory>> {
         None

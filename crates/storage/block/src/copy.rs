@@ -1,17 +1,42 @@
 //! Copy on read, and what else a driver may ask of a child that is not one of the plain requests.
 
 use crate::driver::{ChildSlot, Cx, Support, WriteFlags, ZeroFlags};
-use crate::graph::NodeId;
+use crate::gate::Inside;
+use crate::graph::{Graph, Node, NodeId};
 use crate::perm::{Perm, Role};
 use crate::request::{Status, end_of, up};
 use base::units::align_down;
 use base::{Errno, IoResult};
 use mem::IoBuf;
+use std::sync::Arc;
 
 /// The most bytes that are copied at a time.
 const PIECE: u64 = 1 << 20;
 
+/// What a piece of work needs that may go on when the request that it belongs to has ended: it keeps the request's
+/// snapshot of the graph, and a drain waits for it as for the request.
+pub struct Errand {
+    graph: Arc<Graph>,
+    node: Arc<Node>,
+    _inside: Vec<Inside>,
+}
+
+impl Errand {
+    /// The node, as the request saw it.
+    pub fn cx(&self) -> Cx<'_> {
+        Cx { graph: &self.graph, node: &self.node }
+    }
+}
+
 impl<'a> Cx<'a> {
+    /// Prepares work that outlives this request. Made while the request is in flight.
+    pub fn errand(&self) -> Errand {
+        // One of these gates has this request inside, and whoever drains the node waits for all of them.
+        let over = self.graph.roots_over(&[self.node.id]);
+        let stay = over.iter().filter_map(|r| self.graph.root(*r)).map(|r| r.gate.stay()).collect();
+        Errand { graph: self.graph.clone(), node: self.node.clone(), _inside: stay }
+    }
+
     /// The node of this name, in the graph as this request sees it, if it is in the chain of backing files of the
     /// child in `slot` (the child itself, or what it filters, included).
     pub fn in_chain(&self, slot: ChildSlot, name: &str) -> Option<Cx<'a>> {

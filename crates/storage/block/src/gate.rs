@@ -62,6 +62,14 @@ impl Gate {
         }
     }
 
+    /// Counts what goes on behind a request that is inside, even if the gate is closed: whoever waits for that request
+    /// waits for this too.
+    pub(crate) fn stay(self: &Arc<Self>) -> Inside {
+        let was = self.state.fetch_add(1, SeqCst);
+        assert!(was & INSIDE != INSIDE, "too many requests inside a gate");
+        Inside(self.clone())
+    }
+
     /// Closes the gate. Requests inside go on; see [`Gate::idle`].
     pub fn close(self: &Arc<Self>) -> Closed {
         self.state.fetch_add(CLOSED, SeqCst);

@@ -465,7 +465,7 @@ impl<'a> Cx<'a> {
 
     pub(crate) async fn flush_children(&self) -> IoResult<()> {
         let mut result = Ok(());
-        // A link without a role is a job's: the job itself makes its target stable.
+        // A link without a role leads to what is written on the side (a job's target): that is not the node's own data.
         for edge in self.node.edges.iter().filter(|e| !e.role.is_empty()) {
             // Every child is tried: one that fails must not leave the others unstable.
             result = result.and(self.child_flush(edge.slot).await);

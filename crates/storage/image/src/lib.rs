@@ -12,5 +12,12 @@ use block::driver::DriverType;
 
 /// The drivers that images are opened with.
 pub fn drivers() -> Vec<&'static DriverType> {
-    [block_file::DRIVERS, block_formats::DRIVERS, block_qcow2::DRIVERS, block_net::DRIVERS].concat()
+    [
+        block_file::DRIVERS,
+        block_formats::DRIVERS,
+        block_filters::DRIVERS,
+        block_qcow2::DRIVERS,
+        block_net::DRIVERS,
+    ]
+    .concat()
 }

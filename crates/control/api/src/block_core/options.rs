@@ -2,6 +2,7 @@
 
 use qapi::Qapi;
 
+use super::filters::{BlockdevOptionsCor, BlockdevOptionsThrottle};
 use crate::common::OnOffAuto;
 use crate::sockets::SocketAddress;
 
@@ -99,6 +100,8 @@ impl BlockdevOptions {
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "driver", tag_enum = "BlockdevDriver")]
 pub enum BlockdevDriverOptions {
+    /// A filter that stores what it reads from backing files in the node above them.
+    CopyOnRead(BlockdevOptionsCor),
     /// A regular file on the host.
     File(BlockdevOptionsFile),
     /// A block or character device of the host.
@@ -114,6 +117,8 @@ pub enum BlockdevDriverOptions {
     Qcow2(BlockdevOptionsQcow2),
     /// The bytes of its child, or a part of them.
     Raw(BlockdevOptionsRaw),
+    /// A filter that holds requests back to keep within the limits of a group.
+    Throttle(BlockdevOptionsThrottle),
 }
 
 /// Options of a file on the host.

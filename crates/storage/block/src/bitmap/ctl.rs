@@ -4,7 +4,7 @@ use super::plan::{BitmapPlan, NewBitmap, node};
 use super::{Bitmap, Tolerate};
 use crate::control::BlockGraph;
 use crate::driver::Cx;
-use qapi::QError;
+use qapi::{QError, qerr};
 use std::sync::Arc;
 
 /// Where bits to merge come from.
@@ -14,6 +14,16 @@ pub struct BitmapSource {
     pub node: Option<String>,
     /// The bitmap's name.
     pub name: String,
+}
+
+impl Cx<'_> {
+    /// The bitmap of any node in this snapshot of the graph, for an operation that only reads it.
+    pub fn bitmap_of(&self, node_name: &str, name: &str) -> Result<Arc<Bitmap>, QError> {
+        let b = node(self.graph, node_name)?.live.bitmaps.find(name);
+        let b = b.ok_or_else(|| qerr!("Dirty bitmap '{name}' not found"))?;
+        b.check(false, Tolerate { read_only: true, inconsistent: false })?;
+        Ok(b)
+    }
 }
 
 impl BlockGraph {
