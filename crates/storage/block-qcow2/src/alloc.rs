@@ -477,10 +477,9 @@ impl Image {
                 self.write_meta(h, Section::ActiveL2, off, &bytes).await?;
                 self.map.write().mark_clean(off);
             }
+            // No barrier: a new table was stable before its changed slices were written, empty or a copy of the old one, so
+            // that without these slices it says what was there before.
             let sectors: Vec<u64> = self.map.read().l1_dirty.iter().copied().collect();
-            if !sectors.is_empty() {
-                self.barrier(h).await?;
-            }
             for s in sectors {
                 let bytes = self.map.read().l1_sector(s);
                 self.write_meta(h, Section::ActiveL1, m.header.l1_offset + s * 512, &bytes).await?;

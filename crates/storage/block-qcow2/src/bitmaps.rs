@@ -1,9 +1,10 @@
 //! Keeping dirty bitmaps in the image.
 //!
-//! While the image may be written, every stored bitmap is marked as in use: what is stored is out of date then, and
-//! whoever opens the image after a crash sees that. When the node closes or becomes read-only, the bitmaps are stored
-//! anew: data, tables and directory go to fresh clusters, and only when all of that is stable does the header lead to
-//! it. Meanwhile the autoclear bit is off, so that nobody takes a half-written state for the truth.
+//! While the image may be written, every stored bitmap is marked as in use: for other programs what is stored is out of
+//! date then. For Rhea it is not ([`crate::live`]). When the node closes or becomes read-only, or when bitmaps change
+//! otherwise than by writes, they are stored anew: data, tables and directory go to fresh clusters, and only when all of
+//! that is stable does the header lead to it, by one write where the place in the header allows that. Where not, the
+//! autoclear bit is off meanwhile, so that nobody takes a half-written state for the truth.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,14 +14,12 @@ use block::bitmap::Bitmap;
 use qapi::{QError, qerr};
 
 use crate::bitmap::BitmapInfo;
-use crate::header::BitmapsExt;
+use crate::header::{BitmapsExt, Header, SECTOR};
 use crate::host::{Host, read_vec, write_bytes};
 use crate::image::{Image, Meta};
+use crate::live::ALL_ONES;
 use crate::overlap::Section;
 use crate::spec::{self, autoclear, bitmap as flag, field};
-
-/// The entry of a bitmap's table for a cluster of ones.
-const ALL_ONES: u64 = 1;
 
 impl Image {
     /// Whether the directory that the header leads to is in force.
@@ -45,11 +44,15 @@ impl Image {
 
     /// Reads the stored bitmaps. One that was in use is broken; so is one whose table does not fit the disk.
     pub async fn load_bitmaps<H: Host>(&self, h: &H) -> Result<Vec<Bitmap>, QError> {
-        let list = self.shown.read().bitmaps.clone();
+        let (list, believed) = {
+            let s = self.shown.read();
+            (s.bitmaps.clone(), Self::believed(&s.header))
+        };
         let mut out = Vec::with_capacity(list.len());
-        for b in list {
+        for (i, b) in list.into_iter().enumerate() {
             let granularity = 1u32 << b.granularity_bits;
-            if b.flags & flag::IN_USE != 0 {
+            let in_use = b.flags & flag::IN_USE != 0;
+            if in_use && i >= believed {
                 out.push(Bitmap::broken(&b.name, granularity));
                 continue;
             }
@@ -59,11 +62,15 @@ impl Image {
             let cs = self.geo.cluster_size();
             let mut bits = bitmap.bits();
             let bytes = bits.len().div_ceil(8);
-            if u64::from(b.table_size) != bytes.div_ceil(cs) {
+            let clusters = bytes.div_ceil(cs);
+            // The image may have been resized just before it was left.
+            if u64::from(b.table_size) != clusters && !in_use {
                 return Err(fail("its table does not fit the size of the disk"));
             }
-            let table = read_vec(h, b.table_offset, b.table_size as usize * 8).await;
-            let table = spec::table_from_bytes(&table.map_err(|e| fail(&e.to_string()))?);
+            let entries = clusters.min(u64::from(b.table_size));
+            let table = read_vec(h, b.table_offset, entries as usize * 8).await;
+            let mut table = spec::table_from_bytes(&table.map_err(|e| fail(&e.to_string()))?);
+            table.resize(clusters as usize, ALL_ONES);
             for (i, entry) in table.into_iter().enumerate() {
                 let first = i as u64 * cs;
                 let n = cs.min(bytes - first) as usize;
@@ -83,8 +90,53 @@ impl Image {
         Ok(out)
     }
 
-    /// Marks every stored bitmap as in use; stable when it ends. The metadata lock is held.
-    pub(crate) async fn mark_bitmaps<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
+    /// Makes the stored bitmaps ready for the image to be modified: marks each as in use, and has what is stored of them
+    /// kept while they change, where the image can say so. Stable when it ends. The metadata lock is held.
+    pub(crate) async fn begin_bitmaps<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
+        let list = if Self::bitmaps_valid(m) { self.shown.read().bitmaps.clone() } else { Vec::new() };
+        self.live.forget();
+        let believed = Self::believed(&m.header);
+        // Those that are the truth now.
+        let n =
+            list.iter().enumerate().take_while(|(i, b)| b.flags & flag::IN_USE == 0 || *i < believed).count();
+        let kept = n > 0 && self.live.may_be_on() && self.announce(h, m, n as u32).await?;
+        if !kept {
+            self.put_autoclear(h, m, m.header.autoclear & !autoclear::KEPT_BITMAPS).await?;
+        }
+        self.mark_bitmaps(h, m).await?;
+        if kept && self.live_on(h, &list[..n]).await.is_err() {
+            self.live_never(h, m).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the image say that the first `n` bitmaps are kept; false where its header has no room to do so at once.
+    async fn announce<H: Host>(&self, h: &H, m: &mut Meta, n: u32) -> IoResult<bool> {
+        if m.header.kept_bitmaps != Some(n) {
+            let mut next = m.header.clone();
+            next.kept_bitmaps = Some(n);
+            if !matches!(self.sectors_changed(h, &next).await, Ok(0 | 1)) {
+                return Ok(false);
+            }
+            // Until it is written, what is announced is nothing.
+            self.put_autoclear(h, m, m.header.autoclear & !autoclear::KEPT_BITMAPS).await?;
+            m.header = next;
+            self.put_header(h, m).await?;
+        }
+        self.put_autoclear(h, m, m.header.autoclear | autoclear::KEPT_BITMAPS).await?;
+        Ok(true)
+    }
+
+    /// How many sectors of the first cluster differ from a header.
+    async fn sectors_changed<H: Host>(&self, h: &H, next: &Header) -> IoResult<usize> {
+        let mut new = next.encode().map_err(|_| Errno::NOSPC)?;
+        new.resize(self.geo.cluster_size() as usize, 0);
+        let old = read_vec(h, 0, new.len()).await?;
+        Ok(old.chunks(SECTOR).zip(new.chunks(SECTOR)).filter(|(a, b)| a != b).count())
+    }
+
+    /// Marks every stored bitmap as in use; stable when it ends.
+    async fn mark_bitmaps<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
         let (Some(x), true) = (m.header.bitmaps, Self::bitmaps_valid(m)) else { return Ok(()) };
         let list = self.shown.read().bitmaps.clone();
         let mut at = x.directory_offset;
@@ -108,12 +160,8 @@ impl Image {
         Ok(())
     }
 
-    async fn set_autoclear<H: Host>(&self, h: &H, m: &mut Meta, on: bool) -> IoResult<()> {
-        let bits = if on {
-            m.header.autoclear | autoclear::BITMAPS
-        } else {
-            m.header.autoclear & !autoclear::BITMAPS
-        };
+    /// Sets the autoclear bits; stable when it ends.
+    pub(crate) async fn put_autoclear<H: Host>(&self, h: &H, m: &mut Meta, bits: u64) -> IoResult<()> {
         if bits != m.header.autoclear {
             write_bytes(h, field::AUTOCLEAR as u64, &bits.to_be_bytes()).await?;
             m.header.autoclear = bits;
@@ -125,37 +173,48 @@ impl Image {
 
     /// Stores these bitmaps, and keeps those entries of the directory that `keep` says. Everything is as before where it
     /// fails before the header changes; after that, the bitmaps may be lost, and the image says so.
+    ///
+    /// `open`: the image goes on to be modified, so they are in use. Then what is stored is kept from now on.
     async fn replace_bitmaps<H: Host>(
         &self,
         h: &H,
+        m: &mut Meta,
         bitmaps: &[Arc<Bitmap>],
         keep: impl Fn(&BitmapInfo) -> bool,
+        open: bool,
     ) -> IoResult<()> {
-        let mut m = self.meta.lock().await;
-        let m = &mut *m;
         let old = if Self::bitmaps_valid(m) { self.shown.read().bitmaps.clone() } else { Vec::new() };
         let old_ext = m.header.bitmaps.filter(|_| Self::bitmaps_valid(m));
-        let (kept, gone): (Vec<_>, Vec<_>) = old.into_iter().partition(|b| keep(b));
+        // Nobody's but those that were kept may be believed later.
+        let believed = if open { Self::believed(&m.header) } else { 0 };
+        let mut first = Vec::new();
+        let (mut last, mut gone) = (Vec::new(), Vec::new());
+        for (i, b) in old.into_iter().enumerate() {
+            match keep(&b) {
+                true if i < believed => first.push(b),
+                true => last.push(b),
+                false => gone.push(b),
+            }
+        }
         if bitmaps.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        self.begin_modify(h, m).await?;
+        let live = open && self.live.may_be_on();
+        // What is written right now is not in the bitmaps yet.
+        let active = if open { self.live.start_over() } else { Vec::new() };
         let mut fresh = Vec::new();
-        let mut list = kept;
-        let stored = self.store_all(h, m, bitmaps, &mut list, &mut fresh).await;
-        // The names of features are only for people: they give way where the first cluster has no room for both.
-        let fits = |ext: &Option<BitmapsExt>, m: &mut Meta| {
-            let mut next = m.header.clone();
-            next.bitmaps = *ext;
-            if next.encode().is_err() {
-                next.extensions.retain(|e| e.kind != spec::ext::FEATURE_NAMES);
-                next.encode().map_err(|_| Errno::NOSPC)?;
-                m.header.extensions = next.extensions;
+        let mut list = first;
+        let stored = async {
+            for b in bitmaps {
+                list.push(self.store_one(h, m, b, &active, open, &mut fresh).await?);
             }
-            Ok(*ext)
+            let kept = list.len() as u32;
+            list.append(&mut last);
+            let ext = self.store_directory(h, m, &list, &mut fresh).await?;
+            self.plan_header(m, ext, (live && kept > 0 || m.header.kept_bitmaps.is_some()).then_some(kept))
         };
-        let ext = match stored.and_then(|ext| fits(&ext, m)) {
-            Ok(ext) => ext,
+        let next = match stored.await {
+            Ok(next) => next,
             Err(e) => {
                 for (first, n) in fresh {
                     self.unalloc(h, m, first, n).await;
@@ -173,15 +232,31 @@ impl Image {
         }
         self.write_refcounts(h, m).await?;
         self.barrier(h).await?;
-        self.set_autoclear(h, m, false).await?;
+        let ext = next.bitmaps;
+        let kept = if next.kept_bitmaps.is_some() && live { autoclear::KEPT_BITMAPS } else { 0 };
+        let at_once = self.sectors_changed(h, &next).await? <= 1;
+        if !at_once {
+            // A half-written state must not be taken for the truth.
+            self.put_autoclear(h, m, m.header.autoclear & !autoclear::KNOWN).await?;
+        }
         m.header.bitmaps = ext;
+        m.header.kept_bitmaps = next.kept_bitmaps;
+        m.header.extensions = next.extensions;
         self.put_header(h, m).await?;
-        self.set_autoclear(h, m, ext.is_some()).await?;
+        let valid = if ext.is_some() { autoclear::BITMAPS } else { 0 };
+        self.put_autoclear(h, m, (m.header.autoclear & !autoclear::KNOWN) | valid | kept).await?;
         let place = ext.map_or(0..0, |x| {
             let first = x.directory_offset >> self.geo.cluster_bits;
             first..first + self.geo.clusters(x.directory_size)
         });
         self.places.write().protected.moved(Section::BitmapDirectory, place);
+        if live {
+            let n = m.header.kept_bitmaps.unwrap_or(0) as usize;
+            let room = m.header.kept_bitmaps.is_some() || ext.is_none();
+            if !room || self.live_on(h, list.get(..n).unwrap_or(&[])).await.is_err() {
+                self.live_never(h, m).await?;
+            }
+        }
         self.shown.write().bitmaps = list;
         for (first, n) in release {
             self.release(m, first, n, false);
@@ -189,17 +264,29 @@ impl Image {
         self.write_back(h, m).await
     }
 
-    async fn store_all<H: Host>(
+    /// The header with another directory. The names of features are only for people: they give way where the first
+    /// cluster has no room for both.
+    fn plan_header(&self, m: &Meta, ext: Option<BitmapsExt>, kept: Option<u32>) -> IoResult<Header> {
+        let mut next = m.header.clone();
+        next.bitmaps = ext;
+        next.kept_bitmaps = ext.and(kept);
+        if next.encode().is_err() {
+            next.extensions.retain(|e| e.kind != spec::ext::FEATURE_NAMES);
+        }
+        if next.encode().is_err() {
+            next.kept_bitmaps = None;
+            next.encode().map_err(|_| Errno::NOSPC)?;
+        }
+        Ok(next)
+    }
+
+    async fn store_directory<H: Host>(
         &self,
         h: &H,
         m: &mut Meta,
-        bitmaps: &[Arc<Bitmap>],
-        list: &mut Vec<BitmapInfo>,
+        list: &[BitmapInfo],
         fresh: &mut Vec<(u64, u64)>,
     ) -> IoResult<Option<BitmapsExt>> {
-        for b in bitmaps {
-            list.push(self.store_one(h, m, b, fresh).await?);
-        }
         let directory: Vec<u8> = list.iter().flat_map(BitmapInfo::encode).collect();
         if directory.is_empty() {
             return Ok(None);
@@ -217,10 +304,16 @@ impl Image {
         h: &H,
         m: &mut Meta,
         b: &Bitmap,
+        active: &[(u64, u64)],
+        open: bool,
         fresh: &mut Vec<(u64, u64)>,
     ) -> IoResult<BitmapInfo> {
         let cs = self.geo.cluster_size();
-        let bits = b.bits();
+        let mut bits = b.bits();
+        let auto = b.enabled();
+        if auto {
+            active.iter().for_each(|(off, len)| bits.set(*off, *len));
+        }
         let bytes = bits.len().div_ceil(8);
         let clusters = bytes.div_ceil(cs);
         if clusters * 8 > spec::MAX_BITMAP_TABLE {
@@ -243,7 +336,7 @@ impl Image {
         Ok(BitmapInfo {
             name: b.name().to_owned(),
             granularity_bits: b.granularity().trailing_zeros() as u8,
-            flags: if b.enabled() { flag::AUTO } else { 0 },
+            flags: if auto { flag::AUTO } else { 0 } | if open { flag::IN_USE } else { 0 },
             table_offset,
             table_size: clusters as u32,
             kind: flag::DIRTY_TRACKING,
@@ -302,7 +395,12 @@ impl Image {
             return Ok(());
         }
         let broken = |i: &BitmapInfo| keep.iter().any(|b| b.inconsistent() && b.name() == i.name);
-        self.replace_bitmaps(h, &good, broken).await
+        let mut m = self.meta.lock().await;
+        self.begin_modify(h, &mut m).await?;
+        self.replace_bitmaps(h, &mut m, &good, broken, false).await?;
+        // At rest, the image is what it is for everybody.
+        let bits = m.header.autoclear & !autoclear::KEPT_BITMAPS;
+        self.put_autoclear(h, &mut m, bits).await
     }
 
     fn is_stored(&self, name: &str) -> bool {
@@ -311,11 +409,43 @@ impl Image {
 
     /// Removes a stored bitmap, if there is one of this name.
     pub async fn remove_stored_bitmap<H: Host>(&self, h: &H, name: &str) -> IoResult<()> {
-        self.replace_bitmaps(h, &[], |b| b.name != name).await
+        let mut m = self.meta.lock().await;
+        self.begin_modify(h, &mut m).await?;
+        self.replace_bitmaps(h, &mut m, &[], |b| b.name != name, true).await
     }
 
     /// A bitmap is about to differ from what is stored.
     pub async fn bitmaps_change<H: Host>(&self, h: &H) -> IoResult<()> {
         self.modify(h).await
+    }
+
+    /// Bitmaps were added, or changed in another way than by being written to: what is stored becomes what they are
+    /// now. Where that fails, the image says that what is stored is not the truth.
+    pub async fn bitmaps_changed<H: Host>(&self, h: &H, bitmaps: &[Arc<Bitmap>]) -> IoResult<()> {
+        if self.version < 3 {
+            return Ok(());
+        }
+        let keep: Vec<_> = bitmaps.iter().filter(|b| b.persistent()).collect();
+        let mut m = self.meta.lock().await;
+        self.begin_modify(h, &mut m).await?;
+        let believed = Self::believed(&m.header);
+        let known: Vec<String> =
+            self.shown.read().bitmaps.iter().take(believed).map(|b| b.name.clone()).collect();
+        // What somebody works on may still get back what it has lost: what is stored of it stays, which is more.
+        let stays = |b: &Bitmap| b.inconsistent() || (b.busy() && known.iter().any(|n| n == b.name()));
+        let new: Vec<_> = keep.iter().rev().filter(|b| !stays(b)).map(|b| (*b).clone()).collect();
+        let kept = |i: &BitmapInfo| keep.iter().any(|b| stays(b) && b.name() == i.name);
+        let done = async {
+            // A bitmap that was cleared says: what was written until now is known to somebody. So it must not be lost.
+            self.write_back(h, &mut m).await?;
+            self.barrier(h).await?;
+            self.replace_bitmaps(h, &mut m, &new, kept, true).await
+        };
+        let done = done.await;
+        if let Err(e) = done {
+            tracing::error!(node = %self.node_name, "Could not keep dirty bitmaps in the image: {e}");
+            self.live_never(h, &mut m).await?;
+        }
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use api::block_core::{
 use base::{Errno, IoResult};
 use block::bitmap::Bitmap;
 use block::driver::{
-    BackingHint, Caps, ChildOption, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, DriverType, Extent,
+    Ahead, BackingHint, Caps, ChildOption, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, DriverType, Extent,
     ExtentKind, Hold, IoFuture, Kind, Limits, NodePlan, OpenCx, OpenFuture, Prealloc, SnapshotOp, Staged,
     Support, WriteFlags, ZeroFlags, default_child_perm,
 };
@@ -296,6 +296,17 @@ impl Driver for Qcow2 {
         Box::pin(async move { self.image().bitmaps_change(&NodeHost(*cx)).await })
     }
 
+    fn bitmaps_changed<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        Box::pin(async move { self.image().bitmaps_changed(&NodeHost(*cx), &cx.bitmaps()).await })
+    }
+
+    fn record_ahead<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Ahead> {
+        Box::pin(async move {
+            let kept = self.image().record_ahead(&NodeHost(*cx), off, len).await?;
+            Ok(kept.map(|c| Box::new(c) as Box<dyn std::any::Any>))
+        })
+    }
+
     fn remove_bitmap<'a>(&'a self, cx: &'a Cx<'a>, name: &'a str) -> CtlFuture<'a> {
         Box::pin(async move {
             let done = self.image().remove_stored_bitmap(&NodeHost(*cx), name).await;
@@ -332,7 +343,12 @@ impl Driver for Qcow2 {
                     None => return Ok(None),
                 },
                 SnapshotOp::Apply { id, name } => match found(id, name) {
-                    Some(id) => image.snapshot_apply(&host, &id).await.map(|()| Snapshot::default()),
+                    Some(id) => {
+                        // Every byte may change.
+                        let kept = image.cover_all(&host).await;
+                        kept.map_err(|e| qerr!("Could not mark dirty bitmaps as in use: {e}"))?;
+                        image.snapshot_apply(&host, &id).await.map(|()| Snapshot::default())
+                    }
                     None => return Ok(None),
                 },
             };

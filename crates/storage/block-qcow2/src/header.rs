@@ -83,12 +83,18 @@ pub struct Header {
     pub backing_format: Option<String>,
     /// The bitmaps extension, if there is one (whether or not the autoclear bit says that it is valid).
     pub bitmaps: Option<BitmapsExt>,
+    /// How many bitmaps from the directory's first on are kept so that a crash loses nothing of them; counts while
+    /// [`spec::autoclear::KEPT_BITMAPS`] is set.
+    pub kept_bitmaps: Option<u32>,
     /// Every other extension, in order.
     pub extensions: Vec<RawExt>,
 }
 
 /// Bytes at the first cluster's end that are kept for the backing file's name.
 const BACKING_ROOM: usize = 1024;
+
+/// What storage writes at once.
+pub const SECTOR: usize = 512;
 
 /// Why a header is refused.
 pub type HeaderResult<T> = Result<T, QError>;
@@ -245,6 +251,7 @@ impl Header {
             backing_file,
             backing_format: exts.backing_format,
             bitmaps: exts.bitmaps,
+            kept_bitmaps: exts.kept_bitmaps,
             extensions: exts.rest,
         })
     }
@@ -283,6 +290,7 @@ impl Header {
             backing_file: None,
             backing_format: None,
             bitmaps: None,
+            kept_bitmaps: None,
             extensions,
         }
     }
@@ -319,17 +327,12 @@ impl Header {
             let n = self.tail.len().min(length - at);
             b[at..at + n].copy_from_slice(&self.tail[..n]);
         }
-        let mut add = |kind: u32, data: &[u8]| {
-            b.extend_from_slice(&kind.to_be_bytes());
-            b.extend_from_slice(&(data.len() as u32).to_be_bytes());
-            b.extend_from_slice(data);
-            b.resize(b.len().next_multiple_of(8), 0);
-        };
+        let mut add = Appended(&mut b);
         if let Some(f) = &self.backing_format {
-            add(spec::ext::BACKING_FORMAT, f.as_bytes());
+            add.add(spec::ext::BACKING_FORMAT, f.as_bytes());
         }
         for e in &self.extensions {
-            add(e.kind, &e.data);
+            add.add(e.kind, &e.data);
         }
         if let Some(x) = &self.bitmaps {
             let mut d = Vec::with_capacity(24);
@@ -337,9 +340,26 @@ impl Header {
             d.extend_from_slice(&[0; 4]);
             d.extend_from_slice(&x.directory_size.to_be_bytes());
             d.extend_from_slice(&x.directory_offset.to_be_bytes());
-            add(spec::ext::BITMAPS, &d);
+            let kept = self.kept_bitmaps.map(|n| {
+                let mut k = [0u8; 16];
+                k[..4].copy_from_slice(&1u32.to_be_bytes());
+                k[4..8].copy_from_slice(&n.to_be_bytes());
+                k
+            });
+            if kept.is_some() {
+                // What both say changes at once, so it stands in one sector.
+                let left = SECTOR - (add.at() + 8) % SECTOR;
+                if left < 24 + 8 + 16 {
+                    // The padding begins eight bytes before its data.
+                    add.add(spec::ext::PADDING, &[0; SECTOR][..left]);
+                }
+            }
+            add.add(spec::ext::BITMAPS, &d);
+            if let Some(k) = kept {
+                add.add(spec::ext::KEPT_BITMAPS, &k);
+            }
         }
-        add(spec::ext::END, &[]);
+        add.add(spec::ext::END, &[]);
         if let Some(name) = &self.backing_file {
             if name.len() > spec::MAX_BACKING_NAME as usize {
                 return Err(qerr!("Backing file name too long"));
@@ -385,10 +405,28 @@ impl Header {
     }
 }
 
+/// Extensions being added behind a header.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl Appended<'_> {
+    fn at(&self) -> usize {
+        self.0.len()
+    }
+
+    fn add(&mut self, kind: u32, data: &[u8]) {
+        let b = &mut *self.0;
+        b.extend_from_slice(&kind.to_be_bytes());
+        b.extend_from_slice(&(data.len() as u32).to_be_bytes());
+        b.extend_from_slice(data);
+        b.resize(b.len().next_multiple_of(8), 0);
+    }
+}
+
 #[derive(Default)]
 struct Extensions {
     backing_format: Option<String>,
     bitmaps: Option<BitmapsExt>,
+    kept_bitmaps: Option<u32>,
     names: Vec<(u8, u8, String)>,
     rest: Vec<RawExt>,
 }
@@ -416,6 +454,8 @@ impl Extensions {
                     x.backing_format = Some(String::from_utf8_lossy(data).into_owned());
                 }
                 spec::ext::BITMAPS => x.bitmaps = Some(Self::bitmaps(data)?),
+                spec::ext::KEPT_BITMAPS if be32(data, 0) == Some(1) => x.kept_bitmaps = be32(data, 4),
+                spec::ext::PADDING => {}
                 _ => {
                     if kind == spec::ext::FEATURE_NAMES {
                         for e in data.chunks_exact(spec::FEATURE_ENTRY) {

@@ -7,7 +7,8 @@
 //!
 //! # Order of writes
 //! Whatever is on disk at any moment must be a usable image. So metadata reaches the file level by level, each level
-//! stable before the next begins: refcount blocks, refcount table, L2 tables, L1 table (`Image::write_back`). A
+//! stable before the next begins: refcount blocks, refcount table, data and new L2 tables, changed entries of L2 tables
+//! and the L1 table (`Image::write_back`). A
 //! cluster that lost a reference is only given free once the tables that no longer refer to it are stable. A crash
 //! can thus leak clusters but never lets two things own one, nor shows data that was never there.
 
@@ -25,6 +26,7 @@ use crate::geometry::Geometry;
 use crate::header::{self, Header};
 use crate::host::{Host, read_vec, write_bytes};
 use crate::l2map::L2Map;
+use crate::live::Live;
 use crate::opts::Config;
 use crate::overlap::{Places, Protected};
 use crate::ranges::RangeLocks;
@@ -110,6 +112,8 @@ pub struct Image {
     pub(crate) on_damage: RwLock<Option<OnDamage>>,
     /// Who reads what it has looked up.
     pub(crate) readers: Epochs,
+    /// What is kept of persistent bitmaps while they change.
+    pub(crate) live: Arc<Live>,
 }
 
 /// Reads the first cluster and parses the header.
@@ -188,6 +192,7 @@ impl Image {
             decompressed: parking_lot::Mutex::new(None),
             on_damage: RwLock::new(None),
             readers: Epochs::default(),
+            live: Arc::default(),
         })
     }
 
@@ -259,14 +264,14 @@ impl Image {
         }
         let mut changed = false;
         if self.version >= 3 {
-            let known = m.header.autoclear & autoclear::BITMAPS;
+            let known = m.header.autoclear & autoclear::KNOWN;
             if m.header.autoclear != known {
                 write_bytes(h, field::AUTOCLEAR as u64, &known.to_be_bytes()).await?;
                 m.header.autoclear = known;
                 self.header_changed(m);
                 changed = true;
             }
-            self.mark_bitmaps(h, m).await?;
+            self.begin_bitmaps(h, m).await?;
             if self.lazy() && !m.header.has(incompat::DIRTY) {
                 self.put_incompatible(h, m, m.header.incompatible | incompat::DIRTY).await?;
                 changed = true;

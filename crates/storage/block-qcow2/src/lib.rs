@@ -6,7 +6,8 @@
 //! - [`spec`]: names and numbers of the public specification; [`geometry`]: its arithmetic; [`header`]: the header.
 //! - [`image`]: an open image over a [`host::Host`]: its locks and the order of its writes are explained there.
 //! - [`driver`]: the driver of the block graph; [`mod@create`] and [`check`]: new images, checks and repairs.
-//! - [`snapshots`]: internal snapshots; [`bitmaps`]: persistent dirty bitmaps; `pack`: compressed writes.
+//! - [`snapshots`]: internal snapshots; [`bitmaps`]: persistent dirty bitmaps; `live`: how they survive a crash; `pack`:
+//!   compressed writes.
 //!
 //! Not done: encryption, external data files, extended L2 entries (images with them are refused by name).
 //! Options that change nothing here: `cache-clean-interval` (caches are bounded and stay), and `inactive-l2` of
@@ -28,6 +29,7 @@ pub mod image;
 pub mod info;
 mod io;
 pub mod l2map;
+mod live;
 pub mod opts;
 pub mod overlap;
 mod pack;

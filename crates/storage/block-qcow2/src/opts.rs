@@ -15,6 +15,10 @@ const MIN_REFCOUNT_CLUSTERS: u64 = 4;
 /// Bytes of one L2 cache entry unless given: a page, so that random access reads and writes little.
 const DEFAULT_L2_ENTRY: u64 = 4096;
 
+/// Guest bytes that the stored copy of a bitmap marks as dirty at once: few enough that a crash costs little precision,
+/// enough that marking costs little. Disks of more than 65536 such pieces have larger ones.
+const DEFAULT_BITMAP_REGION: u64 = 16 << 20;
+
 /// Which metadata is protected against being overwritten by data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverlapChecks {
@@ -97,6 +101,8 @@ pub struct Config {
     pub discard_other: bool,
     /// A discard keeps the clusters reserved.
     pub discard_no_unref: bool,
+    /// Guest bytes, a power of two, that the stored copy of a bitmap marks as dirty at once.
+    pub bitmap_region: u64,
     /// Overlap checks.
     pub overlap: OverlapChecks,
 }
@@ -128,6 +134,7 @@ impl Config {
             discard_snapshot: o.and_then(|o| o.pass_discard_snapshot).unwrap_or(true),
             discard_other: o.and_then(|o| o.pass_discard_other).unwrap_or(false),
             discard_no_unref: no_unref,
+            bitmap_region: DEFAULT_BITMAP_REGION.max((h.size >> 16).next_power_of_two()),
             overlap: OverlapChecks::new(o.and_then(|o| o.overlap_check.as_ref())),
         })
     }

@@ -74,6 +74,11 @@ pub mod compat {
 pub mod autoclear {
     /// The bitmaps extension is consistent with the guest data.
     pub const BITMAPS: u64 = 1 << 0;
+    /// Rhea's own: what is stored of the bitmaps that [`super::ext::KEPT_BITMAPS`] counts misses nothing, though they are
+    /// marked as in use. Whoever modifies the image without keeping it so clears the bit, as all unknown ones.
+    pub const KEPT_BITMAPS: u64 = 1 << 62;
+    /// The bits that Rhea keeps up to date.
+    pub const KNOWN: u64 = BITMAPS | KEPT_BITMAPS;
 }
 
 /// Bitmap directory entries.
@@ -98,6 +103,11 @@ pub mod ext {
     pub const FEATURE_NAMES: u32 = 0x6803_f857;
     /// Where the bitmap directory stands.
     pub const BITMAPS: u32 = 0x2385_2875;
+    /// Rhea's own, directly behind [`BITMAPS`]: a version (u32, 1), how many bitmaps from the directory's first on are
+    /// kept as [`super::autoclear::KEPT_BITMAPS`] says (u32), 8 bytes of zeros.
+    pub const KEPT_BITMAPS: u32 = 0x5268_6561;
+    /// Rhea's own: fills a sector, so that what must change at once stands in one.
+    pub const PADDING: u32 = 0x5268_7064;
     /// LUKS header pointer.
     pub const CRYPTO: u32 = 0x0537_be77;
     /// Name of the external data file.

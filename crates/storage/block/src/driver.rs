@@ -33,6 +33,8 @@ use std::sync::Arc;
 pub type IoFuture<'a, T = ()> = Pin<Box<dyn Future<Output = IoResult<T>> + 'a>>;
 /// A driver's answer to a control-plane call.
 pub type CtlFuture<'a, T = ()> = Pin<Box<dyn Future<Output = Result<T, QError>> + 'a>>;
+/// What [`Driver::record_ahead`] answers; dropping it tells the driver that the change is recorded.
+pub type Ahead = Option<Box<dyn std::any::Any>>;
 /// What [`DriverType::open`] returns.
 pub type OpenFuture<'a> = CtlFuture<'a, Arc<dyn Driver>>;
 
@@ -537,6 +539,21 @@ pub trait Driver: Send + Sync + 'static {
     fn bitmaps_change<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
         let _ = cx;
         Box::pin(async { Ok(()) })
+    }
+
+    /// Persistent bitmaps were added, or differ from what they were by more than what requests recorded (cleared, merged,
+    /// enabled, resized): the image is to keep them as they are now. Called after the change; returns when a crash
+    /// no longer loses it.
+    fn bitmaps_changed<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        let _ = cx;
+        Box::pin(async { Ok(()) })
+    }
+
+    /// A range is about to be changed while the node has persistent bitmaps. When this returns, a crash no longer
+    /// loses that the range is dirty. What it answers is kept until the bitmaps in memory have recorded the change.
+    fn record_ahead<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Ahead> {
+        let _ = (cx, off, len);
+        Box::pin(async { Ok(None) })
     }
 
     /// The image shall not keep this bitmap any more.

@@ -5,8 +5,8 @@
 //! and zero-writes become writes where a driver cannot do better; reads follow [`crate::driver::Extent`]s down the graph.
 
 use crate::driver::{
-    Caps, ChildSlot, Cx, DetectZeroes, Driver, ExtentKind, Kind, Limits, Prealloc, Support, WriteFlags,
-    ZeroFlags,
+    Ahead, Caps, ChildSlot, Cx, DetectZeroes, Driver, ExtentKind, Kind, Limits, Prealloc, Support,
+    WriteFlags, ZeroFlags,
 };
 use crate::graph::{Edge, NodeId};
 use crate::perm::{Perm, Role};
@@ -264,6 +264,7 @@ impl<'a> Cx<'a> {
         let padded = lo != off || hi != end;
         let ticket = self.node.live.writing(lo, hi, padded, align > 1).await;
         let buf = if padded { self.pad(lo, off, buf, end, hi, &lim).await? } else { buf };
+        let ahead = self.record_ahead(off, end - off).await?;
         let native = self.caps().fua == Support::Native;
         let pass = if native { flags } else { flags - WriteFlags::FUA };
         let old_len = self.len();
@@ -273,9 +274,17 @@ impl<'a> Cx<'a> {
             self.node.live.bitmaps.resize(self.len());
         }
         self.node.live.dirtied(off, end - off);
-        drop(ticket);
+        drop((ahead, ticket));
         done?;
         if flags.contains(WriteFlags::FUA) && !native { self.node_flush().await } else { Ok(()) }
+    }
+
+    /// Has the image keep, before a range is changed, that its persistent bitmaps will record it.
+    async fn record_ahead(&self, off: u64, len: u64) -> IoResult<Ahead> {
+        if !self.node.live.bitmaps.any_persistent() || len == 0 {
+            return Ok(None);
+        }
+        self.driver()?.record_ahead(self, off, len).await
     }
 
     /// Puts the bytes around `buf` into a longer buffer that covers whole blocks (`lo..hi`).
@@ -385,9 +394,10 @@ impl<'a> Cx<'a> {
             let n = (hi - pos).min(step);
             let tracked = lim.request_alignment > 1;
             let ticket = self.node.live.writing(pos, pos + n, false, tracked).await;
+            let ahead = self.record_ahead(pos, n).await?;
             let done = driver.write_zeroes(self, pos, n, flags).await;
             self.node.live.dirtied(pos, n);
-            drop(ticket);
+            drop((ahead, ticket));
             match done {
                 Err(Errno::NOTSUP) if !flags.contains(ZeroFlags::NO_FALLBACK) => {
                     self.write_zero_bytes(pos, pos + n).await?;
@@ -434,9 +444,10 @@ impl<'a> Cx<'a> {
             let n = (hi - pos).min(step);
             let tracked = lim.request_alignment > 1;
             let ticket = self.node.live.writing(pos, pos + n, false, tracked).await;
+            let ahead = self.record_ahead(pos, n).await?;
             let done = driver.discard(self, pos, n).await;
             self.node.live.dirtied(pos, n);
-            drop(ticket);
+            drop((ahead, ticket));
             match done {
                 // A hint that nobody takes is no failure.
                 Ok(()) | Err(Errno::NOTSUP) => {}
@@ -491,6 +502,9 @@ impl<'a> Cx<'a> {
         let done = self.driver()?.truncate(self, len, exact, prealloc).await;
         self.node.live.wrote();
         self.node.live.bitmaps.resize(self.len());
+        if self.node.live.bitmaps.any_persistent() {
+            self.driver()?.bitmaps_changed(self).await?;
+        }
         drop(ticket);
         done?;
         // What a longer backing file has there must not shine through.

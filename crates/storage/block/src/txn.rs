@@ -216,7 +216,7 @@ impl<'g> Txn<'g> {
     /// Makes the staged change real and publishes the graph. Cannot fail.
     pub(crate) async fn commit(self) -> Arc<Graph> {
         let mut done = self.publish().await;
-        std::mem::take(&mut done.bitmaps).commit();
+        std::mem::take(&mut done.bitmaps).commit().keep(&done.graph).await;
         done.graph
     }
 

@@ -96,6 +96,7 @@ fn config(h: &Header) -> Config {
         discard_snapshot: false,
         discard_other: false,
         discard_no_unref: false,
+        bitmap_region: 1 << 30,
         overlap: off,
     }
 }

@@ -28,6 +28,10 @@ pub struct MemHost {
     pub logging: Cell<bool>,
     /// Waits a random while in each operation (inside a simulation only).
     pub jitter: Cell<bool>,
+    /// Some of the waits are long.
+    pub slow: Cell<bool>,
+    /// No room: writes behind the header fail.
+    pub full: Cell<bool>,
     /// Fails every operation with this chance in 1000.
     pub faults: Cell<u64>,
 }
@@ -37,12 +41,20 @@ impl MemHost {
         MemHost { file: RefCell::new(file), ..MemHost::default() }
     }
 
+    /// What the file holds.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.file.borrow().clone()
+    }
+
     async fn step(&self) -> IoResult<()> {
         if self.jitter.get() {
             let rng = rt::sim::rng();
             match rng.below(4) {
                 0 => {}
                 1 => rt::yield_now().await,
+                2 if self.slow.get() && rng.below(6) == 0 => {
+                    rt::sleep(std::time::Duration::from_micros(rng.below(40_000))).await;
+                }
                 _ => rt::sleep(std::time::Duration::from_micros(rng.below(500))).await,
             }
             if self.faults.get() > 0 && rng.below(1000) < self.faults.get() {
@@ -86,17 +98,23 @@ impl Host for MemHost {
     }
     async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
         self.step().await?;
-        let file = self.file.borrow();
-        let have = (file.len() as u64).saturating_sub(off).min(buf.len() as u64) as usize;
-        buf.slice(have..buf.len()).fill(0);
-        if have > 0 {
-            buf.copy_from(0, &file[off as usize..off as usize + have]);
+        {
+            let file = self.file.borrow();
+            let have = (file.len() as u64).saturating_sub(off).min(buf.len() as u64) as usize;
+            buf.slice(have..buf.len()).fill(0);
+            if have > 0 {
+                buf.copy_from(0, &file[off as usize..off as usize + have]);
+            }
         }
-        Ok(())
+        // What was read may be old when it arrives.
+        self.step().await
     }
     async fn write(&self, off: u64, buf: IoBuf) -> IoResult<()> {
         if off + buf.len() as u64 > MAX_FILE {
             return Err(Errno::FBIG);
+        }
+        if self.full.get() && off >= 512 {
+            return Err(Errno::NOSPC);
         }
         self.step().await?;
         let e = Event::Write(off, buf.to_vec());

@@ -1,9 +1,11 @@
 //! Tests of whole images over memory.
 
-mod bitmaps;
 mod crash;
+mod kept;
 mod malformed;
 mod mem;
+mod order;
+mod races;
 mod random;
 mod reference;
 mod snapshots;

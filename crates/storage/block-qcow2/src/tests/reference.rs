@@ -238,11 +238,34 @@ fn bitmaps_are_kept_both_ways() {
             w.image.store_bitmaps(&w.host, &all).await.unwrap();
             w.image.make_clean(&w.host).await.unwrap();
             assert!(*w.host.file.borrow() == before, "reading changed the image");
+            let ahead = w.image.record_ahead(&w.host, 0, 512).await.unwrap();
             w.image.write(&w.host, 0, IoBuf::from_bytes(&[1; 512])).await.unwrap();
-            // Until it is closed, what is stored is told to be out of date.
-            let crashed = MemHost::new(w.host.file.borrow().clone());
-            let lost = open(&crashed, false).await.load_bitmaps(&crashed).await.unwrap();
-            assert!(lost.len() == 2 && lost.iter().all(|b| b.inconsistent()));
+            // Not closed: for us it is all there, and more.
+            let left = w.host.file.borrow().clone();
+            std::fs::write(dir.path("left.q"), &left).unwrap();
+            let crashed = MemHost::new(left);
+            let kept = open(&crashed, false).await.load_bitmaps(&crashed).await.unwrap();
+            assert!(kept.len() == 2 && kept.iter().all(|b| !b.inconsistent()), "{shape}");
+            let was = kept.iter().find(|b| b.name() == "fine").unwrap();
+            assert!(was.is_dirty(0) && was.is_dirty(65536) && was.is_dirty(2 << 20), "{shape}");
+            drop(ahead);
+            // For the reference it is a sound image with bitmaps in use; and when it has written to it, they are so for us.
+            let said = tool("qemu-img", &dir.0, "check left.q");
+            assert!(said.starts_with("No errors were found"), "{shape}: {said}");
+            let info = tool("qemu-img", &dir.0, "info left.q");
+            assert_eq!(info.matches("in-use").count(), 2, "{info}");
+            let args = ["-r", "-c", "read 0 512", "left.q"];
+            let read = Command::new("qemu-io").current_dir(&dir.0).args(args).output().unwrap();
+            assert!(read.status.success());
+            let again = MemHost::new(std::fs::read(dir.path("left.q")).unwrap());
+            let kept = open(&again, false).await.load_bitmaps(&again).await.unwrap();
+            assert!(kept.iter().all(|b| !b.inconsistent()), "reading changed it");
+            let args = ["-c", "write -P 9 0 64k", "left.q"];
+            let wrote = Command::new("qemu-io").current_dir(&dir.0).args(args).output().unwrap();
+            assert!(wrote.status.success());
+            let after = MemHost::new(std::fs::read(dir.path("left.q")).unwrap());
+            let lost = open(&after, false).await.load_bitmaps(&after).await.unwrap();
+            assert!(lost.len() == 2 && lost.iter().all(|b| b.inconsistent()), "{shape}");
             fine.set(0, 512);
             let ours = Bitmap::new("ours", 3 << 20, 4096, true, true).unwrap();
             ours.set(8192, 4096);

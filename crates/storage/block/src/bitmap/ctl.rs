@@ -4,6 +4,7 @@ use super::plan::{BitmapPlan, NewBitmap, node};
 use super::{Bitmap, Tolerate};
 use crate::control::BlockGraph;
 use crate::driver::Cx;
+use crate::txn::Txn;
 use qapi::{QError, qerr};
 use std::sync::Arc;
 
@@ -47,7 +48,12 @@ impl BlockGraph {
         let node = node(&graph, node_name)?;
         let mut plan = BitmapPlan::default();
         f(&mut plan, &Cx { graph: &graph, node }).await?;
-        plan.commit();
+        let mut rest = Txn::new(self);
+        if plan.adds_persistent() {
+            // Requests in flight began before anybody kept in the image what they write.
+            rest.drain(&[node.id]).await;
+        }
+        plan.commit().keep(&graph).await;
         Ok(())
     }
 

@@ -251,6 +251,8 @@ pub(crate) struct Bitmaps {
     list: RwLock<Vec<Arc<Bitmap>>>,
     /// Whether there are any: writes look no further where there are none.
     any: AtomicBool,
+    /// Whether an image keeps some of them.
+    persistent: AtomicBool,
 }
 
 impl Bitmaps {
@@ -281,13 +283,23 @@ impl Bitmaps {
     pub(crate) fn add(&self, b: Arc<Bitmap>) {
         let mut list = self.list.write();
         list.insert(0, b);
-        self.any.store(true, Ordering::Release);
+        self.count(&list);
     }
 
     pub(crate) fn remove(&self, name: &str) {
         let mut list = self.list.write();
         list.retain(|b| b.name != name);
+        self.count(&list);
+    }
+
+    fn count(&self, list: &[Arc<Bitmap>]) {
         self.any.store(!list.is_empty(), Ordering::Release);
+        self.persistent.store(list.iter().any(|b| b.persistent && !b.inconsistent), Ordering::Release);
+    }
+
+    /// Whether an image keeps some of them.
+    pub(crate) fn any_persistent(&self) -> bool {
+        self.persistent.load(Ordering::Acquire)
     }
 
     /// What queries show; `None` where there are none.

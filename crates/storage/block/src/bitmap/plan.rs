@@ -6,6 +6,7 @@ use crate::driver::Cx;
 use crate::graph::{Graph, Node, NodeId};
 use crate::track::Live;
 use qapi::{QError, qerr};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The granularity unless given: the format's cluster size within these bounds.
@@ -219,10 +220,19 @@ impl BitmapPlan {
         Ok(())
     }
 
-    /// Makes it all real. Answers which stored bitmaps are to go from which images.
-    pub(crate) fn commit(self) -> Vec<(NodeId, String)> {
+    /// Whether a bitmap is to be added that an image keeps.
+    pub(crate) fn adds_persistent(&self) -> bool {
+        self.entries.iter().any(|e| e.fresh && !e.removed && e.bitmap.persistent())
+    }
+
+    /// Makes it all real in memory.
+    pub(crate) fn commit(self) -> Done {
         let mut gone = Vec::new();
+        let mut changed = BTreeSet::new();
         for e in self.entries {
+            if !e.removed && e.bitmap.persistent() {
+                changed.insert(e.node);
+            }
             if e.removed {
                 if !e.fresh {
                     e.live.bitmaps.remove(e.bitmap.name());
@@ -245,6 +255,27 @@ impl BitmapPlan {
                 e.live.bitmaps.add(e.bitmap);
             }
         }
-        gone
+        Done { gone, changed }
+    }
+}
+
+/// What images have to be told after a change of bitmaps.
+#[derive(Default)]
+pub(crate) struct Done {
+    /// Stored bitmaps that are to go.
+    pub(crate) gone: Vec<(NodeId, String)>,
+    /// Nodes whose persistent bitmaps have changed.
+    changed: BTreeSet<NodeId>,
+}
+
+impl Done {
+    /// Has the images keep the bitmaps as they are now. No request that began before bitmaps were added is in flight.
+    pub(crate) async fn keep(&self, graph: &Arc<Graph>) {
+        for node in self.changed.iter().filter_map(|id| graph.node(*id)).filter(|n| n.writable()) {
+            let Some(driver) = &node.driver else { continue };
+            if let Err(e) = driver.bitmaps_changed(&Cx { graph, node }).await {
+                tracing::warn!(node = %node.name, "persistent bitmaps are not kept in the image: {e}");
+            }
+        }
     }
 }

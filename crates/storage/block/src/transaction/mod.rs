@@ -82,7 +82,8 @@ impl BlockGraph {
                 return Err(e);
             }
         };
-        let gone = std::mem::take(&mut published.bitmaps).commit();
+        let changed = std::mem::take(&mut published.bitmaps).commit();
+        changed.keep(&published.graph).await;
         for a in actions {
             a.commit(&published.graph);
         }
@@ -93,7 +94,7 @@ impl BlockGraph {
                 f(RootEvent::Replaced);
             }
         }
-        for (node, name) in gone {
+        for (node, name) in changed.gone {
             let Some(node) = graph.node(node) else { continue };
             let Some(driver) = &node.driver else { continue };
             // The image says already that what it has stored is out of date.
