@@ -44,8 +44,10 @@ impl Storage {
         let graph = BlockGraph::new(&drivers(), events.clone());
         let objects = Arc::new(ObjectTree::new());
         graph.set_objects(objects.clone());
+        let exports = Exports::new(graph.clone(), objects.clone());
+        exports.register(Arc::new(vhost_user::VhostUserBlk));
         Ok(Storage {
-            exports: Exports::new(graph.clone(), objects.clone()),
+            exports,
             jobs: Jobs::new(graph.clone()),
             graph,
             chardevs: Chardevs::new(io.handle()),

@@ -26,7 +26,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ),
     ("guest", &["fpu", "sem", "isa-riscv", "vcpu"]),
     ("hw", &["device", "serial", "virtio", "misc", "firmware", "machine"]),
-    ("services", &["chardev"]),
+    ("services", &["chardev", "vhost-user"]),
 ];
 
 pub(crate) fn run() -> Result<()> {

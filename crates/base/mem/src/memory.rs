@@ -19,6 +19,8 @@ pub struct Memory {
 
 enum Backing {
     Mapped,
+    /// A file that others map too: the mapping's own start and length.
+    Shared(NonNull<u8>, usize),
     Heap(Layout),
 }
 
@@ -53,6 +55,35 @@ impl Memory {
             let _ = unsafe { rustix::mm::madvise(p, len, rustix::mm::Advice::LinuxHugepage) };
         }
         Ok(Arc::new(Memory { ptr, len: size, name: name.into(), backing: Backing::Mapped }))
+    }
+
+    /// `len` bytes from `off` on of a file that another program shares with this one (a memfd, a file in shared memory or
+    /// of huge pages). The descriptor is not needed afterwards.
+    ///
+    /// Whoever holds the file may shrink it later, and an access to what is gone then ends this program with `SIGBUS`: where
+    /// that matters, the file must be sealed against it.
+    ///
+    /// # Errors
+    /// `EINVAL` for a length of 0 or a range behind the file's end; else what the system says.
+    pub fn shared(name: &str, fd: std::os::fd::BorrowedFd<'_>, off: u64, len: u64) -> IoResult<Arc<Memory>> {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let sys = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
+        let stat = rustix::fs::fstat(fd).map_err(sys)?;
+        let end = off.checked_add(len).filter(|end| len > 0 && i64::try_from(*end).is_ok());
+        let end = end.filter(|end| *end <= stat.st_size as u64).ok_or(Errno::INVAL)?;
+        // Huge pages are mapped and unmapped as a whole, so the mapping begins where the file does.
+        let unit = u64::try_from(stat.st_blksize).ok().filter(|b| b.is_power_of_two()).unwrap_or(1);
+        let whole = end.checked_next_multiple_of(unit.max(PAGE_SIZE as u64)).ok_or(Errno::INVAL)?;
+        let whole = usize::try_from(whole).ok().filter(|l| *l <= isize::MAX as usize).ok_or(Errno::INVAL)?;
+        // SAFETY: a fresh mapping at an address that the kernel chooses aliases nothing of ours.
+        let p = unsafe {
+            mmap(ptr::null_mut(), whole, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)
+        }
+        .map_err(sys)?;
+        let start = NonNull::new(p.cast::<u8>()).ok_or(Errno::NOMEM)?;
+        // SAFETY: `off` is inside of the mapping.
+        let ptr = unsafe { start.add(off as usize) };
+        Ok(Arc::new(Memory { ptr, len, name: name.into(), backing: Backing::Shared(start, whole) }))
     }
 
     /// A zeroed host buffer of `len` bytes whose address is a multiple of `align` (a power of two).
@@ -277,6 +308,10 @@ impl Drop for Memory {
                 // SAFETY: the mapping was made by `ram` with this length, and nobody holds it any more.
                 let _ = unsafe { rustix::mm::munmap(self.ptr.as_ptr().cast(), self.len as usize) };
             }
+            Backing::Shared(start, len) => {
+                // SAFETY: the mapping was made by `shared` so, and nobody holds it any more.
+                let _ = unsafe { rustix::mm::munmap(start.as_ptr().cast(), len) };
+            }
             Backing::Heap(layout) => {
                 // SAFETY: allocated by `try_buffer` with this layout, and nobody holds it any more.
                 unsafe { std::alloc::dealloc(self.ptr.as_ptr(), layout) }
@@ -344,6 +379,28 @@ mod tests {
         assert_eq!(m.load::<u64>((1 << 40) - 8), 0);
         assert!(Memory::ram("x", 0).is_err());
         assert!(Memory::ram("x", u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_shared_file_is_seen_at_both_ends() {
+        use std::os::fd::AsFd;
+        let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&fd, 10_000).unwrap();
+        let a = Memory::shared("a", fd.as_fd(), 4096, 5904).unwrap();
+        let b = Memory::shared("b", fd.as_fd(), 0, 10_000).unwrap();
+        a.write(5, b"hello");
+        let mut got = [0; 5];
+        b.read(4101, &mut got);
+        assert_eq!(&got, b"hello");
+        rustix::io::pread(&fd, &mut got, 4101).unwrap();
+        assert_eq!(&got, b"hello");
+        a.discard(0, 4096);
+        assert!(b.is_zero(0, 10_000));
+        for (off, len) in [(4096, 5905), (10_001, 0), (0, 0), (u64::MAX, 2), (20_000, 1)] {
+            assert_eq!(Memory::shared("c", fd.as_fd(), off, len).err(), Some(Errno::INVAL));
+        }
+        let (r, _w) = rustix::pipe::pipe().unwrap();
+        assert!(Memory::shared("c", r.as_fd(), 0, 4096).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use qapi::Qapi;
 
 use crate::block_core::BlockDirtyBitmapOrStr;
-use crate::sockets::SocketAddressLegacy;
+use crate::sockets::{SocketAddress, SocketAddressLegacy};
 
 /// The kinds of exports, with the options that only they have.
 #[derive(Clone, Debug, PartialEq, Eq, Qapi)]
@@ -11,6 +11,8 @@ use crate::sockets::SocketAddressLegacy;
 pub enum BlockExportKind {
     /// By the NBD server.
     Nbd(BlockExportOptionsNbd),
+    /// As a disk for a virtual machine of another program, over the vhost-user protocol.
+    VhostUserBlk(BlockExportOptionsVhostUserBlk),
 }
 
 /// Options of an NBD export.
@@ -27,6 +29,17 @@ pub struct BlockExportOptionsNbd {
     /// Offer the metadata context `qemu:allocation-depth`, which tells how many backing files down bytes are.
     /// Off unless given.
     pub allocation_depth: Option<bool>,
+}
+
+/// Options of a vhost-user-blk export.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+pub struct BlockExportOptionsVhostUserBlk {
+    /// Where to listen: a Unix socket, or a descriptor that listens.
+    pub addr: SocketAddress,
+    /// Bytes of a logical block: a power of two from 512 to 2 MiB. 512 unless given.
+    pub logical_block_size: Option<u64>,
+    /// How many queues the machine may use, 1 to 256. 1 unless given.
+    pub num_queues: Option<u16>,
 }
 
 /// A block export: the options common to all kinds, and the kind with its own.
@@ -151,5 +164,5 @@ pub struct NbdServerOptions {
     /// The most clients at a time; 0 for any number. 100 unless given.
     pub max_connections: Option<u32>,
     /// Where to listen.
-    pub addr: crate::sockets::SocketAddress,
+    pub addr: SocketAddress,
 }

@@ -7,14 +7,17 @@
 //! is bounded, so it harms only itself.
 //!
 //! - [`Exports`] adds, removes and lists exports, and holds the NBD server.
+//! - [`ExportKind`] is what a crate of a higher floor implements that serves nodes in another way.
 //! - [`qmp`] registers the commands.
 
 mod conn;
 mod input;
+mod kind;
 mod nbd_export;
 pub mod qmp;
 mod registry;
 mod server;
 mod status;
 
+pub use kind::{ExportKind, LocalFuture, NewExport, Running};
 pub use registry::Exports;

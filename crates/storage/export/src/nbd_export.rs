@@ -1,5 +1,7 @@
 //! One NBD export and its clients.
 
+use crate::kind::{LocalFuture, Running};
+use crate::server::Names;
 use block::Root;
 use block::bitmap::{Bitmap, Busy};
 use io::Stream;
@@ -11,11 +13,9 @@ use std::sync::Arc;
 
 /// An export.
 pub(crate) struct NbdExport {
-    pub(crate) id: String,
     /// What clients ask for.
     pub(crate) name: String,
     pub(crate) description: String,
-    pub(crate) node_name: String,
     pub(crate) root: Arc<Root>,
     pub(crate) writable: bool,
     /// Every write is stable when it is answered.
@@ -32,6 +32,8 @@ pub(crate) struct NbdExport {
     pub(crate) thread: Option<rt::Handle>,
     /// Keeps the `iothread` object from being deleted.
     pub(crate) _iothread: Option<Arc<dyn qom::Object>>,
+    /// Where clients find it.
+    names: Names,
     clients: Mutex<Clients>,
     /// A client has left.
     left: Notify,
@@ -59,25 +61,22 @@ impl Drop for Member {
 
 /// What an export is made from.
 pub(crate) struct Parts {
-    pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) description: String,
-    pub(crate) node_name: String,
     pub(crate) writable: bool,
     pub(crate) through: bool,
     pub(crate) depth: bool,
     pub(crate) bitmaps: Vec<Busy>,
     pub(crate) multi: bool,
     pub(crate) iothread: Option<Arc<dyn qom::Object>>,
+    pub(crate) names: Names,
 }
 
 impl NbdExport {
     pub(crate) fn new(parts: Parts, root: Arc<Root>) -> Arc<NbdExport> {
         Arc::new(NbdExport {
-            id: parts.id,
             name: parts.name,
             description: parts.description,
-            node_name: parts.node_name,
             root,
             writable: parts.writable,
             through: parts.through,
@@ -87,6 +86,7 @@ impl NbdExport {
             multi: parts.multi,
             thread: parts.iothread.as_ref().and_then(|o| o.iothread()),
             _iothread: parts.iothread,
+            names: parts.names,
             clients: Mutex::default(),
             left: Notify::new(),
         })
@@ -108,20 +108,6 @@ impl NbdExport {
         !self.clients.lock().list.is_empty()
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.clients.lock().closed
-    }
-
-    /// Takes no clients any more. Unless `hard`, only if there is none now; whether it is closed.
-    pub(crate) fn close(&self, hard: bool) -> bool {
-        let mut clients = self.clients.lock();
-        if !hard && !clients.list.is_empty() {
-            return false;
-        }
-        clients.closed = true;
-        true
-    }
-
     /// Disconnects the clients, and waits until their last requests have ended.
     pub(crate) async fn empty(&self) {
         let streams: Vec<Stream> = self.clients.lock().list.iter().map(|(_, s)| s.clone()).collect();
@@ -133,11 +119,6 @@ impl NbdExport {
             }
             left.await;
         }
-    }
-
-    /// Gives back what was kept from others. No client is there any more.
-    pub(crate) fn release(&self) {
-        self.held.lock().clear();
     }
 
     /// What clients are told.
@@ -164,5 +145,34 @@ impl NbdExport {
             depth: self.depth,
             bitmaps: self.bitmaps.iter().map(|b| b.name().to_owned()).collect(),
         }
+    }
+}
+
+impl Running for NbdExport {
+    fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    fn is_closed(&self) -> bool {
+        self.clients.lock().closed
+    }
+
+    fn close(&self, hard: bool) -> bool {
+        let mut clients = self.clients.lock();
+        if !hard && !clients.list.is_empty() {
+            return false;
+        }
+        clients.closed = true;
+        drop(clients);
+        self.names.lock().remove(&self.name);
+        true
+    }
+
+    fn end(self: Arc<Self>) -> LocalFuture<'static> {
+        Box::pin(async move {
+            self.empty().await;
+            self.held.lock().clear();
+            self.root.detach().await;
+        })
     }
 }

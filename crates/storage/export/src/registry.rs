@@ -1,11 +1,12 @@
 //! All exports of the program, by id.
 
+use crate::kind::{ExportKind, NewExport, Running};
 use crate::nbd_export::{NbdExport, Parts};
 use crate::server::{Names, Server};
 use api::block_core::BlockDirtyBitmapOrStr;
 use api::block_export::{
-    BlockExportDeletedEvent, BlockExportInfo, BlockExportKind, BlockExportOptions, BlockExportRemoveMode,
-    BlockExportType, NbdServerAdd, NbdServerOptions,
+    BlockExportDeletedEvent, BlockExportInfo, BlockExportKind, BlockExportOptions, BlockExportOptionsNbd,
+    BlockExportRemoveMode, BlockExportType, NbdServerAdd, NbdServerOptions,
 };
 use block::{BlockGraph, Perm, RootConfig};
 use io::Listener;
@@ -34,10 +35,19 @@ pub struct Exports {
 #[derive(Default)]
 struct State {
     /// In the order in which they were made.
-    list: Vec<Arc<NbdExport>>,
+    list: Vec<Arc<Entry>>,
+    kinds: Vec<Arc<dyn ExportKind>>,
     server: Option<Arc<Server>>,
     /// Where clients are served; lives as long as this does, so that no client's request is cut off.
     thread: Option<Arc<rt::IoThread>>,
+}
+
+/// An export of any kind.
+struct Entry {
+    id: String,
+    ty: BlockExportType,
+    node_name: String,
+    running: Arc<dyn Running>,
 }
 
 impl Exports {
@@ -51,6 +61,11 @@ impl Exports {
             changing: rt::sync::Mutex::new(()),
             me: me.clone(),
         })
+    }
+
+    /// Makes a kind of export known.
+    pub fn register(&self, kind: Arc<dyn ExportKind>) {
+        self.state.lock().kinds.push(kind);
     }
 
     /// Runs a change to its end, whatever happens to the caller.
@@ -110,13 +125,19 @@ impl Exports {
         let _one = self.changing.lock().await;
         let server = self.state.lock().server.take().ok_or_else(|| qerr!("NBD server not running"))?;
         server.stop().await;
+        self.end_all(|e| e.ty == BlockExportType::Nbd).await;
+        Ok(())
+    }
+
+    /// Ends the exports that `which` chooses.
+    async fn end_all(&self, which: impl Fn(&Entry) -> bool) {
         let list = self.state.lock().list.clone();
         // All begin to end before one is waited for.
-        let ending: Vec<_> = list.iter().rev().map(|e| self.begin_end(e, true)).collect();
+        let chosen = list.iter().rev().filter(|e| which(e));
+        let ending: Vec<_> = chosen.map(|e| self.begin_end(e, true)).collect();
         for task in ending.into_iter().flatten() {
             _ = rt::timeout(PATIENCE, task).await;
         }
-        Ok(())
     }
 
     /// Adds an export.
@@ -130,7 +151,7 @@ impl Exports {
 
     async fn do_add(&self, options: BlockExportOptions) -> Result<(), QError> {
         let _one = self.changing.lock().await;
-        let BlockExportKind::Nbd(nbd) = options.kind;
+        let ty = type_of(&options.kind);
         if qom::check_id(&options.id).is_err() {
             return Err(qerr!("Invalid block export id"));
         }
@@ -152,41 +173,61 @@ impl Exports {
                 Some(object.ok_or_else(|| qerr!("iothread \"{id}\" not found"))?)
             }
         };
+        let mut perm = Perm::CONSISTENT_READ;
+        perm.set(Perm::WRITE, writable);
+        let root = RootConfig { perm, shared: Perm::all(), ..RootConfig::default() };
+        let new = NewExport { options: &options, graph: &self.graph, root, iothread };
+        let running: Arc<dyn Running> = if let BlockExportKind::Nbd(nbd) = &options.kind {
+            self.start_nbd(nbd, new).await?
+        } else {
+            let kind = self.state.lock().kinds.iter().find(|k| k.ty() == ty).cloned();
+            let kind = kind.ok_or_else(|| qerr!("This program has no block exports of this type"))?;
+            kind.start(new).await?
+        };
+        let entry = Entry { id: options.id, ty, node_name: options.node_name, running };
+        self.state.lock().list.push(Arc::new(entry));
+        Ok(())
+    }
+
+    async fn start_nbd(
+        &self,
+        nbd: &BlockExportOptionsNbd,
+        new: NewExport<'_>,
+    ) -> Result<Arc<NbdExport>, QError> {
+        let NewExport { options, mut root, iothread, .. } = new;
+        // Clients are told the length once.
+        root.shared -= Perm::RESIZE;
         let server = self.state.lock().server.clone();
         let multi = server.ok_or_else(|| qerr!("NBD server not running"))?.max_connections != 1;
-        let name = nbd.name.unwrap_or_else(|| options.node_name.clone());
+        let name = nbd.name.clone().unwrap_or_else(|| options.node_name.clone());
         if name.len() > MAX_STRING {
             return Err(qerr!("export name '{name}' too long"));
         }
-        let description = nbd.description.unwrap_or_default();
+        let description = nbd.description.clone().unwrap_or_default();
         if description.len() > MAX_STRING {
             return Err(qerr!("description '{description}' too long"));
         }
         if self.names.lock().contains_key(&name) {
             return Err(qerr!("NBD server already has export named '{name}'"));
         }
-        let mut perm = Perm::CONSISTENT_READ;
-        perm.set(Perm::WRITE, writable);
-        let config = RootConfig { perm, shared: Perm::all() - Perm::RESIZE, ..RootConfig::default() };
-        let bitmaps = nbd.bitmaps.unwrap_or_default();
+        let writable = options.writable.unwrap_or(false);
+        let bitmaps = nbd.bitmaps.clone().unwrap_or_default();
         let bitmaps = self.graph.bitmaps_to_show(&options.node_name, writable, &bitmaps)?;
-        let root = self.graph.attach(&options.node_name, config).await?;
+        let root = self.graph.attach(&options.node_name, root).await?;
         let parts = Parts {
-            id: options.id,
             name: name.clone(),
             description,
-            node_name: options.node_name,
             writable,
             through: options.writethrough.unwrap_or(false),
             depth: nbd.allocation_depth.unwrap_or(false),
             bitmaps,
             multi,
             iothread,
+            names: self.names.clone(),
         };
         let export = NbdExport::new(parts, root);
         self.names.lock().insert(name, export.clone());
-        self.state.lock().list.push(export);
-        Ok(())
+        Ok(export)
     }
 
     /// Adds an export as `nbd-server-add` does: by the name of a drive or node, which is the export's id too, and
@@ -213,7 +254,7 @@ impl Exports {
             return Err(qerr!("NBD server already has export named '{name}'"));
         }
         self.add(BlockExportOptions {
-            kind: BlockExportKind::Nbd(api::block_export::BlockExportOptionsNbd {
+            kind: BlockExportKind::Nbd(BlockExportOptionsNbd {
                 name: Some(name.clone()),
                 description: options.description,
                 bitmaps: options.bitmap.map(|b| vec![BlockDirtyBitmapOrStr::Local(b)]),
@@ -229,7 +270,7 @@ impl Exports {
         .await
     }
 
-    fn find(&self, id: &str) -> Option<Arc<NbdExport>> {
+    fn find(&self, id: &str) -> Option<Arc<Entry>> {
         self.state.lock().list.iter().find(|e| e.id == id).cloned()
     }
 
@@ -242,7 +283,7 @@ impl Exports {
         self.run(|me| async move {
             let _one = me.changing.lock().await;
             let export = me.find(&id).ok_or_else(|| qerr!("Export '{id}' is not found"))?;
-            if export.is_closed() {
+            if export.running.is_closed() {
                 return Err(qerr!("Export '{id}' is already shutting down"));
             }
             match me.begin_end(&export, hard) {
@@ -259,16 +300,13 @@ impl Exports {
 
     /// Begins the end of an export; the task is through when it is gone. `None` where it has clients and `hard` is off,
     /// or where its end has begun already.
-    fn begin_end(&self, export: &Arc<NbdExport>, hard: bool) -> Option<rt::JoinHandle<()>> {
-        if export.is_closed() || !export.close(hard) {
+    fn begin_end(&self, export: &Arc<Entry>, hard: bool) -> Option<rt::JoinHandle<()>> {
+        if export.running.is_closed() || !export.running.close(hard) {
             return None;
         }
-        self.names.lock().remove(&export.name);
         let (me, export) = (self.me.upgrade()?, export.clone());
         Some(rt::spawn_local(async move {
-            export.empty().await;
-            export.release();
-            export.root.detach().await;
+            export.running.clone().end().await;
             me.state.lock().list.retain(|e| !Arc::ptr_eq(e, &export));
             me.graph.events().emit(BlockExportDeletedEvent { id: export.id.clone() });
         }))
@@ -277,12 +315,12 @@ impl Exports {
     /// The exports, newest first.
     pub fn query(&self) -> Vec<BlockExportInfo> {
         let state = self.state.lock();
-        let info = |e: &Arc<NbdExport>| BlockExportInfo {
+        let info = |e: &Arc<Entry>| BlockExportInfo {
             id: e.id.clone(),
-            r#type: BlockExportType::Nbd,
+            r#type: e.ty,
             // Jobs and snapshots move it from node to node.
-            node_name: e.root.node_name().unwrap_or_else(|| e.node_name.clone()),
-            shutting_down: e.is_closed(),
+            node_name: e.running.root().node_name().unwrap_or_else(|| e.node_name.clone()),
+            shutting_down: e.running.is_closed(),
         };
         state.list.iter().rev().map(info).collect()
     }
@@ -291,5 +329,17 @@ impl Exports {
     pub async fn close_all(&self) {
         // Not running is as good.
         _ = self.stop_server().await;
+        self.run(|me| async move {
+            let _one = me.changing.lock().await;
+            me.end_all(|_| true).await;
+        })
+        .await;
+    }
+}
+
+fn type_of(kind: &BlockExportKind) -> BlockExportType {
+    match kind {
+        BlockExportKind::Nbd(_) => BlockExportType::Nbd,
+        BlockExportKind::VhostUserBlk(_) => BlockExportType::VhostUserBlk,
     }
 }

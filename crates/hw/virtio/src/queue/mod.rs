@@ -96,6 +96,45 @@ impl VirtQueue {
         Ok(Arc::new(VirtQueue { index, layout, dma, ring, open: AtomicBool::new(true), events }))
     }
 
+    /// A queue that goes on where another left off, at the position that [`VirtQueue::position`] told. For rings whose
+    /// device was somewhere else before, or will be.
+    ///
+    /// # Errors
+    /// As [`VirtQueue::new`]; and for a position that the ring does not have, or a ring that is not in RAM.
+    pub fn at_position(
+        index: u16,
+        layout: Layout,
+        dma: Dma,
+        events: Arc<dyn QueueEvents>,
+        position: u32,
+    ) -> Result<Arc<VirtQueue>, RingError> {
+        let queue = VirtQueue::new(index, layout, dma, events)?;
+        match &mut queue.ring.lock().kind {
+            Kind::Split(s) => s.start_at(&layout, &queue.dma, position as u16)?,
+            Kind::Packed(p) => {
+                let place = |v: u32| Place { slot: v as u16 & 0x7fff, wrap: v >> 15 & 1 != 0 };
+                (p.avail, p.used) = (place(position), place(position >> 16));
+                if p.avail.slot >= layout.size || p.used.slot >= layout.size {
+                    return Err(RingError::AvailIndex);
+                }
+            }
+        }
+        Ok(queue)
+    }
+
+    /// Where the next request will be taken from: on a split ring the available index; on a packed one the slot and, above
+    /// it, the wrap counter (15 and 1 bits), and the same for used descriptors in the upper half. To be asked when no
+    /// request is in flight.
+    pub fn position(&self) -> u32 {
+        match &self.ring.lock().kind {
+            Kind::Split(s) => s.last_avail.into(),
+            Kind::Packed(p) => {
+                let place = |p: Place| u32::from(p.slot) | u32::from(p.wrap) << 15;
+                place(p.avail) | place(p.used) << 16
+            }
+        }
+    }
+
     /// Its number.
     pub fn index(&self) -> u16 {
         self.index

@@ -26,6 +26,13 @@ impl Split {
         Split { last_avail: 0, used: 0, published: 0, in_use: 0, signalled: None }
     }
 
+    /// Goes on from this available index; the used index is the one that the driver sees.
+    pub(crate) fn start_at(&mut self, l: &Layout, dma: &Dma, avail: u16) -> Result<(), RingError> {
+        let used: u16 = dma.load(l.device.wrapping_add(split::IDX))?;
+        (self.last_avail, self.used, self.published) = (avail, used, used);
+        Ok(())
+    }
+
     fn waiting(&self, l: &Layout, dma: &Dma) -> Result<u16, RingError> {
         let idx: u16 = dma.load(l.driver.wrapping_add(split::IDX))?;
         let n = idx.wrapping_sub(self.last_avail);
