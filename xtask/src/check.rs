@@ -16,6 +16,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "block-file*",
             "block-formats",
             "block-filters",
+            "block-crypto",
             "block-qcow2",
             "nbd",
             "block-net",

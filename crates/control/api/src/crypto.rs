@@ -136,3 +136,55 @@ pub enum QCryptoBlockInfoQCow2 {
     /// LUKS inside the image.
     Luks(QCryptoBlockInfoLUKS),
 }
+
+/// Options of a LUKS volume that is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct QCryptoBlockOptionsLUKS {
+    /// The id of the secret with the password. Needed to read or write data.
+    pub key_secret: Option<String>,
+}
+
+/// Options of a new LUKS volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct QCryptoBlockCreateOptionsLUKS {
+    /// The id of the secret with the password. Needed.
+    pub key_secret: Option<String>,
+    /// The cipher; `aes-256` unless given.
+    pub cipher_alg: Option<QCryptoCipherAlgo>,
+    /// Its mode; `xts` unless given.
+    pub cipher_mode: Option<QCryptoCipherMode>,
+    /// How initialisation vectors are made; `plain64` unless given.
+    pub ivgen_alg: Option<QCryptoIVGenAlgo>,
+    /// The hash for `essiv`; `sha256` unless given.
+    pub ivgen_hash_alg: Option<QCryptoHashAlgo>,
+    /// The hash of the key derivation; `sha256` unless given.
+    pub hash_alg: Option<QCryptoHashAlgo>,
+    /// Milliseconds that deriving a key shall take; 2000 unless given.
+    pub iter_time: Option<i64>,
+}
+
+/// What shall become of key slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Qapi)]
+pub enum QCryptoBlockLUKSKeyslotState {
+    /// They hold the key, under a new password.
+    Active,
+    /// They hold nothing.
+    Inactive,
+}
+
+/// A change of a LUKS volume's key slots.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+pub struct QCryptoBlockAmendOptionsLUKS {
+    /// What shall become of the slots.
+    pub state: QCryptoBlockLUKSKeyslotState,
+    /// The id of the secret with the new password. Needed to make a slot active, and only then.
+    pub new_secret: Option<String>,
+    /// The id of the secret with a password: the slots that it opens are made inactive. Only for that.
+    pub old_secret: Option<String>,
+    /// The slot, 0 to 7. To make one active, the first free one unless given.
+    pub keyslot: Option<i64>,
+    /// Milliseconds that deriving the new key shall take; 2000 unless given. Only to make a slot active.
+    pub iter_time: Option<i64>,
+    /// The id of the secret with a password that opens the volume; that with which the node was opened unless given.
+    pub secret: Option<String>,
+}

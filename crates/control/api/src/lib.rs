@@ -71,6 +71,7 @@ pub fn introspection() -> Introspection {
     i.command::<block_core::BlockStream>();
     i.command::<block_core::BlockdevMirror>();
     i.command::<block_core::BlockdevCreate>();
+    i.command::<block_core::XBlockdevAmend>();
     i.event::<job::JobStatusChangeEvent>();
     i.event::<block_core::BlockJobCompletedEvent>();
     i.event::<block_core::BlockJobCancelledEvent>();

@@ -17,9 +17,39 @@ pub mod luks;
 pub mod secret;
 
 use qapi::{QError, qerr};
+use std::ops::{Deref, DerefMut};
+use zeroize::Zeroizing;
 
-/// Bytes that are wiped when they are dropped.
-pub type Secret = zeroize::Zeroizing<Vec<u8>>;
+/// Bytes that are wiped when they are dropped, and that no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// These bytes. Growing a secret may leave a copy behind in freed memory: reserve what it needs.
+    pub fn new(bytes: Vec<u8>) -> Secret {
+        Secret(Zeroizing::new(bytes))
+    }
+}
+
+impl Deref for Secret {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl DerefMut for Secret {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
 
 /// `len` bytes that nobody can guess.
 ///

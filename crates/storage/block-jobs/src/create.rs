@@ -1,10 +1,13 @@
 //! `blockdev-create`: images made as a job.
 
-use api::block_core::{BlockdevCreate, BlockdevCreateOptions, BlockdevCreateOptionsQcow2, BlockdevRef};
+use api::block_core::{
+    BlockdevCreate, BlockdevCreateOptions, BlockdevCreateOptionsLUKS, BlockdevCreateOptionsQcow2, BlockdevRef,
+};
 use api::job::JobType;
 use block::driver::CtlFuture;
 use block::job::{Body, Job, JobConfig, Jobs};
-use block::{BlockGraph, Perm, RootConfig};
+use block::{BlockGraph, Perm, Root, RootConfig};
+use block_crypto::Place;
 use block_qcow2::host::RootHost;
 use image::create::NewImage;
 use qapi::{QError, qerr};
@@ -16,8 +19,9 @@ struct Create {
 }
 
 impl Create {
-    async fn qcow2(&self, o: &BlockdevCreateOptionsQcow2) -> Result<(), QError> {
-        let BlockdevRef::Reference(node) = &o.file else {
+    /// A user of the node that shall hold the image, or a part of it.
+    async fn root(&self, file: &BlockdevRef) -> Result<Arc<Root>, QError> {
+        let BlockdevRef::Reference(node) = file else {
             return Err(qerr!("'file' must be the name of a node"));
         };
         let config = RootConfig {
@@ -26,10 +30,49 @@ impl Create {
             desc: "the making of an image".into(),
             ..RootConfig::default()
         };
-        let root = self.graph.attach(node, config).await.map_err(|e| match self.graph.has(node) {
+        self.graph.attach(node, config).await.map_err(|e| match self.graph.has(node) {
             true => e,
             false => qerr!("Cannot find device='{node}' nor node-name='{node}'"),
-        })?;
+        })
+    }
+
+    async fn luks(&self, o: &BlockdevCreateOptionsLUKS) -> Result<(), QError> {
+        let id = o.base.key_secret.as_deref();
+        let id = id.ok_or_else(|| qerr!("Parameter 'key-secret' is required for cipher"))?;
+        let objects = self.graph.objects();
+        let objects = objects.ok_or_else(|| qerr!("No secret with id '{id}'"))?;
+        let password = objects.password(id)?;
+        let new = block_crypto::new_volume(&o.base, o.header.is_some())?;
+        let prealloc = image::create::prealloc(o.preallocation.unwrap_or_default());
+        if o.file.is_none() && o.header.is_none() {
+            return Err(qerr!("Either the parameter 'header' or 'file' must be specified"));
+        }
+        let mut roots = Vec::new();
+        for r in [&o.header, &o.file].into_iter().flatten() {
+            match self.root(r).await {
+                Ok(root) => roots.push(root),
+                Err(e) => {
+                    for r in &roots {
+                        r.detach().await;
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        let place = match (&o.header, &roots[..]) {
+            (Some(_), [header, rest @ ..]) => Place::Apart(header, rest.first().map(|r| &**r)),
+            (_, [file, ..]) => Place::One(file),
+            (_, []) => return Err(qerr!("Either the parameter 'header' or 'file' must be specified")),
+        };
+        let done = block_crypto::create(place, new, password, o.size, prealloc).await;
+        for r in &roots {
+            r.detach().await;
+        }
+        done
+    }
+
+    async fn qcow2(&self, o: &BlockdevCreateOptionsQcow2) -> Result<(), QError> {
+        let root = self.root(&o.file).await?;
         let done = block_qcow2::create::create(&RootHost(&root), o).await;
         let flushed = root.flush().await.map_err(|e| qerr!("Could not flush the image: {e}"));
         root.detach().await;
@@ -46,6 +89,7 @@ impl Body for Create {
                     let preallocation = f.preallocation.unwrap_or_default();
                     image::create::create(&f.filename, &NewImage::Raw { size: f.size, preallocation }).await
                 }
+                BlockdevCreateOptions::Luks(l) => self.luks(l).await,
                 BlockdevCreateOptions::Qcow2(q) => self.qcow2(q).await,
             };
             job.set_progress(1, 1);

@@ -11,6 +11,7 @@
 //! The first three put a filter above the node that they are about, through which every change of it passes, and hold
 //! the graph by it. A job that fails or is cancelled leaves the graph as it was.
 
+pub mod amend;
 pub mod commit;
 mod copy;
 pub mod create;

@@ -1,6 +1,6 @@
 //! The commands that start jobs.
 
-use api::block_core::{BlockCommit, BlockStream, BlockdevCreate, BlockdevMirror};
+use api::block_core::{BlockCommit, BlockStream, BlockdevCreate, BlockdevMirror, XBlockdevAmend};
 use block::job::Jobs;
 use monitor::CommandTable;
 use std::sync::Arc;
@@ -13,6 +13,11 @@ pub fn register(table: &mut CommandTable, jobs: &Arc<Jobs>) {
     table.register(move |c: BlockdevCreate| {
         let j = j.clone();
         async move { crate::create::create(&j, c).await }
+    });
+    let j = jobs.clone();
+    table.register(move |c: XBlockdevAmend| {
+        let j = j.clone();
+        async move { crate::amend::amend(&j, c).await }
     });
     let j = jobs.clone();
     table.register(move |c: BlockCommit| {

@@ -26,11 +26,13 @@ pub struct Policy {
     pub probe_implicit: bool,
     /// Longest chain of nodes that one request may open.
     pub max_depth: usize,
+    /// Nodes are opened to tell about their images only: no data is read, so that no key is needed.
+    pub no_io: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { allow_implicit_children: true, probe_implicit: true, max_depth: 200 }
+        Policy { allow_implicit_children: true, probe_implicit: true, max_depth: 200, no_io: false }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::bitmap::Bitmap;
 use crate::graph::{Graph, Node};
 use crate::perm::{Perm, PermPair, Role};
 use crate::request::Status;
-use api::block_core::{BlockdevOptions, ImageInfoSpecific, SnapshotInfo};
+use api::block_core::{BlockdevAmendOptions, BlockdevOptions, ImageInfoSpecific, SnapshotInfo};
 use base::{Errno, IoResult};
 use bitflags::bitflags;
 use mem::IoBuf;
@@ -381,6 +381,8 @@ pub struct OpenCx<'a> {
     pub node_name: &'a str,
     /// Where events go.
     pub events: EventBus,
+    /// No data will be read or written ([`crate::Policy::no_io`]): what only that needs, such as a key, may be left out.
+    pub no_io: bool,
     /// The objects that users have made, where there are any.
     pub objects: Option<Arc<qom::ObjectTree>>,
 }
@@ -521,6 +523,13 @@ pub trait Driver: Send + Sync + 'static {
         Box::pin(async move {
             Err(qerr!("Block format '{driver}' used by device '{node}' does not support internal snapshots"))
         })
+    }
+
+    /// Changes the format's options in the image (`x-blockdev-amend`). The node may write meanwhile what its reader does
+    /// not see ([`Perm::WRITE_UNCHANGED`]). The default refuses.
+    fn amend<'a>(&'a self, cx: &'a Cx<'a>, options: &'a BlockdevAmendOptions, force: bool) -> CtlFuture<'a> {
+        let _ = (cx, options, force);
+        Box::pin(async { Err(qerr!("Driver does not support x-blockdev-amend")) })
     }
 
     /// Whether a dirty bitmap of this name and granularity (bytes) can be kept in the image.

@@ -176,7 +176,8 @@ impl Txn<'_> {
         let cx = Cx { graph: &graph, node };
         let (flags, objects) = (node.flags, self.ctl.objects());
         let events = self.ctl.events().clone();
-        let open = OpenCx { cx, options: typed, flags, node_name: &node.name, objects, events };
+        let no_io = self.ctl.policy().no_io;
+        let open = OpenCx { cx, options: typed, flags, node_name: &node.name, objects, no_io, events };
         let driver = (ty.open)(open).await?;
         let mut stored = driver.stored_bitmaps(&Cx { graph: &graph, node }).await?;
         while let Some(b) = stored.pop() {

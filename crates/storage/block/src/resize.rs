@@ -8,8 +8,8 @@ use crate::root::RootConfig;
 use crate::transaction::actions::InternalSnapshot;
 use crate::txn::Txn;
 use api::block_core::{
-    BlockImageCorruptedEvent, BlockResize, BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternalSync,
-    SnapshotInfo,
+    BlockImageCorruptedEvent, BlockResize, BlockdevAmendOptions, BlockdevSnapshotDeleteInternalSync,
+    BlockdevSnapshotInternalSync, SnapshotInfo,
 };
 use base::Errno;
 use monitor::CommandTable;
@@ -56,6 +56,27 @@ impl BlockGraph {
             Errno::FBIG => qerr!("Failed to grow the L1 table: File too large"),
             e => qerr!("Could not resize '{name}': {e}"),
         })
+    }
+
+    /// Changes the format's options in a node's image (`x-blockdev-amend`), while its users go on.
+    pub async fn amend(&self, node: &str, options: &BlockdevAmendOptions, force: bool) -> Result<(), QError> {
+        let config = RootConfig {
+            perm: Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED,
+            shared: Perm::all(),
+            desc: "the change of an image's options".into(),
+            ..RootConfig::default()
+        };
+        let root = self.attach(node, config).await?;
+        let graph = self.snapshot();
+        let done = match graph.by_name(node).map(|node| Cx { graph: &graph, node }) {
+            Some(cx) => match cx.driver() {
+                Ok(driver) => driver.amend(&cx, options, force).await,
+                Err(e) => Err(qerr!("{e}")),
+            },
+            None => Err(qerr!("Cannot find device='' nor node-name='{node}'")),
+        };
+        root.detach().await;
+        done
     }
 
     /// Does something with a snapshot inside the image of a device or node.

@@ -1,9 +1,12 @@
 //! Making a new image.
 
 use api::block_core::{BlockdevCreateOptionsQcow2, BlockdevRef, PreallocMode};
+use api::crypto::QCryptoBlockCreateOptionsLUKS;
 use block::Perm;
 use block::driver::{Prealloc, WriteFlags};
+use block_crypto::Place;
 use block_qcow2::host::RootHost;
+use crypto::Secret;
 use mem::IoBuf;
 use qapi::{QError, qerr};
 
@@ -18,6 +21,19 @@ pub enum NewImage {
         size: u64,
         /// Space allocated at once; `metadata` does not exist here.
         preallocation: PreallocMode,
+    },
+    /// A LUKS volume.
+    Luks {
+        /// Its encryption; `key-secret` is not looked at.
+        options: QCryptoBlockCreateOptionsLUKS,
+        /// The password.
+        password: Secret,
+        /// Bytes that a guest sees.
+        size: u64,
+        /// Space allocated at once; `metadata` does not exist here.
+        preallocation: PreallocMode,
+        /// Whether the header alone is to be made: the data are to be in another file.
+        detached: bool,
     },
     /// A qcow2 image; its `file` is not looked at.
     Qcow2(Box<BlockdevCreateOptionsQcow2>),
@@ -54,10 +70,20 @@ pub async fn create(name: &str, image: &NewImage) -> Result<(), QError> {
         move || std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).map(drop)
     });
     made.await.map_err(|e| qerr!("Could not create '{name}': {}", base::Errno::from(e)))?;
-    let file = open_file(name, OpenFlags { write: true, force_share: false }).await?;
+    let file = open_file(name, OpenFlags { write: true, ..OpenFlags::default() }).await?;
     let done = fill(&file, image).await;
     file.close().await;
     done
+}
+
+/// The block layer's name for it.
+pub fn prealloc(mode: PreallocMode) -> Prealloc {
+    match mode {
+        PreallocMode::Off => Prealloc::Off,
+        PreallocMode::Metadata => Prealloc::Metadata,
+        PreallocMode::Falloc => Prealloc::Falloc,
+        PreallocMode::Full => Prealloc::Full,
+    }
 }
 
 async fn fill(file: &Opened, image: &NewImage) -> Result<(), QError> {
@@ -65,11 +91,7 @@ async fn fill(file: &Opened, image: &NewImage) -> Result<(), QError> {
     let root = file.root(&file.node, perm, Perm::CONSISTENT_READ).await?;
     let done = match image {
         NewImage::Raw { size, preallocation } => {
-            let mode = match preallocation {
-                PreallocMode::Full => Prealloc::Full,
-                PreallocMode::Falloc => Prealloc::Falloc,
-                _ => Prealloc::Off,
-            };
+            let mode = prealloc(*preallocation);
             match truncate(&root, 0, Prealloc::Off).await {
                 Ok(()) if *size > 0 => match truncate(&root, *size, mode).await {
                     // A first block that exists lets others find out what alignment direct I/O needs.
@@ -81,6 +103,16 @@ async fn fill(file: &Opened, image: &NewImage) -> Result<(), QError> {
                     e => e,
                 },
                 r => r,
+            }
+        }
+        NewImage::Luks { options, password, size, preallocation, detached } => {
+            let place = if *detached { Place::Apart(&root, None) } else { Place::One(&root) };
+            match block_crypto::new_volume(options, *detached) {
+                Ok(new) => {
+                    let mode = prealloc(*preallocation);
+                    block_crypto::create(place, new, password.clone(), *size, mode).await
+                }
+                Err(e) => Err(e),
             }
         }
         NewImage::Qcow2(o) => block_qcow2::create::create(&RootHost(&root), o).await,

@@ -13,6 +13,7 @@ const MAX_CHAIN: usize = 1000;
 
 /// Describes an image, and with `chain` all those behind it. Errors say which image it was.
 pub async fn info(source: &Source, flags: OpenFlags, chain: bool) -> Result<Vec<BlockGraphInfo>, QError> {
+    let flags = OpenFlags { no_io: true, ..flags };
     let mut list: Vec<BlockGraphInfo> = Vec::new();
     let mut seen = HashSet::new();
     let mut next = Some(source.clone());
@@ -38,6 +39,7 @@ pub async fn info(source: &Source, flags: OpenFlags, chain: bool) -> Result<Vec<
                 name: full,
                 format: one.base.backing_filename_format.clone(),
                 image_opts: false,
+                objects: source.objects.clone(),
             });
         }
         list.push(one);

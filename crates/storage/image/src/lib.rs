@@ -16,6 +16,7 @@ pub fn drivers() -> Vec<&'static DriverType> {
         block_file::DRIVERS,
         block_formats::DRIVERS,
         block_filters::DRIVERS,
+        block_crypto::DRIVERS,
         block_qcow2::DRIVERS,
         block_net::DRIVERS,
     ]

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use api::block_core::{
-    BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsFile, BlockdevOptionsQcow2, BlockdevOptionsRaw,
-    BlockdevRef, BlockdevRefOrNull,
+    BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsFile, BlockdevOptionsLUKS, BlockdevOptionsQcow2,
+    BlockdevOptionsRaw, BlockdevRef, BlockdevRefOrNull,
 };
 use base::Errno;
 use block::driver::Prealloc;
-use block::{BlockGraph, Perm, Root, RootConfig};
+use block::{BlockGraph, Perm, Policy, Root, RootConfig};
 use mem::IoBuf;
 use monitor::EventBus;
 use qapi::{QError, qerr};
+use qom::ObjectTree;
 
 use crate::drivers;
 
@@ -22,10 +23,12 @@ pub struct OpenFlags {
     pub write: bool,
     /// Also where somebody else has it open for writing (read-only).
     pub force_share: bool,
+    /// Only to tell about the image: no data is read, so that no key is needed.
+    pub no_io: bool,
 }
 
 /// What the user named.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Source {
     /// A file name, or with `image_opts` a description (`driver=…,file.filename=…`).
     pub name: String,
@@ -33,12 +36,14 @@ pub struct Source {
     pub format: Option<String>,
     /// Whether `name` is a description.
     pub image_opts: bool,
+    /// The objects that a description may name.
+    pub objects: Option<Arc<ObjectTree>>,
 }
 
 impl Source {
     /// A file of a format (or of one to be found out).
     pub fn file(name: &str, format: Option<&str>) -> Source {
-        Source { name: name.into(), format: format.map(Into::into), image_opts: false }
+        Source { name: name.into(), format: format.map(Into::into), image_opts: false, objects: None }
     }
 }
 
@@ -72,6 +77,16 @@ fn is_protocol(name: &str) -> bool {
     drivers().iter().any(|d| d.name == name && d.kind == block::driver::Kind::Protocol)
 }
 
+/// A graph for one image.
+fn graph(flags: OpenFlags, objects: Option<&Arc<ObjectTree>>) -> Arc<BlockGraph> {
+    let graph = BlockGraph::new(&drivers(), EventBus::new());
+    graph.set_policy(Policy { no_io: flags.no_io, ..graph.policy() });
+    if let Some(o) = objects {
+        graph.set_objects(o.clone());
+    }
+    graph
+}
+
 async fn file_options(name: &str, flags: OpenFlags) -> BlockdevOptions {
     let plain = block_file::strip_prefix(name);
     let path = if plain.is_empty() { name } else { plain };
@@ -87,7 +102,7 @@ async fn file_options(name: &str, flags: OpenFlags) -> BlockdevOptions {
 
 /// Opens the node of a file: no format. The file must exist.
 pub async fn open_file(name: &str, flags: OpenFlags) -> Result<Opened, QError> {
-    let graph = BlockGraph::new(&drivers(), EventBus::new());
+    let graph = graph(flags, None);
     let mut o = file_options(name, flags).await;
     o.node_name = Some(FILE.into());
     let format =
@@ -99,7 +114,7 @@ pub async fn open_file(name: &str, flags: OpenFlags) -> Result<Opened, QError> {
 /// Opens an image without its backing files. Messages are those of the cause: the caller says whose image it was.
 pub async fn open(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
     if source.image_opts {
-        return open_described(&source.name, flags).await;
+        return open_described(source, flags).await;
     }
     let mut opened = open_container(source, flags).await?;
     if is_protocol(&opened.format) {
@@ -114,6 +129,7 @@ pub async fn open(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
             BlockdevDriverOptions::Qcow2(q)
         }
         "raw" => BlockdevDriverOptions::Raw(BlockdevOptionsRaw { file, offset: None, size: None }),
+        "luks" => BlockdevDriverOptions::Luks(BlockdevOptionsLUKS { file, key_secret: None, header: None }),
         other => return Err(qerr!("Unknown driver '{other}'")),
     });
     o.node_name = Some(TOP.into());
@@ -132,7 +148,7 @@ pub async fn open_container(source: &Source, flags: OpenFlags) -> Result<Opened,
         return Err(qerr!("force-share=on can only be used with read-only images"));
     }
     if source.image_opts {
-        return open_described(&source.name, flags).await;
+        return open_described(source, flags).await;
     }
     if let Some(f) = &source.format
         && !drivers().iter().any(|d| d.name == f)
@@ -140,6 +156,9 @@ pub async fn open_container(source: &Source, flags: OpenFlags) -> Result<Opened,
         return Err(qerr!("Unknown driver '{f}'"));
     }
     let mut opened = open_file(&source.name, flags).await?;
+    if let Some(o) = &source.objects {
+        opened.graph.set_objects(o.clone());
+    }
     opened.format = match &source.format {
         Some(f) => f.clone(),
         None => opened.probe(&source.name).await?,
@@ -147,12 +166,12 @@ pub async fn open_container(source: &Source, flags: OpenFlags) -> Result<Opened,
     Ok(opened)
 }
 
-async fn open_described(text: &str, flags: OpenFlags) -> Result<Opened, QError> {
+async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
     let unknown = |e: qapi::QError| match e.desc().strip_prefix("Parameter 'driver' does not accept value ") {
         Some(name) => qerr!("Unknown driver {name}"),
         None => e,
     };
-    let mut o: BlockdevOptions = qapi::from_arg(text, Some("file")).map_err(unknown)?;
+    let mut o: BlockdevOptions = qapi::from_arg(&source.name, Some("file")).map_err(unknown)?;
     o.node_name.get_or_insert_with(|| TOP.into());
     let node = o.node_name.clone().unwrap_or_default();
     o.read_only = Some(!flags.write);
@@ -162,7 +181,7 @@ async fn open_described(text: &str, flags: OpenFlags) -> Result<Opened, QError> 
     if let BlockdevDriverOptions::Qcow2(q) = &mut o.driver {
         q.backing.get_or_insert(BlockdevRefOrNull::Null);
     }
-    let graph = BlockGraph::new(&drivers(), EventBus::new());
+    let graph = graph(flags, source.objects.as_ref());
     graph.add(o).await?;
     let snapshot = graph.snapshot();
     let (format, file) = match snapshot.by_name(&node) {

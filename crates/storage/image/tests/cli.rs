@@ -130,7 +130,7 @@ fn an_image_in_use_is_left_alone() {
     let x = rt::Executor::new().unwrap();
     x.block_on(async {
         use image::open::{OpenFlags, Source, open};
-        let flags = OpenFlags { write: true, force_share: false };
+        let flags = OpenFlags { write: true, ..OpenFlags::default() };
         let user = open(&Source::file(&d.at("a"), Some("qcow2")), flags).await.unwrap();
         let args = words(&d, "create -q -f qcow2 @a 2M");
         let (code, _, err) = rt::unblock(move || ours(&args)).await;
@@ -298,4 +298,40 @@ fn snapshots_bitmaps_and_damage_are_shown_the_same() {
         }
     }
     assert!(Path::new(&file).exists());
+}
+
+#[test]
+fn luks_volumes() {
+    let d = Dir::new("luks");
+    let secret = "--object secret,id=s,data=hunter2";
+    let line = format!("create -f luks {secret} -o key-secret=s,iter-time=10 @a 1M");
+    let (code, out, err) = img(&d, &line);
+    let said = format!("Formatting '{}', fmt=luks size=1048576 key-secret=s iter-time=10\n", d.at("a"));
+    assert_eq!((code, out.as_str(), err.as_str()), (0, said.as_str(), ""));
+    let (code, out, _) = img(&d, "info @a");
+    assert_eq!(code, 0);
+    for part in ["file format: luks\nvirtual size: 1 MiB", "encrypted: yes\n", "cipher alg: aes-256\n"] {
+        assert!(out.contains(part), "{out}");
+    }
+    assert_eq!(std::fs::metadata(d.at("a")).unwrap().len(), 2_068_480 + (1 << 20));
+    let (code, _, err) = img(&d, "create -q -f luks @b 1M");
+    let missing = format!("qemu-img: {}: Parameter 'key-secret' is required for cipher\n", d.at("b"));
+    assert_eq!((code, err), (1, missing));
+    let (_, _, err) = img(&d, &format!("create -q -f luks {secret} -o key-secret=s,cipher-alg=foo @b 1M"));
+    assert!(err.ends_with("Parameter 'cipher-alg' does not accept value 'foo'\n"), "{err}");
+    assert_eq!(
+        img(&d, &format!("create -q -f luks {secret} -o key-secret=s,iter-time=10,detached-header=on @h 1M"))
+            .0,
+        0
+    );
+    assert_eq!(std::fs::metadata(d.at("h")).unwrap().len(), 2_068_480);
+    if have_reference() {
+        for args in ["info @a", "info --output=json @a"] {
+            assert_eq!(img(&d, args), theirs(&words(&d, args)), "{args}");
+        }
+        assert_eq!(theirs(&words(&d, &line)).1, said);
+        for args in ["info @a", "info --output=json @a"] {
+            assert_eq!(img(&d, args), theirs(&words(&d, args)), "{args}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use qapi::Qapi;
 
 use super::{BlockdevRef, Qcow2CompressionType};
+use crate::crypto::{QCryptoBlockAmendOptionsLUKS, QCryptoBlockCreateOptionsLUKS};
 
 /// How much of a new image is allocated at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
@@ -78,12 +79,54 @@ pub struct BlockdevCreateOptionsQcow2 {
     pub compression_type: Option<Qcow2CompressionType>,
 }
 
+/// A LUKS volume to be made.
+#[derive(Clone, Debug, Default, PartialEq, Qapi)]
+pub struct BlockdevCreateOptionsLUKS {
+    /// Its encryption.
+    #[qapi(flatten)]
+    pub base: QCryptoBlockCreateOptionsLUKS,
+    /// The node that shall hold it, or with `header` its data alone. One of the two must be given.
+    pub file: Option<BlockdevRef>,
+    /// The node that shall hold the header.
+    pub header: Option<BlockdevRef>,
+    /// Bytes that a guest sees.
+    #[qapi(size)]
+    pub size: u64,
+    /// What to allocate: `off` (the default), `falloc` or `full`.
+    pub preallocation: Option<PreallocMode>,
+}
+
 /// An image to be made.
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "driver", tag_enum = "BlockdevCreateDriver")]
 pub enum BlockdevCreateOptions {
     /// A file of the host.
     File(BlockdevCreateOptionsFile),
+    /// A LUKS volume.
+    Luks(BlockdevCreateOptionsLUKS),
     /// A qcow2 image.
     Qcow2(BlockdevCreateOptionsQcow2),
+}
+
+/// A change of an image's format options.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+#[qapi(tag = "driver", tag_enum = "BlockdevAmendDriver")]
+pub enum BlockdevAmendOptions {
+    /// The key slots of a LUKS volume.
+    Luks(QCryptoBlockAmendOptionsLUKS),
+}
+
+/// Changes an image's format options, as a job. It is never dismissed by itself.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+#[qapi(command = "x-blockdev-amend", unstable)]
+pub struct XBlockdevAmend {
+    /// What to call the job.
+    pub job_id: String,
+    /// The node.
+    pub node_name: String,
+    /// The changes. `driver` is that of the node.
+    pub options: BlockdevAmendOptions,
+    /// Do it even if data is lost for good, or if it takes two steps where a crash between them leaves neither state. Off unless
+    /// given.
+    pub force: Option<bool>,
 }

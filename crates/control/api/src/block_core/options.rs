@@ -107,6 +107,8 @@ pub enum BlockdevDriverOptions {
     /// A block or character device of the host.
     #[qapi(name = "host_device")]
     HostDevice(BlockdevOptionsFile),
+    /// A volume encrypted with LUKS version 1.
+    Luks(BlockdevOptionsLUKS),
     /// A network block device: an export of an NBD server.
     Nbd(BlockdevOptionsNbd),
     /// Nothing behind it: reads give zeroes or are left undone, writes vanish.
@@ -140,6 +142,17 @@ pub struct BlockdevOptionsFile {
     /// Look whether dropping them worked; for debugging.
     #[qapi(unstable)]
     pub x_check_cache_dropped: Option<bool>,
+}
+
+/// Options of a LUKS volume.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsLUKS {
+    /// The node that holds the volume, or with `header` its data alone.
+    pub file: BlockdevRef,
+    /// The id of the secret with the password. Needed to read or write data.
+    pub key_secret: Option<String>,
+    /// The node that holds the header, where it is not in `file`.
+    pub header: Option<BlockdevRef>,
 }
 
 /// Options of the NBD client.

@@ -15,6 +15,7 @@ const SPECS: &[Spec] = &[
     value('T', "cache"),
     flag('U', "force-share"),
     long_value("output"),
+    long_value("object"),
     value('r', "repair"),
 ];
 
@@ -23,6 +24,7 @@ const HELP: &str = "  -f, --format FMT        the image's format; found out wher
   -r, --repair leaks|all  repair wasted space, or everything that can be repaired
   -T, --cache MODE        accepted for compatibility
   -U, --force-share       also check an image that is being written to
+  --object TYPE,id=ID,..  an object that a description names, such as a secret
   --output human|json     how to print (default human)
   -q, --quiet             print findings and errors only
   -h, --help              this text
@@ -34,6 +36,7 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     let p = tool.parse("check", SPECS, given)?;
     let (mut format, mut image_opts, mut json, mut quiet, mut fix) = (None, false, false, false, Fix::None);
     let mut flags = OpenFlags::default();
+    let mut objects = Vec::new();
     for (name, v) in p.options {
         match name {
             "help" => {
@@ -47,6 +50,7 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
             "format" => format = Some(v),
             "image-opts" => image_opts = true,
             "quiet" => quiet = true,
+            "object" => objects.push(v),
             "force-share" => flags.force_share = true,
             "output" => json = tool.json_wanted("check", &v)?,
             "cache" if !CACHE_MODES.contains(&v.as_str()) => {
@@ -69,7 +73,8 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     if image_opts && format.is_some() {
         return tool.usage("check", "--image-opts and --format are mutually exclusive");
     }
-    let source = Source { name: name.clone(), format, image_opts };
+    let objects = Some(super::objects(tool, &objects)?);
+    let source = Source { name: name.clone(), format, image_opts, objects };
     let mut report = one(tool, &source, flags, fix)?;
     if report.corruptions_fixed + report.leaks_fixed > 0 {
         let (leaks, corruptions) = (report.leaks_fixed, report.corruptions_fixed);

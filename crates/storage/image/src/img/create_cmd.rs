@@ -3,8 +3,11 @@
 use api::block_core::{
     BlockdevCreateOptionsQcow2, BlockdevDriver, BlockdevQcow2Version, PreallocMode, Qcow2CompressionType,
 };
+use api::crypto::QCryptoBlockCreateOptionsLUKS;
 use base::units::{SizeError, parse_size};
 use qapi::{QError, QapiEnum, qerr};
+use qom::ObjectTree;
+use std::sync::Arc;
 
 use super::args::{Spec, flag, long_value, value};
 use super::{CmdResult, Tool, wait};
@@ -27,6 +30,7 @@ const HELP: &str = "  -f, --format FMT           the new image's format (default
   -b, --backing NAME         the image behind the new one
   -F, --backing-format FMT   its format
   -u, --backing-unsafe       do not look at the backing image
+  --object TYPE,id=ID,...    an object that an option names, such as a secret
   -q, --quiet                print errors only
   -h, --help                 this text
 FILENAME is replaced if it exists. SIZE takes a suffix (b k M G T P E); with a backing
@@ -70,6 +74,18 @@ const QCOW2: &[Opt] = &[
     opt("refcount_bits", Type::Num, "Bits of a refcount (1 to 64)"),
 ];
 
+const LUKS: &[Opt] = &[
+    opt("size", Type::Size, "Bytes that a guest sees"),
+    opt("key-secret", Type::Str, "Id of the secret with the password"),
+    opt("cipher-alg", Type::Str, "Cipher (aes-256, aes-128, serpent-256, ...)"),
+    opt("cipher-mode", Type::Str, "Mode of the cipher (xts, cbc, ctr, ecb)"),
+    opt("ivgen-alg", Type::Str, "How initialisation vectors are made (plain64, plain, essiv)"),
+    opt("ivgen-hash-alg", Type::Str, "Hash for essiv"),
+    opt("hash-alg", Type::Str, "Hash of the key derivation (sha256, sha1, sha512, ...)"),
+    opt("iter-time", Type::Num, "Milliseconds that deriving a key takes"),
+    opt("detached-header", Type::Bool, "Make a header only, for data in another file"),
+];
+
 const RAW: &[Opt] = &[opt("size", Type::Size, "Bytes that a guest sees")];
 
 /// What the file itself takes.
@@ -106,7 +122,7 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     let p = tool.parse("create", SPECS, given)?;
     let (mut format, mut options, mut backing, mut backing_format) =
         ("raw".to_string(), Vec::new(), None, None);
-    let (mut quiet, mut unsafe_backing) = (false, false);
+    let (mut quiet, mut unsafe_backing, mut objects) = (false, false, Vec::new());
     for (name, v) in p.options {
         match name {
             "help" => {
@@ -123,7 +139,7 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
             "backing" => backing = Some(v),
             "backing-format" => backing_format = Some(v),
             "backing-unsafe" => unsafe_backing = true,
-            "object" => return tool.fail("Option '--object' is not supported yet"),
+            "object" => objects.push(v),
             _ => {}
         }
     }
@@ -144,7 +160,8 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
         },
         [_, _, extra, ..] => return tool.usage("create", &format!("Unexpected argument: {extra}")),
     };
-    let job = Job { name, format: &format, size, backing, backing_format, unsafe_backing };
+    let objects = super::objects(tool, &objects)?;
+    let job = Job { objects, name, format: &format, size, backing, backing_format, unsafe_backing };
     let done = wait(tool, job.prepare(&options))?;
     let result = match done {
         Ok((line, image)) => {
@@ -167,6 +184,7 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
 fn options_of(format: &str, with_file: bool) -> Option<Vec<&'static Opt>> {
     let own = match format {
         "qcow2" => QCOW2,
+        "luks" => LUKS,
         "raw" | "file" => RAW,
         _ => return None,
     };
@@ -239,6 +257,7 @@ fn checked(o: &Opt, v: &str) -> Result<String, QError> {
 }
 
 struct Job<'a> {
+    objects: Arc<ObjectTree>,
     name: &'a str,
     format: &'a str,
     size: Option<u64>,
@@ -305,6 +324,7 @@ impl Job<'_> {
         let image = match (unsupported, self.format) {
             (Some(s), _) => Err(qerr!("Option '{}' is not supported yet", s.name)),
             (None, "qcow2") => qcow2(&v, size).map(|o| NewImage::Qcow2(Box::new(o))),
+            (None, "luks") => luks(&v, size, &self.objects),
             (None, _) => {
                 preallocation(&v).map(|p| NewImage::Raw { size, preallocation: p.unwrap_or_default() })
             }
@@ -381,6 +401,23 @@ fn qcow2(v: &Values, size: u64) -> Result<BlockdevCreateOptionsQcow2, QError> {
         compression_type: enumerated::<Qcow2CompressionType>(v, "compression_type", "compression-type")?,
         ..qcow2_defaults(size)
     })
+}
+
+fn luks(v: &Values, size: u64, objects: &ObjectTree) -> Result<NewImage, QError> {
+    let options = QCryptoBlockCreateOptionsLUKS {
+        key_secret: v.get("key-secret").map(Into::into),
+        cipher_alg: enumerated(v, "cipher-alg", "cipher-alg")?,
+        cipher_mode: enumerated(v, "cipher-mode", "cipher-mode")?,
+        ivgen_alg: enumerated(v, "ivgen-alg", "ivgen-alg")?,
+        ivgen_hash_alg: enumerated(v, "ivgen-hash-alg", "ivgen-hash-alg")?,
+        hash_alg: enumerated(v, "hash-alg", "hash-alg")?,
+        iter_time: v.number("iter-time").map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
+    };
+    let id = v.get("key-secret").ok_or_else(|| qerr!("Parameter 'key-secret' is required for cipher"))?;
+    let password = objects.password(id)?;
+    let preallocation = preallocation(v)?.unwrap_or_default();
+    let detached = v.get("detached-header") == Some("on");
+    Ok(NewImage::Luks { options, password, size, preallocation, detached })
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@ mod time;
 
 pub use time::local_time;
 
+use qom::ObjectTree;
 use std::future::Future;
 use std::io::Write;
+use std::sync::Arc;
 
 /// Where a command's text goes, and how the program calls itself in it.
 pub struct Tool<'a> {
@@ -97,6 +99,18 @@ fn wait<F: Future>(tool: &mut Tool<'_>, f: F) -> Result<F::Output, Failed> {
         Ok(x) => Ok(x.block_on(f)),
         Err(e) => tool.fail(&format!("Could not start: {e}")),
     }
+}
+
+/// Makes the objects that `--object` describes.
+fn objects(tool: &mut Tool<'_>, given: &[String]) -> Result<Arc<ObjectTree>, Failed> {
+    let tree = ObjectTree::new();
+    for g in given {
+        let made = qapi::from_arg(g, Some("qom-type")).and_then(|o| tree.add(&o));
+        if let Err(e) = made {
+            return tool.fail_with(&e);
+        }
+    }
+    Ok(Arc::new(tree))
 }
 
 const COMMANDS: [(&str, &str, fn(&mut Tool<'_>, &[String]) -> CmdResult); 3] = [

@@ -1,0 +1,21 @@
+//! Encrypted block nodes.
+//!
+//! - [`volume`]: opening, making and amending a LUKS volume, wherever its header lies.
+//! - [`Transform`]: encrypts and decrypts what passes between a node and its child.
+//! - `luks`, the driver, is both.
+
+mod amend;
+mod create;
+mod luks;
+mod transform;
+pub mod volume;
+
+pub use amend::amend;
+pub use create::{Place, create};
+pub use luks::{LUKS, new_volume};
+pub use transform::Transform;
+
+use block::driver::DriverType;
+
+/// The drivers of this crate.
+pub static DRIVERS: &[&DriverType] = &[&LUKS];
