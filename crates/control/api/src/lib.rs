@@ -65,6 +65,7 @@ pub fn introspection() -> Introspection {
     i.command::<block_core::BlockJobPause>();
     i.command::<block_core::BlockJobResume>();
     i.command::<block_core::BlockJobComplete>();
+    i.command::<block_core::BlockJobChange>();
     i.command::<block_core::BlockJobDismiss>();
     i.command::<block_core::BlockJobFinalize>();
     i.command::<block_core::BlockCommit>();

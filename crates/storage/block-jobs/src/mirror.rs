@@ -9,7 +9,7 @@ use crate::copy::{Failed, copy_range, has, plain};
 use crate::dirty::Dirty;
 use crate::flow::{Bounds, Buffers, CHUNK, Flow, LOOK, Work};
 use crate::setup::{Frozen, begin, config, find, is_root, job_id, undo};
-use api::block_core::{BlockdevMirror, BlockdevOnError, MirrorCopyMode, MirrorSyncMode};
+use api::block_core::{BlockJobChangeMore, BlockdevMirror, BlockdevOnError, MirrorCopyMode, MirrorSyncMode};
 use api::job::{JobStatus, JobType};
 use block::driver::CtlFuture;
 use block::driver::{Cx, IoFuture, Prealloc};
@@ -17,7 +17,7 @@ use block::job::change::FilterSpec;
 use block::job::filter::{MIRROR_TOP, MIRROR_TOP_COMMIT, Request, SOURCE, TARGET, Watch};
 use block::job::{Body, DoneFuture, Job, JobRoot, Jobs, Op};
 use block::{BlockGraph, Graph, NodeId, Perm, Ranges, Role};
-use qapi::{QError, qerr};
+use qapi::{QError, QapiEnum, qerr};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
@@ -132,8 +132,9 @@ impl Mirror {
         let target = op.cx().child_len(TARGET).map_err(plain)?;
         if target < len && self.what.commit {
             op.cx().child_truncate(TARGET, len, false, Prealloc::Off).await.map_err(plain)?;
-        } else if target < len {
-            return Err(qerr!("The target ({target} bytes) is smaller than the source ({len} bytes)"));
+        } else if target != len && !self.what.commit {
+            // Users that get the copy would find another length.
+            return Err(qerr!("Source and target image have different sizes"));
         }
         drop(op);
         let mut flow = Flow::new(job, &self.root, self.tracker.clone(), self.what.bounds);
@@ -299,6 +300,24 @@ impl Body for Mirror {
             })
             .await;
         })
+    }
+
+    fn change(&self, to: &BlockJobChangeMore) -> Result<(), QError> {
+        if self.what.commit {
+            return Err(qerr!("Job type does not support change"));
+        }
+        let BlockJobChangeMore::Mirror(m) = to else {
+            return Err(qerr!("The job is a mirror, and can only be changed as one"));
+        };
+        let blocking = &self.tracker.blocking;
+        match m.copy_mode {
+            MirrorCopyMode::WriteBlocking => blocking.store(true, SeqCst),
+            mode if blocking.load(SeqCst) => {
+                return Err(qerr!("Change to copy mode '{}' is not implemented", mode.as_str()));
+            }
+            MirrorCopyMode::Background => {}
+        }
+        Ok(())
     }
 
     fn completes(&self) -> bool {

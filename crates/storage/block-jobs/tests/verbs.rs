@@ -1,7 +1,9 @@
 //! The states, events and messages of each job, and what the graph is afterwards.
 
 mod common;
-use common::run;
+use block::testing::Faults;
+use common::{SIZE, run};
+use qapi::QapiEnum;
 
 const SHORT: [&str; 7] =
     ["created", "running", "waiting", "pending", "BLOCK_JOB_COMPLETED", "concluded", "null"];
@@ -303,5 +305,127 @@ fn frozen_links() {
         b.jobs.cancel_all().await;
         assert_eq!(reopen(2, "null").await, Ok(()));
         assert_eq!(b.names(), ["hd0", "hd1", "hd2", "hd3"]);
+    });
+}
+
+/// `block-job-change`: a mirror copies each write before it is acknowledged from then on.
+#[test]
+fn the_copy_mode_is_changed_live() {
+    run(|b| async move {
+        let user = b.user("hd2").await;
+        b.mirror("{'job-id':'m','device':'hd2','target':'hd3','sync':'full','speed':1}").await.unwrap();
+        b.until("m", "running").await;
+        let j = b.jobs.get_block("m").unwrap();
+        let change = |more: &str| {
+            let c: api::block_core::BlockJobChange = common::arg(&format!("{{'id':'m',{more}}}"));
+            b.jobs.change(&j, &c.r#type).map_err(|e| e.desc().to_owned())
+        };
+        let (back, block) =
+            ("'type':'mirror','copy-mode':'background'", "'type':'mirror','copy-mode':'write-blocking'");
+        assert_eq!(change(back), Ok(()));
+        assert_eq!(
+            change("'type':'commit'").unwrap_err(),
+            "The job is a mirror, and can only be changed as one"
+        );
+        assert_eq!(change(block), Ok(()));
+        assert_eq!(change(block), Ok(()));
+        assert_eq!(change(back).unwrap_err(), "Change to copy mode 'background' is not implemented");
+        b.jobs.set_speed(&j, 0).unwrap();
+        b.until("m", "ready").await;
+        // What is written now is in the target when the write ends.
+        user.write(4096, mem::IoBuf::from_bytes(&[0x77; 4096]), Default::default()).await.unwrap();
+        assert!(
+            b.jobs.query_block()[0].r#type
+                == api::block_core::BlockJobInfoMore::Mirror(api::block_core::BlockJobInfoMirror {
+                    actively_synced: true
+                })
+        );
+        assert_eq!(b.bytes("hd3").await[4096..8192], [0x77; 4096]);
+        b.jobs.cancel_all().await;
+        assert_eq!(change(block).unwrap_err(), "Job 'm' in state 'null' cannot accept command verb 'change'");
+        b.commit("{'job-id':'c','device':'hd2','top-node':'hd1','base-node':'hd0','speed':1}").await.unwrap();
+        let c: api::block_core::BlockJobChange = common::arg(&format!("{{'id':'c',{block}}}"));
+        let e = b.jobs.change(&b.jobs.get("c").unwrap(), &c.r#type).unwrap_err();
+        assert_eq!(e.desc(), "Job type does not support change");
+        b.jobs.cancel_all().await;
+        user.detach().await;
+    });
+}
+
+/// Users that got a longer or shorter copy would find another length.
+#[test]
+fn source_and_target_of_one_length() {
+    run(|b| async move {
+        for (name, size) in [("s", SIZE - 512), ("l", SIZE + 512)] {
+            b.world.create(name, vec![0; size as usize]);
+            let add = format!("{{'driver':'file','node-name':'{name}','filename':'{name}'}}");
+            b.graph.add(common::arg(&add)).await.unwrap();
+            let m = format!(
+                "{{'job-id':'m','device':'hd2','target':'{name}','sync':'full','auto-dismiss':false}}"
+            );
+            b.mirror(&m).await.unwrap();
+            b.until("m", "concluded").await;
+            let error = b.jobs.query()[0].error.clone();
+            assert_eq!(error.as_deref(), Some("Source and target image have different sizes"));
+            b.jobs.dismiss_job(&b.jobs.get("m").unwrap()).unwrap();
+            assert_eq!(b.child("hd2", "backing").as_deref(), Some("hd1"));
+        }
+    });
+}
+
+/// Errors of a request, by policy: told, and the job stops, fails, or tries again.
+#[test]
+fn policies_for_errors() {
+    run(|b| async move {
+        let bad = Faults { write: 1000, ..Faults::default() };
+        for (policy, then) in
+            [("report", "concluded"), ("ignore", "running"), ("enospc", "concluded"), ("stop", "paused")]
+        {
+            b.told();
+            b.world.set_faults(bad);
+            b.commit(&format!(
+                "{{'job-id':'c','device':'hd2','top-node':'hd1','base-node':'hd0','on-error':'{policy}','auto-dismiss':false}}"
+            ))
+            .await
+            .unwrap();
+            rt::sleep(std::time::Duration::from_millis(500)).await;
+            let told = b.told();
+            assert!(told.iter().any(|e| e == "BLOCK_JOB_ERROR"), "{policy}: {told:?}");
+            let j = b.jobs.get("c").unwrap();
+            assert_eq!(j.status().as_str(), then, "{policy}");
+            b.world.set_faults(Faults::default());
+            if policy == "stop" {
+                let info = b.jobs.query_block().remove(0);
+                assert_eq!((info.io_status.as_str(), info.paused), ("failed", true));
+                b.jobs.resume(&j).unwrap();
+                b.until("c", "concluded").await;
+                assert_eq!(b.child("hd2", "backing").as_deref(), Some("hd0"));
+                break;
+            }
+            if policy == "ignore" {
+                b.jobs.cancel(&j, true).await.unwrap();
+                b.until("c", "concluded").await;
+            }
+            assert_eq!(b.child("hd2", "backing").as_deref(), Some("hd1"), "{policy}");
+            b.jobs.dismiss_job(&j).unwrap();
+        }
+    });
+}
+
+/// The speed is kept, and a new one counts at once.
+#[test]
+fn speed_is_exact() {
+    run(|b| async move {
+        b.put("hd1", 0, 1, SIZE as usize).await;
+        let start = rt::now();
+        b.mirror("{'job-id':'m','device':'hd1','target':'hd3','sync':'full','speed':65536}")
+            .await
+            .unwrap_err();
+        b.mirror("{'job-id':'m','device':'hd2','target':'hd3','sync':'full','speed':65536}").await.unwrap();
+        b.until("m", "ready").await;
+        let took = (rt::now() - start).as_secs_f64();
+        // Four pieces of 64 KiB: a second each.
+        assert!((3.9..4.2).contains(&took), "{took} s");
+        b.jobs.cancel_all().await;
     });
 }

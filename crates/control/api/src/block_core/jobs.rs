@@ -172,6 +172,48 @@ pub struct BlockJobComplete {
     pub device: String,
 }
 
+/// What may be changed of a running mirror.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct BlockJobChangeOptionsMirror {
+    /// When writes are copied. Only `write-blocking` can be changed to.
+    pub copy_mode: MirrorCopyMode,
+}
+
+/// What may be changed of a running job of each kind.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(tag = "type", tag_type = JobType)]
+pub enum BlockJobChangeMore {
+    /// A mirror.
+    Mirror(BlockJobChangeOptionsMirror),
+    /// A commit.
+    Commit,
+    /// A stream.
+    Stream,
+    /// A backup.
+    Backup,
+    /// The making of an image.
+    Create,
+    /// A change of an image's options.
+    Amend,
+    /// The loading of a snapshot.
+    SnapshotLoad,
+    /// The taking of a snapshot.
+    SnapshotSave,
+    /// The removal of a snapshot.
+    SnapshotDelete,
+}
+
+/// Changes options of a running job on block nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(command = "block-job-change")]
+pub struct BlockJobChange {
+    /// The job's kind, and what is to be changed.
+    #[qapi(union)]
+    pub r#type: BlockJobChangeMore,
+    /// The job.
+    pub id: String,
+}
+
 /// Lets go of a concluded job on block nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
 #[qapi(command = "block-job-dismiss")]

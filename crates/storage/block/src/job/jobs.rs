@@ -2,7 +2,9 @@
 
 use super::{Body, Group, Job, JobConfig, cancelled, int, status};
 use crate::control::BlockGraph;
-use api::block_core::{BlockJobInfo, BlockJobInfoMirror, BlockJobInfoMore, BlockJobIoStatus};
+use api::block_core::{
+    BlockJobChangeMore, BlockJobInfo, BlockJobInfoMirror, BlockJobInfoMore, BlockJobIoStatus,
+};
 use api::job::{JobInfo, JobStatus, JobType, JobVerb};
 use parking_lot::Mutex;
 use qapi::{ErrorClass, QError, qerr};
@@ -324,6 +326,15 @@ impl Jobs {
         drop(s);
         job.wake();
         Ok(())
+    }
+
+    /// `block-job-change`.
+    pub fn change(&self, job: &Job, to: &BlockJobChangeMore) -> Result<(), QError> {
+        Self::check(job, JobVerb::Change)?;
+        match job.body() {
+            Some(body) => body.change(to),
+            None => Err(qerr!("Job type does not support change")),
+        }
     }
 
     /// `query-jobs`: youngest first.

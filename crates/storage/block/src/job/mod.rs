@@ -21,8 +21,8 @@ pub use jobs::{Jobs, speed_of};
 
 use crate::driver::CtlFuture;
 use api::block_core::{
-    BlockErrorAction, BlockJobCancelledEvent, BlockJobCompletedEvent, BlockJobErrorEvent, BlockJobIoStatus,
-    BlockJobPendingEvent, BlockJobReadyEvent, BlockdevOnError, IoOperationType,
+    BlockErrorAction, BlockJobCancelledEvent, BlockJobChangeMore, BlockJobCompletedEvent, BlockJobErrorEvent,
+    BlockJobIoStatus, BlockJobPendingEvent, BlockJobReadyEvent, BlockdevOnError, IoOperationType,
 };
 use api::job::{JobStatus, JobStatusChangeEvent, JobType};
 use base::Errno;
@@ -68,6 +68,12 @@ pub trait Body: Send + Sync + 'static {
     /// Whether it becomes ready and is completed on demand.
     fn completes(&self) -> bool {
         false
+    }
+
+    /// Changes options of the running job.
+    fn change(&self, to: &BlockJobChangeMore) -> Result<(), QError> {
+        let _ = to;
+        Err(qerr!("Job type does not support change"))
     }
 
     /// For a mirror: whether source and target are the same and kept so.

@@ -2,8 +2,8 @@
 
 use super::Jobs;
 use api::block_core::{
-    BlockJobCancel, BlockJobComplete, BlockJobDismiss, BlockJobFinalize, BlockJobPause, BlockJobResume,
-    BlockJobSetSpeed, QueryBlockJobs,
+    BlockJobCancel, BlockJobChange, BlockJobComplete, BlockJobDismiss, BlockJobFinalize, BlockJobPause,
+    BlockJobResume, BlockJobSetSpeed, QueryBlockJobs,
 };
 use api::job::{JobCancel, JobComplete, JobDismiss, JobFinalize, JobPause, JobResume, QueryJobs};
 use monitor::CommandTable;
@@ -48,6 +48,7 @@ pub fn register(table: &mut CommandTable, jobs: &Arc<Jobs>) {
         j.cancel(&job, c.force.unwrap_or(false)).await
     });
     verb!(table, jobs, BlockJobComplete, get_block, device, |j, job, c| j.complete(&job));
+    verb!(table, jobs, BlockJobChange, get_block, id, |j, job, c| j.change(&job, &c.r#type));
     verb!(table, jobs, BlockJobFinalize, get_block, id, |j, job, c| j.finalize_job(&job).await);
     verb!(table, jobs, BlockJobDismiss, get_block, id, |j, job, c| j.dismiss_job(&job));
 }
