@@ -1,13 +1,20 @@
 //! Filters: drivers that show the bytes of another node and do something on the way.
 //!
 //! - `throttle` keeps within the limits of a group; `copy-on-read` stores what comes from backing files.
+//! - `copy-before-write` keeps the state of a node at one moment ([`Past`], which jobs use too); `snapshot-access` shows it.
 //!
 //! A filter's request is for its child unless it says otherwise, so each only implements what it changes.
 
+mod cbw;
 mod cor;
+mod past;
+mod snapshot;
 mod throttle;
 
+pub use cbw::{COPY_BEFORE_WRITE, piece_for};
 pub use cor::COPY_ON_READ;
+pub use past::{MAX_PIECE, MIN_PIECE, Past, PastSpec};
+pub use snapshot::SNAPSHOT_ACCESS;
 pub use throttle::THROTTLE;
 
 use api::block_core::BlockdevOptions;
@@ -18,7 +25,7 @@ use qapi::{QError, qerr};
 use smallvec::{SmallVec, smallvec};
 
 /// The drivers of this crate.
-pub static DRIVERS: &[&DriverType] = &[&THROTTLE, &COPY_ON_READ];
+pub static DRIVERS: &[&DriverType] = &[&THROTTLE, &COPY_ON_READ, &COPY_BEFORE_WRITE, &SNAPSHOT_ACCESS];
 
 /// The child whose bytes are shown.
 const FILE: ChildSlot = ChildSlot::File;

@@ -2,7 +2,9 @@
 
 use qapi::Qapi;
 
-use super::filters::{BlockdevOptionsCor, BlockdevOptionsThrottle};
+use super::filters::{
+    BlockdevOptionsCbw, BlockdevOptionsCor, BlockdevOptionsSnapshotAccess, BlockdevOptionsThrottle,
+};
 use crate::common::OnOffAuto;
 use crate::sockets::SocketAddress;
 
@@ -100,6 +102,8 @@ impl BlockdevOptions {
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "driver", tag_enum = "BlockdevDriver")]
 pub enum BlockdevDriverOptions {
+    /// A filter that copies what is about to be overwritten to another node.
+    CopyBeforeWrite(BlockdevOptionsCbw),
     /// A filter that stores what it reads from backing files in the node above them.
     CopyOnRead(BlockdevOptionsCor),
     /// A regular file on the host.
@@ -119,6 +123,8 @@ pub enum BlockdevDriverOptions {
     Qcow2(BlockdevOptionsQcow2),
     /// The bytes of its child, or a part of them.
     Raw(BlockdevOptionsRaw),
+    /// The past state that a `copy-before-write` filter keeps, for reading.
+    SnapshotAccess(BlockdevOptionsSnapshotAccess),
     /// A filter that holds requests back to keep within the limits of a group.
     Throttle(BlockdevOptionsThrottle),
 }

@@ -7,14 +7,14 @@ use crate::driver::{
 };
 use crate::perm::Perm;
 use api::block_core::BlockdevDriverOptions;
-use base::Errno;
+use base::{Errno, IoResult};
 use mem::IoBuf;
 use parking_lot::Mutex;
 use qapi::qerr;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 /// What goes wrong, each as a chance in 1000.
@@ -76,6 +76,8 @@ impl World {
             began: AtomicUsize::new(0),
             limits: Mutex::new(Limits::default()),
             flushes: AtomicUsize::new(0),
+            failing: Mutex::new(None),
+            hanging: AtomicBool::new(false),
         });
         self.disks.lock().insert(name.to_owned(), disk.clone());
         disk
@@ -118,6 +120,8 @@ pub struct Disk {
     began: AtomicUsize,
     limits: Mutex<Limits>,
     flushes: AtomicUsize,
+    failing: Mutex<Option<Errno>>,
+    hanging: AtomicBool,
 }
 
 impl Disk {
@@ -140,6 +144,24 @@ impl Disk {
     /// What the driver demands of requests; it panics where one does not keep to it.
     pub fn set_limits(&self, limits: Limits) {
         *self.limits.lock() = limits;
+    }
+
+    /// Has every write fail from now on, or none.
+    pub fn set_failing(&self, error: Option<Errno>) {
+        *self.failing.lock() = error;
+    }
+
+    /// Has writes wait until the same is called with false.
+    pub fn set_hanging(&self, on: bool) {
+        self.hanging.store(on, SeqCst);
+    }
+
+    /// What a write meets with before it does anything.
+    async fn trouble(&self) -> IoResult<()> {
+        while self.hanging.load(SeqCst) {
+            rt::sleep(Duration::from_millis(1)).await;
+        }
+        self.failing.lock().map_or(Ok(()), Err)
     }
 
     /// How many flushes reached it.
@@ -267,6 +289,7 @@ impl Driver for SimFile {
                 "a write without permission"
             );
             self.world.delay().await;
+            self.disk.trouble().await?;
             if self.world.chance(|f| f.space) {
                 return Err(Errno::NOSPC);
             }
@@ -294,6 +317,7 @@ impl Driver for SimFile {
                 "a write without permission"
             );
             self.world.delay().await;
+            self.disk.trouble().await?;
             if rt::sim::is_active() && rt::sim::rng().chance(1, 4) {
                 return Err(Errno::NOTSUP);
             }

@@ -1,0 +1,308 @@
+//! The state of a node at one moment, kept while the node changes.
+//!
+//! Before a part of the node changes, its old bytes are copied to a target. So the past state stands partly in the target
+//! (what has been copied) and partly still in the node (what has not changed). The unit is a piece of some KiB.
+//!
+//! Two kinds of locks make this right with any number of requests at once:
+//!
+//! - A piece is copied while its range is locked for the copier alone; a change of the piece waits for that. Readers of
+//!   the past state hold the range they read from the node together with others, so a change waits for them as well.
+//! - The past state can be given up ([`Past::lost`]) because copying failed. Then changes wait only for readers that read
+//!   from the node now, and never for a copier that hangs.
+
+use base::units::align_down;
+use base::{Errno, IoResult};
+use block::bitmap::Bitmap;
+use block::driver::{ChildSlot, Cx, IoFuture, WriteFlags, ZeroFlags};
+use block::job::filter::{Request, SOURCE, TARGET, Watch};
+use block::request::Status;
+use block::{Ranges, Ticket};
+use event_listener::Event;
+use mem::IoBuf;
+use parking_lot::Mutex;
+use qapi::{QError, qerr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The least piece, bytes.
+pub const MIN_PIECE: u64 = 64 << 10;
+/// The greatest: it is held in memory.
+pub const MAX_PIECE: u64 = 64 << 20;
+/// The most bytes that are copied in one go, unless a piece is longer.
+const RUN: u64 = 1 << 20;
+
+/// How a past state is to be kept.
+#[derive(Clone, Debug, Default)]
+pub struct PastSpec {
+    /// The length of the node at that moment, bytes.
+    pub len: u64,
+    /// Bytes that are copied as one: a power of two within [`MIN_PIECE`] and [`MAX_PIECE`].
+    pub piece: u64,
+    /// Only what is dirty in this bitmap is kept; everything unless given. It is only looked at now.
+    pub only: Option<Arc<Bitmap>>,
+    /// What fails if old bytes cannot be copied: the past state, or else the change.
+    pub give_up: bool,
+    /// How long a change waits for copying before that counts as failed.
+    pub timeout: Option<Duration>,
+    /// How the target is written.
+    pub write: WriteFlags,
+}
+
+/// Whether the state is still whole, and who reads it.
+#[derive(Debug, Default)]
+struct Health {
+    lost: Option<Errno>,
+    readers: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    spec: PastSpec,
+    ranges: Arc<Ranges>,
+    /// Pieces whose bytes must be copied before they change.
+    todo: Bitmap,
+    /// Pieces that somebody may still want to read.
+    wanted: Bitmap,
+    health: Mutex<Health>,
+    /// A reader has ended.
+    ended: Event,
+}
+
+/// The past state of the child [`SOURCE`] of some filter, copied piece by piece to the child [`TARGET`]. Clones are the
+/// same state. Any thread may call any method.
+#[derive(Clone, Debug)]
+pub struct Past(Arc<Shared>);
+
+/// Somebody reads old bytes from the node; they stay there until this is dropped.
+struct Reading {
+    past: Past,
+    _ticket: Ticket,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.past.0.health.lock().readers -= 1;
+        self.past.0.ended.notify(usize::MAX);
+    }
+}
+
+impl Past {
+    /// The state of the node as it is now. An error where its pieces would be too many.
+    pub fn new(spec: PastSpec) -> Result<Past, QError> {
+        if !spec.piece.is_power_of_two() || !(MIN_PIECE..=MAX_PIECE).contains(&spec.piece) {
+            let piece = spec.piece;
+            return Err(qerr!("Pieces of {piece} bytes cannot be copied; {MIN_PIECE} to {MAX_PIECE} can"));
+        }
+        let bits = || Bitmap::new("pieces", spec.len, spec.piece as u32, false, false);
+        let (todo, wanted) = (bits()?, bits()?);
+        for b in [&todo, &wanted] {
+            match &spec.only {
+                Some(only) => b.put_back(&only.bits()),
+                None => b.set(0, spec.len),
+            }
+        }
+        let spec = PastSpec { only: None, ..spec };
+        let (health, ended) = (Mutex::default(), Event::new());
+        Ok(Past(Arc::new(Shared { spec, ranges: Arc::default(), todo, wanted, health, ended })))
+    }
+
+    /// Its length, bytes.
+    pub fn len(&self) -> u64 {
+        self.0.spec.len
+    }
+
+    /// Whether it has no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of a piece.
+    pub fn piece(&self) -> u64 {
+        self.0.spec.piece
+    }
+
+    /// Why the state was given up, if it was.
+    pub fn lost(&self) -> Option<Errno> {
+        self.0.health.lock().lost
+    }
+
+    /// Bytes that have not been copied yet, in whole pieces.
+    pub fn left(&self) -> u64 {
+        self.0.todo.dirty_bytes()
+    }
+
+    /// The first range at or behind `off` that has not been copied yet: offset and length, whole pieces (the last may be
+    /// short).
+    pub fn next(&self, off: u64) -> Option<(u64, u64)> {
+        self.0.todo.next_dirty(align_down(off, self.piece()), self.len())
+    }
+
+    /// Says that all pieces that lie wholly within the range need not be copied, and will not be read.
+    pub fn skip(&self, off: u64, len: u64) {
+        self.0.wanted.reset(off, len);
+        self.0.todo.reset(off, len);
+    }
+
+    /// Copies what has not been copied of the pieces that the range touches; returns how many bytes that was. `cx` is the
+    /// filter's.
+    pub async fn copy(&self, cx: &Cx<'_>, off: u64, len: u64) -> IoResult<u64> {
+        self.copy_until(cx, off, len, None).await
+    }
+
+    /// To be called before the range changes, and waited for. An error means that it must not change.
+    pub async fn before_write(&self, cx: &Cx<'_>, off: u64, len: u64) -> IoResult<()> {
+        let deadline = self.0.spec.timeout.map(|t| rt::now() + t);
+        match self.copy_until(cx, off, len, deadline).await {
+            Err(e) if self.0.spec.give_up => {
+                self.lose(e).await;
+                Ok(())
+            }
+            done => done.map(drop),
+        }
+    }
+
+    /// Gives the state up, and waits until nobody reads old bytes from the node any more.
+    async fn lose(&self, e: Errno) {
+        self.0.health.lock().lost.get_or_insert(e);
+        loop {
+            let listener = self.0.ended.listen();
+            if self.0.health.lock().readers == 0 {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    async fn copy_until(&self, cx: &Cx<'_>, off: u64, len: u64, deadline: Option<Instant>) -> IoResult<u64> {
+        let piece = self.piece();
+        let end = off.saturating_add(len).min(self.len());
+        let end = end.next_multiple_of(piece).min(self.len());
+        let (mut pos, mut copied) = (align_down(off, piece), 0);
+        while self.lost().is_none()
+            && let Some((at, n)) = self.0.todo.next_dirty(pos, end)
+        {
+            let n = n.min(RUN.max(piece));
+            let lock = self.0.ranges.lock(at, at + n, true);
+            let ticket = in_time(deadline, lock).await?;
+            // Another may have copied it, or a part of it, meanwhile.
+            if let Some((at, n)) = self.0.todo.next_dirty(at, at + n) {
+                match deadline {
+                    None => {
+                        let _ticket = ticket;
+                        self.transfer(cx, at, n).await?;
+                    }
+                    Some(_) => {
+                        // A request to a child is never stopped half-way: it goes on when nobody waits for it.
+                        let (me, errand) = (self.clone(), cx.errand());
+                        let task = rt::spawn_local(async move {
+                            let _ticket = ticket;
+                            me.transfer(&errand.cx(), at, n).await
+                        });
+                        in_time(deadline, task).await??;
+                    }
+                }
+                copied += n;
+            }
+            pos = at;
+        }
+        Ok(copied)
+    }
+
+    /// Copies a range. Nobody changes it meanwhile.
+    async fn transfer(&self, cx: &Cx<'_>, at: u64, n: u64) -> IoResult<()> {
+        let known = cx.child_chain_status(SOURCE, at, n).await;
+        let mut zero = known.is_ok_and(|s| s.zero && s.len >= n);
+        let buf = IoBuf::zeroed(if zero { 0 } else { n as usize });
+        if !zero {
+            cx.child_read(SOURCE, at, buf.clone()).await?;
+            zero = buf.is_zero();
+        }
+        if zero {
+            cx.child_write_zeroes(TARGET, at, n, ZeroFlags::MAY_UNMAP).await?;
+        } else {
+            cx.child_write(TARGET, at, buf, self.0.spec.write).await?;
+        }
+        self.0.todo.reset(at, n);
+        Ok(())
+    }
+
+    /// Where the past bytes from `off` on are, and for how many bytes (at most `len`) this holds. While the last value
+    /// lives, those that are in the node stay there. `EACCES` for what is not kept.
+    async fn find(&self, off: u64, len: u64) -> IoResult<(ChildSlot, u64, Option<Reading>)> {
+        let end = off.checked_add(len).filter(|e| *e <= self.len()).ok_or(Errno::INVAL)?;
+        let ticket = self.0.ranges.lock(off, end, false).await;
+        let reading = {
+            let mut health = self.0.health.lock();
+            if health.lost.is_some() {
+                return Err(Errno::ACCES);
+            }
+            health.readers += 1;
+            Reading { past: self.clone(), _ticket: ticket }
+        };
+        let kept = self.0.wanted.next_dirty(off, end).filter(|(at, _)| *at == off);
+        let n = kept.ok_or(Errno::ACCES)?.1;
+        Ok(match self.0.todo.next_dirty(off, off + n) {
+            Some((at, m)) if at == off => (SOURCE, m, Some(reading)),
+            Some((at, _)) => (TARGET, at - off, None),
+            None => (TARGET, n, None),
+        })
+    }
+
+    /// Reads the past state. `EACCES` where it is not kept.
+    pub async fn read(&self, cx: &Cx<'_>, off: u64, buf: IoBuf) -> IoResult<()> {
+        let mut pos = 0;
+        while pos < buf.len() {
+            let at = off + pos as u64;
+            let (from, n, _reading) = self.find(at, (buf.len() - pos) as u64).await?;
+            cx.child_read(from, at, buf.slice(pos..pos + n as usize)).await?;
+            pos += n as usize;
+        }
+        Ok(())
+    }
+
+    /// Where the bytes of the past state are; `len` > 0.
+    pub async fn status(&self, cx: &Cx<'_>, off: u64, len: u64) -> IoResult<Status> {
+        let (from, n, _reading) = self.find(off, len).await?;
+        let st = cx.child_chain_status(from, off, n).await?;
+        let len = st.len.min(n);
+        // Which file they are in may change at any moment.
+        let eof = off + len >= self.len();
+        Ok(Status { len, eof, offset: None, filename: None, allocated: true, depth: 0, ..st })
+    }
+
+    /// Says that a range will not be read any more, as far as it holds whole pieces; what was copied of it is discarded.
+    pub async fn discard(&self, cx: &Cx<'_>, off: u64, len: u64) -> IoResult<()> {
+        let end = off.checked_add(len).ok_or(Errno::INVAL)?.min(self.len());
+        let lo = off.next_multiple_of(self.piece());
+        let hi = if end == self.len() { end } else { align_down(end, self.piece()) };
+        if lo >= hi {
+            return Ok(());
+        }
+        let alone = self.0.ranges.lock(lo, hi, true).await;
+        self.skip(lo, hi - lo);
+        drop(alone);
+        cx.child_discard(TARGET, lo, hi - lo).await
+    }
+}
+
+/// What `f` answers, if that comes before the deadline.
+async fn in_time<F: Future>(deadline: Option<Instant>, f: F) -> IoResult<F::Output> {
+    match deadline {
+        None => Ok(f.await),
+        Some(d) => rt::timeout(d.saturating_duration_since(rt::now()), f).await.ok_or(Errno::TIMEDOUT),
+    }
+}
+
+/// A job's filter that keeps the state from before the job began.
+impl Watch for Past {
+    fn change<'a>(&'a self, cx: &'a Cx<'a>, request: Request) -> IoFuture<'a> {
+        Box::pin(async move {
+            let (off, len) = request.range();
+            let same = matches!(&request, Request::Write(_, _, f) if f.contains(WriteFlags::UNCHANGED));
+            if !same {
+                self.before_write(cx, off, len).await?;
+            }
+            request.apply(cx, SOURCE).await
+        })
+    }
+}
