@@ -17,6 +17,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "block-formats",
             "block-filters",
             "block-crypto",
+            "block-test",
             "block-qcow2",
             "nbd",
             "block-net",

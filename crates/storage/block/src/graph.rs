@@ -417,7 +417,10 @@ impl Graph {
             }
             let primary = n.edges.iter().filter(|e| e.role.contains(Role::PRIMARY)).count();
             let filtered = n.edges.iter().filter(|e| e.role.contains(Role::FILTERED | Role::PRIMARY)).count();
-            if primary > 1 || (n.ty.kind == crate::driver::Kind::Filter && filtered != 1) {
+            // One that is just being opened has no link yet.
+            let opening = n.driver.is_none() && n.edges.is_empty();
+            let filter = n.ty.kind == crate::driver::Kind::Filter && !opening;
+            if primary > 1 || (filter && filtered != 1) {
                 return Err(GraphError::Roles(n.id));
             }
             for (i, e) in n.edges.iter().enumerate() {

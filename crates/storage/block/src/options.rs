@@ -99,12 +99,32 @@ pub(crate) fn join(own: &Flat, children: &BTreeMap<&'static str, ChildGiven>) ->
     for (key, value) in own {
         insert_path(&mut dict, key, value.clone());
     }
+    if let Value::Dict(whole) = lists(Value::Dict(std::mem::take(&mut dict))) {
+        dict = whole;
+    }
     for (name, given) in children {
         if let Some(v) = given.to_value() {
             dict.insert(*name, v);
         }
     }
     dict
+}
+
+/// Dictionaries whose keys are the numbers from 0 on are lists again, as they were before they were flattened.
+fn lists(value: Value) -> Value {
+    let Value::Dict(dict) = value else { return value };
+    let n = dict.len();
+    let numbered = n > 0 && (0..n).all(|i| dict.get(&i.to_string()).is_some());
+    let mut all: Vec<(String, Value)> = dict.iter().map(|(k, v)| (k.to_string(), lists(v.clone()))).collect();
+    if numbered {
+        all.sort_by_key(|(k, _)| k.parse::<usize>().unwrap_or(usize::MAX));
+        return Value::List(all.into_iter().map(|(_, v)| v).collect());
+    }
+    let mut out = Dict::new();
+    for (k, v) in all {
+        out.insert(k, v);
+    }
+    Value::Dict(out)
 }
 
 /// Sets the value at a dotted path, making dictionaries on the way.

@@ -17,6 +17,7 @@ pub fn drivers() -> Vec<&'static DriverType> {
         block_formats::DRIVERS,
         block_filters::DRIVERS,
         block_crypto::DRIVERS,
+        block_test::DRIVERS,
         block_qcow2::DRIVERS,
         block_net::DRIVERS,
     ]

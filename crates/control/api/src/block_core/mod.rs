@@ -3,6 +3,7 @@
 mod bitmap;
 mod commands;
 mod create;
+mod debug;
 mod device;
 mod events;
 mod filters;
@@ -15,6 +16,7 @@ mod snapshot;
 pub use bitmap::*;
 pub use commands::*;
 pub use create::*;
+pub use debug::*;
 pub use device::*;
 pub use events::*;
 pub use filters::*;

@@ -2,6 +2,7 @@
 
 use qapi::Qapi;
 
+use super::debug::{BlockdevOptionsBlkdebug, BlockdevOptionsBlkverify};
 use super::filters::{
     BlockdevOptionsCbw, BlockdevOptionsCor, BlockdevOptionsSnapshotAccess, BlockdevOptionsThrottle,
 };
@@ -104,6 +105,10 @@ impl BlockdevOptions {
 pub enum BlockdevDriverOptions {
     /// A filter that copies what is about to be overwritten to another node.
     CopyBeforeWrite(BlockdevOptionsCbw),
+    /// A filter for tests: makes requests fail by rules, and asks for alignment.
+    Blkdebug(BlockdevOptionsBlkdebug),
+    /// A filter for tests: does everything with two nodes and compares what they read.
+    Blkverify(BlockdevOptionsBlkverify),
     /// A filter that stores what it reads from backing files in the node above them.
     CopyOnRead(BlockdevOptionsCor),
     /// A regular file on the host.

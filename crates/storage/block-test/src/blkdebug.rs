@@ -1,0 +1,217 @@
+//! `blkdebug`: the bytes of its child, with errors and needs of alignment by rules.
+
+use crate::breakpoints::Breakpoints;
+use crate::config;
+use crate::rules::{Io, Rules};
+use api::block_core::{
+    BlkdebugEvent as Event, BlkdebugIOType as Type, BlockdevDriverOptions, BlockdevOptions,
+    BlockdevOptionsBlkdebug,
+};
+use base::IoResult;
+use block::driver::{
+    Caps, ChildOption, ChildSlot, Cx, Driver, DriverType, Extent, ExtentKind, IoFuture, Kind, Limits, OpenCx,
+    OpenFuture, Prealloc, WriteFlags, ZeroFlags, default_child_perm,
+};
+use block::perm::Role;
+use mem::IoBuf;
+use parking_lot::Mutex;
+use qapi::{QError, qerr};
+use smallvec::{SmallVec, smallvec};
+use std::sync::Arc;
+
+/// `blkdebug`.
+pub static BLKDEBUG: DriverType = DriverType {
+    name: "blkdebug",
+    kind: Kind::Filter,
+    mutable_opts: &[],
+    supports_backing: false,
+    supports_reopen: true,
+    children,
+    child_perm: default_child_perm,
+    open,
+    probe: None,
+};
+
+const FILE: ChildSlot = ChildSlot::File;
+
+fn children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {
+    let role = Role::FILTERED | Role::PRIMARY;
+    smallvec![ChildOption { name: "image", slot: FILE, role, required: true }]
+}
+
+struct Blkdebug {
+    rules: Mutex<Rules>,
+    breakpoints: Arc<Breakpoints>,
+    /// What is asked of requests beyond what the child asks; 0 for nothing.
+    limits: Limits,
+}
+
+/// An alignment or a maximum, from an option; a multiple of `align`.
+fn limit(name: &str, v: Option<i32>, align: u64) -> Result<u32, QError> {
+    let v = v.unwrap_or(0);
+    match u32::try_from(v) {
+        Ok(n) if n < i32::MAX as u32 && u64::from(n).is_multiple_of(align) => Ok(n),
+        _ => Err(qerr!("Cannot meet constraints with {name} {v}")),
+    }
+}
+
+fn limits(o: &BlockdevOptionsBlkdebug, below: u32) -> Result<Limits, QError> {
+    let align = o.align.unwrap_or(0);
+    let own = u32::try_from(align).ok().filter(|a| *a == 0 || (a.is_power_of_two() && *a < i32::MAX as u32));
+    let own = own.ok_or_else(|| qerr!("Cannot meet constraints with align {align}"))?;
+    let align = own.max(below).max(1);
+    let unit = u64::from(align);
+    let write_zeroes_alignment = limit("opt-write-zero", o.opt_write_zero, unit)?;
+    let discard_alignment = limit("opt-discard", o.opt_discard, unit)?;
+    for (name, v) in [("opt-write-zero", write_zeroes_alignment), ("opt-discard", discard_alignment)] {
+        // The core needs powers of two; the reference would take any multiple.
+        if v != 0 && !v.is_power_of_two() {
+            return Err(qerr!("Cannot meet constraints with {name} {v}"));
+        }
+    }
+    let of = |opt: u32| u64::from(opt.max(align));
+    Ok(Limits {
+        request_alignment: own,
+        max_transfer: limit("max-transfer", o.max_transfer, unit)?.into(),
+        write_zeroes_alignment,
+        max_write_zeroes: limit("max-write-zero", o.max_write_zero, of(write_zeroes_alignment))?.into(),
+        discard_alignment,
+        max_discard: limit("max-discard", o.max_discard, of(discard_alignment))?.into(),
+        ..Limits::default()
+    })
+}
+
+fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
+    Box::pin(async move {
+        let BlockdevDriverOptions::Blkdebug(options) = &o.options.driver else {
+            return Err(QError::new("The options are not those of 'blkdebug'"));
+        };
+        let below = o.cx.child_limits(FILE).map_or(1, |l| l.request_alignment);
+        let limits = limits(options, below)?;
+        let mut errors = options.inject_error.clone().unwrap_or_default();
+        let mut states = options.set_state.clone().unwrap_or_default();
+        if let Some(path) = options.config.clone() {
+            let (e, s) = rt::unblock(move || config::read(&path)).await?;
+            errors.extend(e);
+            states.extend(s);
+        }
+        Ok(Arc::new(Blkdebug {
+            rules: Mutex::new(Rules::new(errors, states)),
+            breakpoints: Breakpoints::new(o.node_name),
+            limits,
+        }) as Arc<dyn Driver>)
+    })
+}
+
+/// The greater need.
+fn stricter(a: u32, b: u32) -> u32 {
+    a.max(b)
+}
+
+/// The smaller maximum, where 0 is none.
+fn shorter(a: u64, b: u64) -> u64 {
+    if a == 0 || b == 0 { a.max(b) } else { a.min(b) }
+}
+
+impl Blkdebug {
+    async fn event(&self, event: Event) {
+        self.rules.lock().event(event);
+        self.breakpoints.pass(event).await;
+    }
+
+    /// The error that a rule has for a request.
+    async fn check(&self, kind: Type, off: u64, len: u64) -> IoResult<()> {
+        let Some(injected) = self.rules.lock().check(Io { kind, off, len }) else { return Ok(()) };
+        let Some(error) = injected.error else { return Ok(()) };
+        if !injected.immediately {
+            rt::yield_now().await;
+        }
+        Err(error)
+    }
+}
+
+impl Driver for Blkdebug {
+    fn len(&self, cx: &Cx<'_>) -> u64 {
+        cx.child_len(FILE).unwrap_or(0)
+    }
+
+    fn limits(&self, cx: &Cx<'_>) -> Limits {
+        let below = cx.child_limits(FILE).unwrap_or_default();
+        let own = &self.limits;
+        Limits {
+            request_alignment: stricter(own.request_alignment, below.request_alignment),
+            max_transfer: shorter(own.max_transfer, below.max_transfer),
+            write_zeroes_alignment: stricter(own.write_zeroes_alignment, below.write_zeroes_alignment),
+            max_write_zeroes: shorter(own.max_write_zeroes, below.max_write_zeroes),
+            discard_alignment: stricter(own.discard_alignment, below.discard_alignment),
+            max_discard: shorter(own.max_discard, below.max_discard),
+            ..below
+        }
+    }
+
+    fn caps(&self, cx: &Cx<'_>) -> Caps {
+        cx.child_caps(FILE).unwrap_or_default()
+    }
+
+    fn sees_reads(&self) -> bool {
+        true
+    }
+
+    fn locate<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Extent> {
+        Box::pin(async move {
+            self.check(Type::BlockStatus, off, len).await?;
+            let have = cx.child_len(FILE)?.saturating_sub(off);
+            let len = len.min(have.max(1));
+            Ok(Extent { len, kind: ExtentKind::Child { slot: FILE, offset: off }, eof: len >= have })
+        })
+    }
+
+    fn read<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.event(Event::ReadAio).await;
+            self.check(Type::Read, off, buf.len() as u64).await?;
+            cx.child_read(FILE, off, buf).await
+        })
+    }
+
+    fn write<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, flags: WriteFlags) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.event(Event::WriteAio).await;
+            self.event(Event::Pwritev).await;
+            self.check(Type::Write, off, buf.len() as u64).await?;
+            cx.child_write(FILE, off, buf, flags).await?;
+            self.event(Event::PwritevDone).await;
+            Ok(())
+        })
+    }
+
+    fn write_zeroes<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64, flags: ZeroFlags) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.event(Event::PwritevZero).await;
+            self.check(Type::WriteZeroes, off, len).await?;
+            cx.child_write_zeroes(FILE, off, len, flags).await?;
+            self.event(Event::PwritevDone).await;
+            Ok(())
+        })
+    }
+
+    fn discard<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.check(Type::Discard, off, len).await?;
+            cx.child_discard(FILE, off, len).await
+        })
+    }
+
+    fn flush<'a>(&'a self, _cx: &'a Cx<'a>) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.event(Event::FlushToOs).await;
+            self.event(Event::FlushToDisk).await;
+            // The core flushes the child afterwards.
+            self.check(Type::Flush, 0, 0).await
+        })
+    }
+
+    fn truncate<'a>(&'a self, cx: &'a Cx<'a>, len: u64, exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
+        Box::pin(cx.child_truncate(FILE, len, exact, prealloc))
+    }
+}

@@ -1,0 +1,17 @@
+//! Block drivers for tests: `blkdebug`, which fails and holds back requests by rules, and `blkverify`, which compares two
+//! nodes.
+
+mod blkdebug;
+mod blkverify;
+mod breakpoints;
+mod config;
+mod rules;
+
+pub use blkdebug::BLKDEBUG;
+pub use blkverify::BLKVERIFY;
+pub use breakpoints::Breakpoints;
+
+use block::driver::DriverType;
+
+/// The drivers of this crate.
+pub static DRIVERS: &[&DriverType] = &[&BLKDEBUG, &BLKVERIFY];
