@@ -121,6 +121,12 @@ impl Image {
     }
 
     /// Refuses data at a place where metadata stands, and marks the image.
+    pub(crate) async fn check_guest_place<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<()> {
+        // No metadata stands in a data file.
+        if self.geo.data_file { Ok(()) } else { self.check_data_place(h, off, len).await }
+    }
+
+    /// [`Image::check_guest_place`] for what stands in the image's own file.
     pub(crate) async fn check_data_place<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<()> {
         let bits = self.geo.cluster_bits;
         let range = off >> bits..((off + len - 1) >> bits) + 1;

@@ -237,14 +237,14 @@ impl Image {
         let at_once = self.sectors_changed(h, &next).await? <= 1;
         if !at_once {
             // A half-written state must not be taken for the truth.
-            self.put_autoclear(h, m, m.header.autoclear & !autoclear::KNOWN).await?;
+            self.put_autoclear(h, m, m.header.autoclear & !autoclear::ALL_BITMAPS).await?;
         }
         m.header.bitmaps = ext;
         m.header.kept_bitmaps = next.kept_bitmaps;
         m.header.extensions = next.extensions;
         self.put_header(h, m).await?;
         let valid = if ext.is_some() { autoclear::BITMAPS } else { 0 };
-        self.put_autoclear(h, m, (m.header.autoclear & !autoclear::KNOWN) | valid | kept).await?;
+        self.put_autoclear(h, m, (m.header.autoclear & !autoclear::ALL_BITMAPS) | valid | kept).await?;
         let place = ext.map_or(0..0, |x| {
             let first = x.directory_offset >> self.geo.cluster_bits;
             first..first + self.geo.clusters(x.directory_size)

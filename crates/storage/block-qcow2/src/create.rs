@@ -10,11 +10,24 @@ use crate::header::{Compression, Header};
 use crate::host::{Host, write_bytes};
 use crate::image::Image;
 use crate::opts::Config;
-use crate::spec::{self, compat};
+use crate::spec::{self, autoclear, compat};
 
 /// Writes an empty image into `host`, whose old content is lost.
 pub async fn create<H: Host>(host: &H, o: &BlockdevCreateOptionsQcow2) -> Result<(), QError> {
-    let mut header = plan(o)?;
+    if o.data_file.is_some() {
+        return Err(qerr!("The external data file is not open"));
+    }
+    create_with(host, o, None).await
+}
+
+/// [`create`] for an image whose data goes to another file: `data_file` is the name that the header is to have for it,
+/// and the host's calls for data lead there. What that file holds stays, but it gets the disk's size at least.
+pub async fn create_with<H: Host>(
+    host: &H,
+    o: &BlockdevCreateOptionsQcow2,
+    data_file: Option<&str>,
+) -> Result<(), QError> {
+    let mut header = plan(o, data_file)?;
     let g = header.geometry;
     let cs = g.cluster_size();
     let io = |e: Errno| qerr!("Could not write qcow2 header: {e}");
@@ -69,7 +82,13 @@ pub async fn create<H: Host>(host: &H, o: &BlockdevCreateOptionsQcow2) -> Result
     write_bytes(host, 0, &first).await.map_err(io)?;
     host.flush().await.map_err(io)?;
 
+    if data_file.is_some() && host.data_len().map_err(io)? < o.size {
+        let grown = host.data_truncate(o.size, Prealloc::Off).await;
+        grown.map_err(|e| qerr!("Could not resize the external data file: {e}"))?;
+    }
     let mode = match o.preallocation.unwrap_or_default() {
+        // Whoever knows nothing of the image sees the data file whole, so the image must too.
+        PreallocMode::Off if o.data_file_raw == Some(true) => Prealloc::Metadata,
         PreallocMode::Off => return Ok(()),
         PreallocMode::Metadata => Prealloc::Metadata,
         PreallocMode::Falloc => Prealloc::Falloc,
@@ -83,7 +102,7 @@ pub async fn create<H: Host>(host: &H, o: &BlockdevCreateOptionsQcow2) -> Result
 }
 
 /// Checks the options and makes the header that they ask for.
-fn plan(o: &BlockdevCreateOptionsQcow2) -> Result<Header, QError> {
+fn plan(o: &BlockdevCreateOptionsQcow2, data_file: Option<&str>) -> Result<Header, QError> {
     let cluster_size = o.cluster_size.unwrap_or(65536);
     if !cluster_size.is_power_of_two()
         || !(1 << spec::MIN_CLUSTER_BITS..=1 << spec::MAX_CLUSTER_BITS).contains(&cluster_size)
@@ -94,11 +113,31 @@ fn plan(o: &BlockdevCreateOptionsQcow2) -> Result<Header, QError> {
         return Err(qerr!("Image size must be a multiple of 512 bytes"));
     }
     let v3 = o.version.unwrap_or_default() == BlockdevQcow2Version::V3;
-    if o.extended_l2.unwrap_or(false) {
-        return Err(qerr!("Extended L2 entries are not supported"));
+    let extended = o.extended_l2.unwrap_or(false);
+    if extended && cluster_size < 1 << spec::MIN_EXTENDED_BITS {
+        return Err(qerr!(
+            "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes"
+        ));
     }
-    if o.data_file.is_some() || o.data_file_raw.unwrap_or(false) {
-        return Err(qerr!("External data files are not supported"));
+    if extended && !v3 {
+        return Err(qerr!(
+            "Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+        ));
+    }
+    if data_file.is_some() && !v3 {
+        return Err(qerr!(
+            "External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+        ));
+    }
+    let raw = o.data_file_raw.unwrap_or(false);
+    if raw && data_file.is_none() {
+        return Err(qerr!("data-file-raw requires data-file"));
+    }
+    if raw && o.backing_file.is_some() {
+        return Err(qerr!("Backing file and data-file-raw cannot be used at the same time"));
+    }
+    if data_file.is_some_and(|n| n.is_empty() || n.len() > spec::MAX_BACKING_NAME as usize) {
+        return Err(qerr!("The name of the external data file is too long"));
     }
     let lazy = o.lazy_refcounts.unwrap_or(false);
     if lazy && !v3 {
@@ -124,7 +163,7 @@ fn plan(o: &BlockdevCreateOptionsQcow2) -> Result<Header, QError> {
             "Non-zlib compression type is only supported with compatibility level 1.1 and above (use version=v3 or greater)"
         ));
     }
-    if o.backing_file.is_some() && matches!(o.preallocation, Some(m) if m != PreallocMode::Off) {
+    if o.backing_file.is_some() && !extended && matches!(o.preallocation, Some(m) if m != PreallocMode::Off) {
         return Err(qerr!(
             "Backing file and preallocation can only be used at the same time if extended_l2 is on"
         ));
@@ -138,6 +177,8 @@ fn plan(o: &BlockdevCreateOptionsQcow2) -> Result<Header, QError> {
     let g = Geometry {
         cluster_bits: cluster_size.trailing_zeros(),
         refcount_order: (bits as u64).trailing_zeros(),
+        extended,
+        data_file: data_file.is_some(),
     };
     if g.l1_entries_for(o.size) > spec::MAX_L1_BYTES / 8 {
         return Err(qerr!(
@@ -148,6 +189,10 @@ fn plan(o: &BlockdevCreateOptionsQcow2) -> Result<Header, QError> {
     if lazy {
         h.compatible |= compat::LAZY_REFCOUNTS;
     }
+    if raw {
+        h.autoclear |= autoclear::RAW_DATA_FILE;
+    }
+    h.data_file = data_file.map(Into::into);
     h.backing_file = o.backing_file.clone();
     h.backing_format = o.backing_fmt.map(|f| f.as_str().to_string());
     h.encode()?;

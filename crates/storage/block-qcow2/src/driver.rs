@@ -58,10 +58,14 @@ pub static QCOW2: DriverType = DriverType {
 /// The drivers of this crate.
 pub static DRIVERS: &[&DriverType] = &[&QCOW2];
 
+/// The child that holds the guest's data, where that is not the image's file.
+const DATA: ChildSlot = ChildSlot::Other(0);
+
 fn children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {
     let file = Role::DATA | Role::METADATA | Role::PRIMARY;
     smallvec![
         ChildOption { name: "file", slot: ChildSlot::File, role: file, required: true },
+        ChildOption { name: "data-file", slot: DATA, role: Role::DATA, required: false },
         ChildOption { name: "backing", slot: ChildSlot::Backing, role: Role::COW, required: false },
     ]
 }
@@ -84,6 +88,16 @@ fn open(ocx: OpenCx<'_>) -> OpenFuture<'_> {
         let writable = !ocx.flags.read_only && !ocx.flags.inactive;
         let config = |h: &crate::header::Header| Config::new(h, qcow2_options(ocx.options), ocx.flags.unmap);
         let image = Image::open(&host, ocx.node_name, writable, config).await?;
+        let given = ocx.cx.has_child(DATA);
+        match image.header() {
+            h if !h.geometry.data_file && given => {
+                return Err(qerr!("'data-file' can only be set for images with an external data file"));
+            }
+            h if h.geometry.data_file && !given && h.data_file.is_none() => {
+                return Err(qerr!("'data-file' is required for this image"));
+            }
+            _ => {}
+        }
         let events = ocx.events;
         let image = Arc::new(RwLock::new(told(&events, image)));
         Ok(Arc::new(Qcow2 { image, events }) as Arc<dyn Driver>)
@@ -110,7 +124,26 @@ impl Host for NodeHost<'_> {
         self.0.child_discard(ChildSlot::File, off, len).await
     }
     async fn flush(&self) -> IoResult<()> {
-        self.0.child_flush(ChildSlot::File).await
+        self.0.child_flush(ChildSlot::File).await?;
+        if self.0.has_child(DATA) { self.0.child_flush(DATA).await } else { Ok(()) }
+    }
+    fn data_len(&self) -> IoResult<u64> {
+        self.0.child_len(self.data())
+    }
+    async fn data_read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.0.child_read(self.data(), off, buf).await
+    }
+    async fn data_write(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.0.child_write(self.data(), off, buf, WriteFlags::empty()).await
+    }
+    async fn data_write_zeroes(&self, off: u64, len: u64) -> IoResult<()> {
+        self.0.child_write_zeroes(self.data(), off, len, ZeroFlags::empty()).await
+    }
+    async fn data_discard(&self, off: u64, len: u64) -> IoResult<()> {
+        self.0.child_discard(self.data(), off, len).await
+    }
+    async fn data_truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()> {
+        self.0.child_truncate(self.data(), len, false, prealloc).await
     }
     async fn truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()> {
         self.0.child_truncate(ChildSlot::File, len, false, prealloc).await
@@ -120,6 +153,12 @@ impl Host for NodeHost<'_> {
     }
     async fn backing_read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
         self.0.child_read(ChildSlot::Backing, off, buf).await
+    }
+}
+
+impl NodeHost<'_> {
+    fn data(&self) -> ChildSlot {
+        if self.0.has_child(DATA) { DATA } else { ChildSlot::File }
     }
 }
 
@@ -173,8 +212,10 @@ impl Driver for Qcow2 {
             let (kind, n) = image.lookup(&NodeHost(*cx), off, len).await?;
             let kind = match kind {
                 RunKind::Unallocated => ExtentKind::Unallocated,
-                RunKind::Zero(offset) => ExtentKind::Zero { offset },
-                RunKind::Normal { host, .. } => ExtentKind::Child { slot: ChildSlot::File, offset: host },
+                RunKind::Zero(offset) => ExtentKind::Zero { offset: offset.filter(|_| !image.geo.data_file) },
+                RunKind::Normal { host, .. } => {
+                    ExtentKind::Child { slot: NodeHost(*cx).data(), offset: host }
+                }
                 RunKind::Compressed(_) => ExtentKind::Compressed,
             };
             Ok(Extent { len: n, kind, eof: off + n >= image.virtual_size() })
@@ -281,7 +322,7 @@ impl Driver for Qcow2 {
     }
 
     fn compresses(&self, _cx: &Cx<'_>) -> bool {
-        true
+        !self.image().geo.data_file
     }
 
     fn can_store_bitmap(&self, cx: &Cx<'_>, name: &str, granularity: u32) -> Result<(), QError> {
@@ -373,6 +414,11 @@ impl Driver for Qcow2 {
     fn backing_hint(&self) -> Option<BackingHint> {
         let h = self.image().header();
         h.backing_file.map(|filename| BackingHint { filename, format: h.backing_format })
+    }
+
+    fn data_file_hint(&self) -> Option<String> {
+        let h = self.image().header();
+        h.data_file.filter(|_| h.geometry.data_file)
     }
 
     fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {

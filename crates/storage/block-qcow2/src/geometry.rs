@@ -9,7 +9,63 @@ pub struct Geometry {
     pub cluster_bits: u32,
     /// log2 of the refcount width in bits; 0 to 6.
     pub refcount_order: u32,
+    /// L2 entries have a second half that says which 32nds of the cluster are there.
+    pub extended: bool,
+    /// Guest data stands in another file, each byte at its guest offset.
+    pub data_file: bool,
 }
+
+/// An L2 entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// What every entry has.
+    pub word: u64,
+    /// The second half of an extended one: bit n, subcluster n is in the host cluster; bit 32 + n, it reads as zeros.
+    pub bits: u64,
+}
+
+/// Subclusters of a cluster with extended L2 entries.
+pub const SUBCLUSTERS: u64 = 32;
+
+/// What one subcluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sub {
+    /// In the host cluster.
+    Here,
+    /// Reads as zeros.
+    Zero,
+    /// Shows what is below.
+    Below,
+}
+
+impl Entry {
+    /// What subcluster `n` is; `None` where the two halves contradict each other.
+    pub fn sub(self, n: u64) -> Option<Sub> {
+        match (self.bits >> n & 1, self.bits >> (32 + n) & 1) {
+            (0, 0) => Some(Sub::Below),
+            (1, 0) => Some(Sub::Here),
+            (0, 1) => Some(Sub::Zero),
+            _ => None,
+        }
+    }
+
+    /// The same with these subclusters in the host cluster.
+    pub fn with_here(self, mask: u32) -> Entry {
+        let m = u64::from(mask);
+        Entry { bits: (self.bits | m) & !(m << 32), ..self }
+    }
+
+    /// The same with these subclusters reading as zeros.
+    pub fn with_zero(self, mask: u32) -> Entry {
+        let m = u64::from(mask);
+        Entry { bits: (self.bits | m << 32) & !m, ..self }
+    }
+}
+
+/// Second half: every subcluster reads as zeros.
+pub const ALL_ZERO: u64 = 0xffff_ffff << 32;
+/// Second half: every subcluster is in the host cluster.
+pub const ALL_HERE: u64 = 0xffff_ffff;
 
 /// What an L2 entry says about its guest cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +103,48 @@ impl Geometry {
         (bytes >> self.cluster_bits) + u64::from(self.in_cluster(bytes) != 0)
     }
 
+    /// Words of eight bytes in one L2 entry.
+    pub fn entry_words(&self) -> u64 {
+        if self.extended { 2 } else { 1 }
+    }
+
     /// Entries in one L2 table.
     pub fn l2_entries(&self) -> u64 {
-        self.cluster_size() / 8
+        self.cluster_size() / 8 / self.entry_words()
+    }
+
+    /// The smallest piece that a table can say something about, bytes.
+    pub fn unit(&self) -> u64 {
+        if self.extended { self.cluster_size() / SUBCLUSTERS } else { self.cluster_size() }
+    }
+
+    /// `off` rounded down to its unit's start.
+    pub fn unit_start(&self, off: u64) -> u64 {
+        off & !(self.unit() - 1)
+    }
+
+    /// `off` rounded up to a unit's start.
+    pub fn unit_end(&self, off: u64) -> u64 {
+        self.unit_start(off.saturating_add(self.unit() - 1))
+    }
+
+    /// The subclusters of the cluster at `start` that a range of bytes touches, as a mask.
+    pub fn subs(&self, start: u64, from: u64, to: u64) -> u32 {
+        let unit = self.unit();
+        let first = from.saturating_sub(start) / unit;
+        let end = to.saturating_sub(start).div_ceil(unit).min(SUBCLUSTERS);
+        if first >= end {
+            return 0;
+        }
+        (((1u64 << end) - 1) & !((1u64 << first) - 1)) as u32
+    }
+
+    /// The entries in the words of an L2 table, or a piece of it.
+    pub fn entries<'a>(&self, words: &'a [u64]) -> impl Iterator<Item = Entry> + 'a {
+        let bits = self.extended;
+        words
+            .chunks_exact(self.entry_words() as usize)
+            .map(move |c| Entry { word: c[0], bits: if bits { c[1] } else { 0 } })
     }
 
     /// Guest bytes that one L2 table maps.
@@ -134,20 +229,25 @@ impl Geometry {
         62 - (self.cluster_bits - 8)
     }
 
-    /// Decodes an L2 entry. Version 2 has no zero clusters: its bit 0 is reserved.
-    pub fn mapping(&self, entry: u64) -> Mapping {
-        if entry & spec::COMPRESSED != 0 {
+    /// Decodes an L2 entry. Version 2 has no zero clusters: its bit 0 is reserved. Of an extended entry it says what the
+    /// whole cluster is, as far as that is one thing; [`Mapping::Normal`] otherwise, where it has a host cluster.
+    pub fn mapping(&self, entry: Entry) -> Mapping {
+        let word = entry.word;
+        if word & spec::COMPRESSED != 0 {
             let x = self.compressed_shift();
-            let offset = entry & ((1 << x) - 1);
-            let sectors = ((entry & !(spec::COPIED | spec::COMPRESSED)) >> x) + 1;
+            let offset = word & ((1 << x) - 1);
+            let sectors = ((word & !(spec::COPIED | spec::COMPRESSED)) >> x) + 1;
             return Mapping::Compressed(offset, sectors * 512 - (offset & 511));
         }
-        let offset = entry & spec::OFFSET_MASK;
-        match (entry & spec::ZERO != 0, offset) {
-            (true, 0) => Mapping::ZeroPlain,
-            (true, o) => Mapping::ZeroAlloc(o),
-            (false, 0) => Mapping::Unallocated,
-            (false, o) => Mapping::Normal(o),
+        let offset = word & spec::OFFSET_MASK;
+        // In a data file, 0 is as good a place as others.
+        let placed = offset != 0 || (self.data_file && word & spec::COPIED != 0);
+        let zero = if self.extended { entry.bits == ALL_ZERO } else { word & spec::ZERO != 0 };
+        match (zero, placed) {
+            (true, false) => Mapping::ZeroPlain,
+            (true, true) => Mapping::ZeroAlloc(offset),
+            (false, false) => Mapping::Unallocated,
+            (false, true) => Mapping::Normal(offset),
         }
     }
 }
@@ -160,7 +260,7 @@ mod tests {
     proptest! {
         #[test]
         fn refcounts_of_every_width_keep_their_neighbours(order in 0u32..=6, index in 0usize..64, v: u64, fill: u8) {
-            let g = Geometry { cluster_bits: 9, refcount_order: order };
+            let g = Geometry { cluster_bits: 9, refcount_order: order, extended: false, data_file: false };
             let v = v & g.refcount_max();
             let mut b = vec![fill; 512];
             let before: Vec<u64> = (0..64).map(|i| g.refcount_get(&b, i)).collect();
@@ -171,9 +271,9 @@ mod tests {
         }
 
         #[test]
-        fn any_entry_decodes(bits in 9u32..=21, e: u64) {
-            let g = Geometry { cluster_bits: bits, refcount_order: 4 };
-            match g.mapping(e) {
+        fn any_entry_decodes(bits in 9u32..=21, word: u64) {
+            let g = Geometry { cluster_bits: bits, refcount_order: 4, extended: false, data_file: false };
+            match g.mapping(Entry { word, bits: 0 }) {
                 Mapping::Compressed(o, n) => {
                     prop_assert!(n <= 2 * g.cluster_size() + 512);
                     prop_assert!(o.checked_add(n).is_some());
@@ -186,13 +286,14 @@ mod tests {
 
     #[test]
     fn the_specifications_numbers() {
-        let g = Geometry { cluster_bits: 16, refcount_order: 4 };
+        let g = Geometry { cluster_bits: 16, refcount_order: 4, extended: false, data_file: false };
         assert_eq!(g.l2_coverage(), 512 << 20);
         assert_eq!(g.l1_entries_for(1 << 30), 2);
         assert_eq!(g.l1_entries_for((1 << 30) + 1), 3);
         assert_eq!(g.refblock_entries(), 32768);
         // A compressed cluster that starts 100 bytes into a sector and runs over two more sectors.
         let e = spec::COMPRESSED | 2 << 54 | 0x12345 << 9 | 100;
+        let e = Entry { word: e, bits: 0 };
         assert_eq!(g.mapping(e), Mapping::Compressed(0x12345 << 9 | 100, 3 * 512 - 100));
     }
 }

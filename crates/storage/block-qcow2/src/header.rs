@@ -81,6 +81,8 @@ pub struct Header {
     pub backing_file: Option<String>,
     /// The backing file's format.
     pub backing_format: Option<String>,
+    /// The name of the file that holds the guest's data.
+    pub data_file: Option<String>,
     /// The bitmaps extension, if there is one (whether or not the autoclear bit says that it is valid).
     pub bitmaps: Option<BitmapsExt>,
     /// How many bitmaps from the directory's first on are kept so that a crash loses nothing of them; counts while
@@ -172,7 +174,14 @@ impl Header {
         if refcount_order > 6 {
             return Err(qerr!("Reference count entry width too large; may not exceed 64 bits"));
         }
-        let geometry = Geometry { cluster_bits: bits, refcount_order };
+        let extended = incompatible & incompat::EXTENDED_L2 != 0;
+        if extended && bits < spec::MIN_EXTENDED_BITS {
+            return Err(qerr!(
+                "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes"
+            ));
+        }
+        let data_file = incompatible & incompat::DATA_FILE != 0;
+        let geometry = Geometry { cluster_bits: bits, refcount_order, extended, data_file };
         match u32_at(field::CRYPT_METHOD) {
             0 => {}
             1 => return Err(qerr!("Images encrypted with 'aes' are not supported")),
@@ -250,6 +259,7 @@ impl Header {
             tail: first[known..length_usize].to_vec(),
             backing_file,
             backing_format: exts.backing_format,
+            data_file: exts.data_file,
             bitmaps: exts.bitmaps,
             kept_bitmaps: exts.kept_bitmaps,
             extensions: exts.rest,
@@ -281,7 +291,14 @@ impl Header {
             reftable_clusters: 0,
             snapshot_count: 0,
             snapshot_offset: 0,
-            incompatible: if compression == Compression::Zlib { 0 } else { incompat::COMPRESSION },
+            incompatible: [
+                (compression != Compression::Zlib, incompat::COMPRESSION),
+                (geometry.extended, incompat::EXTENDED_L2),
+                (geometry.data_file, incompat::DATA_FILE),
+            ]
+            .into_iter()
+            .filter(|(on, _)| *on)
+            .fold(0, |all, (_, bit)| all | bit),
             compatible: 0,
             autoclear: 0,
             compression,
@@ -289,6 +306,7 @@ impl Header {
             tail: Vec::new(),
             backing_file: None,
             backing_format: None,
+            data_file: None,
             bitmaps: None,
             kept_bitmaps: None,
             extensions,
@@ -330,6 +348,9 @@ impl Header {
         let mut add = Appended(&mut b);
         if let Some(f) = &self.backing_format {
             add.add(spec::ext::BACKING_FORMAT, f.as_bytes());
+        }
+        if let Some(f) = &self.data_file {
+            add.add(spec::ext::DATA_FILE, f.as_bytes());
         }
         for e in &self.extensions {
             add.add(e.kind, &e.data);
@@ -399,6 +420,11 @@ impl Header {
         self.incompatible & bit != 0
     }
 
+    /// Whether the data file is to be the guest's disk for programs that do not know the image.
+    pub fn raw_data_file(&self) -> bool {
+        self.geometry.data_file && self.autoclear & spec::autoclear::RAW_DATA_FILE != 0
+    }
+
     /// Whether the image asks for lazy refcounts.
     pub fn lazy_refcounts(&self) -> bool {
         self.compatible & spec::compat::LAZY_REFCOUNTS != 0
@@ -425,6 +451,7 @@ impl Appended<'_> {
 #[derive(Default)]
 struct Extensions {
     backing_format: Option<String>,
+    data_file: Option<String>,
     bitmaps: Option<BitmapsExt>,
     kept_bitmaps: Option<u32>,
     names: Vec<(u8, u8, String)>,
@@ -452,6 +479,13 @@ impl Extensions {
                         return Err(qerr!("ERROR: ext_backing_format: len={len} too large (>=16)"));
                     }
                     x.backing_format = Some(String::from_utf8_lossy(data).into_owned());
+                }
+                spec::ext::DATA_FILE => {
+                    if len > spec::MAX_BACKING_NAME {
+                        return Err(qerr!("The name of the external data file is too long"));
+                    }
+                    let name = data.split(|b| *b == 0).next().unwrap_or_default();
+                    x.data_file = Some(String::from_utf8_lossy(name).into_owned());
                 }
                 spec::ext::BITMAPS => x.bitmaps = Some(Self::bitmaps(data)?),
                 spec::ext::KEPT_BITMAPS if be32(data, 0) == Some(1) => x.kept_bitmaps = be32(data, 4),
@@ -504,7 +538,11 @@ impl Extensions {
 
     /// Refuses incompatible bits that Rhea cannot honour, each by its name in the image's own table where it has one.
     fn check_features(&self, incompatible: u64) -> HeaderResult<()> {
-        const SUPPORTED: u64 = incompat::DIRTY | incompat::CORRUPT | incompat::COMPRESSION;
+        const SUPPORTED: u64 = incompat::DIRTY
+            | incompat::CORRUPT
+            | incompat::DATA_FILE
+            | incompat::COMPRESSION
+            | incompat::EXTENDED_L2;
         let mut left = incompatible & !SUPPORTED;
         if left == 0 {
             return Ok(());
@@ -530,8 +568,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn sample() -> Header {
-        let mut h =
-            Header::new(3, Geometry { cluster_bits: 16, refcount_order: 4 }, 1 << 30, Compression::Zlib);
+        let mut h = Header::new(
+            3,
+            Geometry { cluster_bits: 16, refcount_order: 4, extended: false, data_file: false },
+            1 << 30,
+            Compression::Zlib,
+        );
         h.l1_size = 2;
         h.l1_offset = 0x30000;
         h.reftable_offset = 0x10000;
@@ -577,11 +619,10 @@ mod tests {
             &(1u64 << 5).to_be_bytes(),
             "Unsupported qcow2 feature(s): Unknown incompatible feature: 20",
         );
-        says(72, &(1u64 << 4).to_be_bytes(), "Unsupported qcow2 feature(s): extended L2 entries");
         says(
             72,
             &(1u64 << 63 | 1 << 2).to_be_bytes(),
-            "Unsupported qcow2 feature(s): external data file, Unknown incompatible feature: 8000000000000000",
+            "Unsupported qcow2 feature(s): Unknown incompatible feature: 8000000000000000",
         );
         says(96, &7u32.to_be_bytes(), "Reference count entry width too large; may not exceed 64 bits");
         says(32, &3u32.to_be_bytes(), "Unsupported encryption method 3");

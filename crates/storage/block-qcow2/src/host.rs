@@ -23,10 +23,34 @@ pub trait Host {
     async fn write_zeroes(&self, off: u64, len: u64) -> IoResult<()>;
     /// Tells that a range's content does not matter any more.
     async fn discard(&self, off: u64, len: u64) -> IoResult<()>;
-    /// Makes completed writes stable.
+    /// Makes completed writes stable, in both files.
     async fn flush(&self) -> IoResult<()>;
     /// Sets the file's length.
     async fn truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()>;
+    /// Length of the file that holds the guest's data.
+    fn data_len(&self) -> IoResult<u64> {
+        self.file_len()
+    }
+    /// Reads the guest's data.
+    async fn data_read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.read(off, buf).await
+    }
+    /// Writes the guest's data.
+    async fn data_write(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.write(off, buf).await
+    }
+    /// Makes a range of the file with the guest's data read as zeros.
+    async fn data_write_zeroes(&self, off: u64, len: u64) -> IoResult<()> {
+        self.write_zeroes(off, len).await
+    }
+    /// Tells that a range of the guest's data does not matter any more.
+    async fn data_discard(&self, off: u64, len: u64) -> IoResult<()> {
+        self.discard(off, len).await
+    }
+    /// Sets the length of the file with the guest's data.
+    async fn data_truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()> {
+        self.truncate(len, prealloc).await
+    }
     /// Length of the backing file; `None` without one.
     fn backing_len(&self) -> Option<u64>;
     /// Reads the backing file, within its length.

@@ -17,9 +17,9 @@ pub fn specific(h: &Header, bitmaps: &[BitmapInfo]) -> ImageInfoSpecificQCow2 {
     let v3 = h.version >= 3;
     ImageInfoSpecificQCow2 {
         compat: h.compat().to_string(),
-        data_file: None,
-        data_file_raw: None,
-        extended_l2: v3.then_some(false),
+        data_file: h.data_file.clone(),
+        data_file_raw: h.geometry.data_file.then(|| h.raw_data_file()),
+        extended_l2: v3.then_some(h.geometry.extended),
         lazy_refcounts: v3.then(|| h.lazy_refcounts()),
         corrupt: v3.then(|| h.has(incompat::CORRUPT)),
         refcount_bits: i64::from(h.geometry.refcount_bits()),

@@ -8,9 +8,9 @@ use base::{Errno, IoResult};
 use mem::IoBuf;
 
 use crate::compress;
-use crate::geometry::Mapping;
+use crate::geometry::{Entry, Geometry, Mapping};
 use crate::host::{Host, read_vec};
-use crate::image::Image;
+use crate::image::{Image, Meta};
 use crate::l2map::RunKind;
 use crate::spec;
 
@@ -25,6 +25,26 @@ struct Step {
     host: u64,
     /// First cluster to give back if the step fails; `None` where reserved space is used.
     fresh: Option<u64>,
+    /// What of it is written: whole units.
+    fill: Range<u64>,
+}
+
+impl Step {
+    fn whole(guest: Range<u64>, host: u64, fresh: Option<u64>) -> Step {
+        Step { fill: guest.clone(), guest, host, fresh }
+    }
+
+    /// The entry for the step's cluster number `i`, which was `old`.
+    fn link(&self, g: Geometry, i: u64, old: Entry) -> Entry {
+        let by = i << g.cluster_bits;
+        let word = (self.host + by) | spec::COPIED;
+        if !g.extended {
+            return Entry { word, bits: 0 };
+        }
+        let bits = if old.word & spec::COMPRESSED != 0 { 0 } else { old.bits };
+        let mask = g.subs(self.guest.start + by, self.fill.start, self.fill.end);
+        Entry { word, bits }.with_here(mask)
+    }
 }
 
 impl Image {
@@ -42,7 +62,7 @@ impl Image {
             let (kind, n) = self.lookup(h, off + done, inside - done).await?;
             let part = buf.slice(done as usize..(done + n) as usize);
             match kind {
-                RunKind::Normal { host, .. } => h.read(host, part).await?,
+                RunKind::Normal { host, .. } => h.data_read(host, part).await?,
                 RunKind::Zero(_) => part.fill(0),
                 RunKind::Unallocated => self.read_backing(h, off + done, part).await?,
                 RunKind::Compressed(entry) => self.read_compressed(h, entry, off + done, part).await?,
@@ -70,7 +90,8 @@ impl Image {
         let plain = match cached {
             Some(p) => p,
             None => {
-                let Mapping::Compressed(host, n) = self.geo.mapping(entry) else { return Err(Errno::IO) };
+                let word = Entry { word: entry, bits: 0 };
+                let Mapping::Compressed(host, n) = self.geo.mapping(word) else { return Err(Errno::IO) };
                 let raw = read_vec(h, host, n as usize).await?;
                 let size = self.geo.cluster_size() as usize;
                 let kind = self.shown.read().header.compression;
@@ -116,9 +137,9 @@ impl Image {
             let RunKindAt::InPlace(host, n) = self.in_place(h, at + wrote, left - wrote).await? else {
                 break;
             };
-            self.check_data_place(h, host, n).await?;
+            self.check_guest_place(h, host, n).await?;
             let from = (done + wrote) as usize;
-            h.write(host, buf.slice(from..from + n as usize)).await?;
+            h.data_write(host, buf.slice(from..from + n as usize)).await?;
             self.unflushed.store(true, Ordering::Release);
             wrote += n;
         }
@@ -143,7 +164,16 @@ impl Image {
         let want_end = (at + left).min(table_end).min(first.saturating_add(MAX_STEP));
         let last = g.cluster_start(want_end - 1) + g.cluster_size();
         let _guard = self.ranges.exclusive(first..last).await;
-        let Some(step) = self.allocate_step(h, first..last).await? else { return Ok(0) };
+        let step = if g.extended {
+            self.allocate_units(h, first..last, at, at + left).await?
+        } else {
+            self.allocate_step(h, first..last).await?
+        };
+        let Some(mut step) = step else { return Ok(0) };
+        if g.data_file {
+            // The file need not be longer than the disk.
+            step.fill.end = step.fill.end.min(self.virtual_size().max(at + left));
+        }
         let covered = (at + left).min(step.guest.end) - at;
         let from = done as usize;
         let data = buf.slice(from..from + covered as usize);
@@ -153,8 +183,7 @@ impl Image {
         let (old, linked) = match wrote {
             Ok(()) => {
                 self.unflushed.store(true, Ordering::Release);
-                let entry = |i: u64| (step.host + (i << g.cluster_bits)) | spec::COPIED;
-                self.change_entries(h, &mut m, step.guest.start, count, |i, _| entry(i)).await
+                self.change_entries(h, &mut m, step.guest.start, count, |i, e| step.link(g, i, e)).await
             }
             Err(e) => (Vec::new(), Err(e)),
         };
@@ -167,7 +196,8 @@ impl Image {
         for (i, e) in old.into_iter().enumerate() {
             // Reserved space that is now in use keeps its reference.
             let here = step.host + ((i as u64) << g.cluster_bits);
-            let kept = step.fresh.is_none() && g.mapping(e) == Mapping::ZeroAlloc(here);
+            let same = matches!(g.mapping(e), Mapping::ZeroAlloc(o) | Mapping::Normal(o) if o == here);
+            let kept = step.fresh.is_none() && same;
             if !kept {
                 self.release_entry(&mut m, e, discard);
             }
@@ -211,32 +241,96 @@ impl Image {
             // Only where nobody else refers to the reserved clusters (a snapshot may).
             let first = host >> g.cluster_bits;
             let count = (end - guest.start) >> g.cluster_bits;
-            let mut own = 0;
+            let mut own = if g.data_file { count } else { 0 };
             while own < count && self.refcount(h, &mut m, first + own).await? == 1 {
                 own += 1;
             }
             if own > 0 {
-                self.check_data_place(h, host, own << g.cluster_bits).await?;
+                self.check_guest_place(h, host, own << g.cluster_bits).await?;
                 let end = guest.start + (own << g.cluster_bits);
-                return Ok(Some(Step { guest: guest.start..end, host, fresh: None }));
+                return Ok(Some(Step::whole(guest.start..end, host, None)));
             }
         }
         let count = (end - guest.start) >> g.cluster_bits;
         let count = if reserved.is_some() { 1 } else { count };
-        let cluster = self.alloc(h, &mut m, count).await?;
         let end = guest.start + (count << g.cluster_bits);
-        Ok(Some(Step { guest: guest.start..end, host: cluster << g.cluster_bits, fresh: Some(cluster) }))
+        let (host, fresh) = self.new_place(h, &mut m, guest.start, count).await?;
+        Ok(Some(Step::whole(guest.start..end, host, fresh)))
+    }
+
+    /// Space for clusters from the guest's `at` on: the file offset, and the first cluster if it was allocated.
+    pub(crate) async fn new_place<H: Host>(
+        &self,
+        h: &H,
+        m: &mut Meta,
+        at: u64,
+        count: u64,
+    ) -> IoResult<(u64, Option<u64>)> {
+        if self.geo.data_file {
+            return Ok((at, None));
+        }
+        let cluster = self.alloc(h, m, count).await?;
+        Ok((cluster << self.geo.cluster_bits, Some(cluster)))
+    }
+
+    /// [`Image::allocate_step`] with extended L2 entries: the bytes `at..end` are going to be written.
+    async fn allocate_units<H: Host>(
+        &self,
+        h: &H,
+        guest: Range<u64>,
+        at: u64,
+        end: u64,
+    ) -> IoResult<Option<Step>> {
+        let g = self.geo;
+        let cs = g.cluster_size();
+        let first = self.entry_at(h, guest.start).await?;
+        let placed = |e: Entry| match g.mapping(e) {
+            Mapping::Normal(o) | Mapping::ZeroAlloc(o) => Some(o),
+            _ => None,
+        };
+        // The range lock keeps these entries as they are.
+        let own = first.word & spec::COPIED != 0 || g.data_file;
+        let mut count = 1;
+        if let Some(host) = placed(first).filter(|_| own) {
+            if let (RunKind::Normal { copied: true, .. }, _) = self.lookup(h, at, 1).await? {
+                return Ok(None);
+            }
+            self.modify(h).await?;
+            self.check_guest_place(h, host, cs).await?;
+            let cluster = guest.start..guest.start + cs;
+            let fill = g.unit_start(at)..g.unit_end(end).min(cluster.end);
+            return Ok(Some(Step { guest: cluster, host, fresh: None, fill }));
+        }
+        // Shared with a snapshot, or compressed: all of the cluster moves.
+        let moves = placed(first).is_some() || first.word & spec::COMPRESSED != 0;
+        while !moves && guest.start + count * cs < guest.end {
+            let e = self.entry_at(h, guest.start + count * cs).await?;
+            if placed(e).is_some() || e.word & spec::COMPRESSED != 0 {
+                break;
+            }
+            count += 1;
+        }
+        let mut m = self.meta.lock().await;
+        self.begin_modify(h, &mut m).await?;
+        let (host, fresh) = self.new_place(h, &mut m, guest.start, count).await?;
+        let guest = guest.start..guest.start + count * cs;
+        if moves {
+            return Ok(Some(Step::whole(guest, host, fresh)));
+        }
+        let fill = g.unit_start(at)..g.unit_end(end).min(guest.end);
+        Ok(Some(Step { guest, host, fresh, fill }))
     }
 
     /// Writes a step's data, and around it what the guest saw there before.
     async fn fill_step<H: Host>(&self, h: &H, step: &Step, at: u64, data: IoBuf) -> IoResult<()> {
-        let head = (at - step.guest.start) as usize;
-        let tail = (step.guest.end - at) as usize - data.len();
-        let host_data = step.host + head as u64;
+        let head = (at - step.fill.start) as usize;
+        let tail = (step.fill.end - at) as usize - data.len();
+        let host = step.host + (step.fill.start - step.guest.start);
+        let host_data = host + head as u64;
         // Behind the file's end everything is zero already.
-        let zero_there = step.host >= h.file_len()?;
-        let head_buf = self.old_bytes(h, step.guest.start, head).await?;
-        let tail_buf = self.old_bytes(h, step.guest.end - tail as u64, tail).await?;
+        let zero_there = host >= h.data_len()?;
+        let head_buf = self.old_bytes(h, step.fill.start, head).await?;
+        let tail_buf = self.old_bytes(h, step.fill.end - tail as u64, tail).await?;
         let (skip_head, skip_tail) = (
             head_buf.is_none() && (zero_there || head == 0),
             tail_buf.is_none() && (zero_there || tail == 0),
@@ -244,14 +338,14 @@ impl Image {
         let mut whole = IoBuf::new();
         let mut start = host_data;
         if !skip_head {
-            start = step.host;
+            start = host;
             whole.append(head_buf.unwrap_or_else(|| IoBuf::zeroed(head)));
         }
         whole.append(data);
         if !skip_tail {
             whole.append(tail_buf.unwrap_or_else(|| IoBuf::zeroed(tail)));
         }
-        h.write(start, whole).await
+        h.data_write(start, whole).await
     }
 
     /// The guest's bytes before an allocating write; `None` where they are known to be zeros.

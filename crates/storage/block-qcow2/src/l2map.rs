@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::geometry::{Geometry, Mapping};
+use crate::geometry::{Entry, Geometry, Mapping, SUBCLUSTERS, Sub};
 use crate::spec;
 
 /// L1 entries in the 512 bytes that are written at a time.
@@ -29,7 +29,8 @@ pub struct L2Map {
     pub l1_dirty: BTreeSet<u64>,
     /// Clusters that hold active L2 tables.
     pub tables: HashSet<u64>,
-    slice_entries: u64,
+    /// Words in a slice: entries, or two for each extended one.
+    slice_words: u64,
     max_slots: usize,
     slots: Vec<Slot>,
     index: HashMap<u64, usize>,
@@ -82,7 +83,7 @@ impl L2Map {
             l1,
             l1_dirty: BTreeSet::new(),
             tables,
-            slice_entries: slice_bytes / 8,
+            slice_words: slice_bytes / 8,
             max_slots: 0,
             slots: Vec::new(),
             index: HashMap::new(),
@@ -101,13 +102,13 @@ impl L2Map {
         self.index.clear();
         self.hand = 0;
         self.generation += 1;
-        self.slice_entries = slice_bytes / 8;
+        self.slice_words = slice_bytes / 8;
         self.max_slots = ((cache_bytes / slice_bytes).clamp(2, 1 << 24)) as usize;
     }
 
     /// Bytes of one slice.
     pub fn slice_bytes(&self) -> u64 {
-        self.slice_entries * 8
+        self.slice_words * 8
     }
 
     /// Counts up whenever a slice that had changed leaves the cache: what was read from disk before may be stale then.
@@ -115,10 +116,10 @@ impl L2Map {
         self.generation
     }
 
-    /// File offset of the slice, and the index in it, for a guest offset whose L2 table is at `table`.
+    /// File offset of the slice, and the index of the entry's first word in it, for a guest offset whose L2 table is at `table`.
     pub fn position(&self, table: u64, off: u64) -> (u64, usize) {
-        let i = self.geo.l2_index(off);
-        (table + i / self.slice_entries * self.slice_entries * 8, (i % self.slice_entries) as usize)
+        let i = self.geo.l2_index(off) * self.geo.entry_words();
+        (table + i / self.slice_words * self.slice_words * 8, (i % self.slice_words) as usize)
     }
 
     /// The L1 entry for a guest offset; 0 beyond the table.
@@ -242,14 +243,12 @@ impl L2Map {
     /// What the first of `len` guest bytes at `off` map to, and how far it goes on like that.
     pub fn lookup(&self, off: u64, len: u64) -> Lookup {
         let g = self.geo;
-        let cs = g.cluster_size();
         let mut found: Option<(RunKind, u64)> = None;
         let mut at = off;
         let end = off + len;
         while at < end {
             let l1 = self.l1_entry(at);
             let table = l1 & spec::OFFSET_MASK;
-            let cluster_end = g.cluster_start(at).saturating_add(cs);
             let (kind, piece_end) = if table == 0 {
                 let cover = g.l2_coverage();
                 (RunKind::Unallocated, (at & !(cover - 1)).saturating_add(cover))
@@ -270,8 +269,9 @@ impl L2Map {
                     }
                     return Lookup::Missing(key);
                 };
-                match self.kind(slice[i], at, table) {
-                    Ok(k) => (k, cluster_end),
+                let bits = if g.extended { slice[i + 1] } else { 0 };
+                match self.kind(Entry { word: slice[i], bits }, at, table) {
+                    Ok(k) => k,
                     Err(_) if found.is_some() => break,
                     Err(text) => return Lookup::Bad(text),
                 }
@@ -303,8 +303,11 @@ impl L2Map {
         Lookup::Run(kind, n)
     }
 
-    fn kind(&self, entry: u64, at: u64, table: u64) -> Result<RunKind, String> {
+    /// What the byte at `at` is, and where that ends.
+    fn kind(&self, entry: Entry, at: u64, table: u64) -> Result<(RunKind, u64), String> {
         let g = self.geo;
+        let start = g.cluster_start(at);
+        let end = start.saturating_add(g.cluster_size());
         let within = g.in_cluster(at);
         let aligned = |o: u64, what: &str| {
             if g.in_cluster(o) == 0 {
@@ -315,7 +318,35 @@ impl L2Map {
                 g.l2_index(at)
             ))
         };
-        Ok(match g.mapping(entry) {
+        // In a data file, every cluster has its place for itself.
+        let copied = entry.word & spec::COPIED != 0 || g.data_file;
+        let mapping = g.mapping(entry);
+        let kind = match mapping {
+            Mapping::Compressed(..) => RunKind::Compressed(entry.word),
+            _ if g.extended => {
+                let first = within / g.unit();
+                let bad = || {
+                    format!(
+                        "Invalid cluster entry found (L2 offset: {table:#x}, L2 index: {:#x})",
+                        g.l2_index(at)
+                    )
+                };
+                let sub = entry.sub(first).ok_or_else(bad)?;
+                let stop = (first + 1..SUBCLUSTERS).find(|n| entry.sub(*n) != Some(sub));
+                let stop = start + stop.unwrap_or(SUBCLUSTERS) * g.unit();
+                let kind = match (sub, mapping) {
+                    (Sub::Below, _) => RunKind::Unallocated,
+                    (Sub::Zero, Mapping::Normal(o) | Mapping::ZeroAlloc(o)) => {
+                        RunKind::Zero(Some(aligned(o, "Preallocated zero cluster")?))
+                    }
+                    (Sub::Zero, _) => RunKind::Zero(None),
+                    (Sub::Here, Mapping::Normal(o)) => {
+                        RunKind::Normal { host: aligned(o, "Cluster allocation")?, copied }
+                    }
+                    (Sub::Here, _) => return Err(bad()),
+                };
+                return Ok((kind, stop));
+            }
             Mapping::Unallocated => RunKind::Unallocated,
             Mapping::ZeroPlain | Mapping::ZeroAlloc(_) if self.version < 3 => {
                 return Err(format!(
@@ -325,11 +356,9 @@ impl L2Map {
             }
             Mapping::ZeroPlain => RunKind::Zero(None),
             Mapping::ZeroAlloc(o) => RunKind::Zero(Some(aligned(o, "Preallocated zero cluster")?)),
-            Mapping::Normal(o) => {
-                RunKind::Normal { host: aligned(o, "Cluster allocation")?, copied: entry & spec::COPIED != 0 }
-            }
-            Mapping::Compressed(..) => RunKind::Compressed(entry),
-        })
+            Mapping::Normal(o) => RunKind::Normal { host: aligned(o, "Cluster allocation")?, copied },
+        };
+        Ok((kind, end))
     }
 }
 
@@ -338,7 +367,7 @@ mod tests {
     use super::*;
 
     fn map(slots: u64) -> L2Map {
-        let g = Geometry { cluster_bits: 9, refcount_order: 4 };
+        let g = Geometry { cluster_bits: 9, refcount_order: 4, extended: false, data_file: false };
         L2Map::new(g, 3, vec![0x1000 | spec::COPIED, 0, 0x2100], 512, 512 * slots)
     }
 
@@ -365,7 +394,7 @@ mod tests {
 
     #[test]
     fn unaligned_offsets_are_damage() {
-        let g = Geometry { cluster_bits: 10, refcount_order: 4 };
+        let g = Geometry { cluster_bits: 10, refcount_order: 4, extended: false, data_file: false };
         let mut m = L2Map::new(g, 2, vec![0x1200, 0x2000], 1024, 4096);
         assert!(
             matches!(m.lookup(0, 1), Lookup::Bad(t) if t == "L2 table offset 0x1200 unaligned (L1 index: 0x0)")

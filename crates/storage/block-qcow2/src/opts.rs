@@ -159,7 +159,7 @@ fn cache_sizes(h: &Header, o: Option<&BlockdevOptionsQcow2>) -> Result<(u64, u64
     let entry = get(|o| o.l2_cache_entry_size, "l2-cache-entry-size")?;
 
     // Everything mapped: no more than this is of use.
-    let max_l2 = g.clusters(h.size).saturating_mul(8).next_multiple_of(cs).max(cs);
+    let max_l2 = g.clusters(h.size).saturating_mul(8 * g.entry_words()).next_multiple_of(cs).max(cs);
     let min_refc = MIN_REFCOUNT_CLUSTERS * cs;
     let (l2_size, refc_size) = match total {
         Some(_) if l2.is_some() && refc.is_some() => {
@@ -208,7 +208,7 @@ mod tests {
     use api::block_core::BlockdevRef;
 
     fn sizes(f: impl FnOnce(&mut BlockdevOptionsQcow2)) -> Result<Config, String> {
-        let g = Geometry { cluster_bits: 16, refcount_order: 4 };
+        let g = Geometry { cluster_bits: 16, refcount_order: 4, extended: false, data_file: false };
         let mut h = Header::new(3, g, 1 << 40, Compression::Zlib);
         assert_eq!(
             h.check_refcounted().unwrap_err().desc(),

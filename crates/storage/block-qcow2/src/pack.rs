@@ -6,6 +6,7 @@ use base::{Errno, IoResult};
 use mem::IoBuf;
 
 use crate::compress;
+use crate::geometry::Entry;
 use crate::host::Host;
 use crate::image::{Image, Meta};
 use crate::spec;
@@ -15,6 +16,9 @@ impl Image {
     /// plain. `EINVAL` where the range is no such thing.
     pub async fn write_compressed<H: Host>(&self, h: &H, off: u64, buf: IoBuf) -> IoResult<()> {
         let g = self.geo;
+        if g.data_file {
+            return Err(Errno::NOTSUP);
+        }
         let end = off.checked_add(buf.len() as u64).filter(|e| *e <= self.virtual_size()).ok_or(Errno::IO)?;
         if g.in_cluster(off) != 0 || (g.in_cluster(end) != 0 && end != self.virtual_size()) {
             return Err(Errno::INVAL);
@@ -59,7 +63,7 @@ impl Image {
         let sectors = (last >> 9) - (host >> 9);
         let entry = spec::COMPRESSED | sectors << g.compressed_shift() | host;
         let (old, linked) = match wrote {
-            Ok(()) => self.change_entries(h, &mut m, at, 1, |_, _| entry).await,
+            Ok(()) => self.change_entries(h, &mut m, at, 1, |_, _| Entry { word: entry, bits: 0 }).await,
             Err(e) => (Vec::new(), Err(e)),
         };
         let (first, last) = (host >> g.cluster_bits, last >> g.cluster_bits);

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use base::Errno;
 use qapi::{QError, qerr};
 
-use crate::geometry::Mapping;
+use crate::geometry::{Entry, Mapping};
 use crate::host::{Host, read_vec, write_bytes};
 use crate::image::{Image, Meta};
 use crate::snapshot::Snapshot;
@@ -54,6 +54,9 @@ impl Image {
     /// Takes a snapshot of the disk as it is now. The id is chosen: one more than the highest number.
     pub async fn snapshot_create<H: Host>(&self, h: &H, new: Snapshot) -> Result<Snapshot, QError> {
         let mut list = self.shown.read().snapshots.clone();
+        if self.geo.data_file {
+            return Err(qerr!("Operation not supported"));
+        }
         if list.len() >= spec::MAX_SNAPSHOTS as usize {
             return Err(qerr!("Too many snapshots"));
         }
@@ -141,6 +144,10 @@ impl Image {
         Ok(spec::table_from_bytes(&bytes).into_iter().map(|e| e & spec::OFFSET_MASK).collect())
     }
 
+    async fn read_entries<H: Host>(&self, h: &H, entry: u64) -> Result<Vec<Entry>, Errno> {
+        Ok(self.geo.entries(&self.read_table(h, entry).await?).collect())
+    }
+
     async fn read_table<H: Host>(&self, h: &H, entry: u64) -> Result<Vec<u64>, Errno> {
         let off = entry & spec::OFFSET_MASK;
         if self.geo.in_cluster(off) != 0 {
@@ -150,7 +157,7 @@ impl Image {
     }
 
     /// The clusters that an L2 entry refers to: the first, and how many.
-    fn clusters_of(&self, entry: u64) -> (u64, u64) {
+    fn clusters_of(&self, entry: Entry) -> (u64, u64) {
         let bits = self.geo.cluster_bits;
         match self.geo.mapping(entry) {
             Mapping::Normal(o) | Mapping::ZeroAlloc(o) => (o >> bits, 1),
@@ -174,7 +181,7 @@ impl Image {
 
     async fn add_some<H: Host>(&self, h: &H, m: &mut Meta, l1: &[u64], done: &mut u64) -> Result<(), Errno> {
         for l1_entry in l1.iter().filter(|e| **e & spec::OFFSET_MASK != 0) {
-            for e in self.read_table(h, *l1_entry).await? {
+            for e in self.read_entries(h, *l1_entry).await? {
                 let (first, n) = self.clusters_of(e);
                 for c in first..first + n {
                     self.add_reference(h, m, c).await?;
@@ -190,7 +197,7 @@ impl Image {
     async fn undo_some<H: Host>(&self, h: &H, m: &mut Meta, l1: &[u64], mut left: u64) -> Result<(), Errno> {
         for l1_entry in l1.iter().filter(|e| **e & spec::OFFSET_MASK != 0) {
             let mut all = Vec::new();
-            for e in self.read_table(h, *l1_entry).await? {
+            for e in self.read_entries(h, *l1_entry).await? {
                 let (first, n) = self.clusters_of(e);
                 all.extend(first..first + n);
             }
@@ -229,7 +236,7 @@ impl Image {
         let g = self.geo;
         let discard = self.config.read().discard_snapshot;
         for l1_entry in l1.iter().filter(|e| **e & spec::OFFSET_MASK != 0) {
-            for e in self.read_table(h, *l1_entry).await? {
+            for e in self.read_entries(h, *l1_entry).await? {
                 let (first, n) = self.clusters_of(e);
                 if n > 0 {
                     self.release(m, first, n, discard);
@@ -346,12 +353,13 @@ impl Image {
             }
             let mut l2 = self.read_table(h, entry).await?;
             let mut changed = false;
-            for e in &mut l2 {
-                let (Mapping::Normal(o) | Mapping::ZeroAlloc(o)) = g.mapping(*e) else { continue };
+            for e in l2.chunks_exact_mut(g.entry_words() as usize) {
+                let entry = Entry { word: e[0], bits: e.get(1).copied().unwrap_or(0) };
+                let (Mapping::Normal(o) | Mapping::ZeroAlloc(o)) = g.mapping(entry) else { continue };
                 let one = self.refcount(h, m, o >> g.cluster_bits).await? == 1;
-                let right = if one { *e | spec::COPIED } else { *e & !spec::COPIED };
-                changed |= right != *e;
-                *e = right;
+                let right = if one { e[0] | spec::COPIED } else { e[0] & !spec::COPIED };
+                changed |= right != e[0];
+                e[0] = right;
             }
             if changed {
                 write_bytes(h, table, &spec::table_to_bytes(&l2)).await?;

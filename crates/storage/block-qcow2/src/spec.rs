@@ -74,11 +74,15 @@ pub mod compat {
 pub mod autoclear {
     /// The bitmaps extension is consistent with the guest data.
     pub const BITMAPS: u64 = 1 << 0;
+    /// The external data file reads like the guest's disk.
+    pub const RAW_DATA_FILE: u64 = 1 << 1;
     /// Rhea's own: what is stored of the bitmaps that [`super::ext::KEPT_BITMAPS`] counts misses nothing, though they are
     /// marked as in use. Whoever modifies the image without keeping it so clears the bit, as all unknown ones.
     pub const KEPT_BITMAPS: u64 = 1 << 62;
     /// The bits that Rhea keeps up to date.
-    pub const KNOWN: u64 = BITMAPS | KEPT_BITMAPS;
+    pub const KNOWN: u64 = BITMAPS | RAW_DATA_FILE | KEPT_BITMAPS;
+    /// Those of them that concern bitmaps.
+    pub const ALL_BITMAPS: u64 = BITMAPS | KEPT_BITMAPS;
 }
 
 /// Bitmap directory entries.
@@ -145,6 +149,8 @@ pub const L2_RESERVED: u64 = 0x3f00_0000_0000_01fe;
 /// Bits that must be clear in a refcount table entry.
 pub const REFTABLE_RESERVED: u64 = 0x1ff;
 
+/// Smallest cluster with extended L2 entries: 16 KiB.
+pub const MIN_EXTENDED_BITS: u32 = 14;
 /// Smallest cluster: 512 bytes.
 pub const MIN_CLUSTER_BITS: u32 = 9;
 /// Largest cluster: 2 MiB.

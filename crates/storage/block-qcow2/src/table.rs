@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use base::{Errno, IoResult};
 use mem::IoBuf;
 
-use crate::geometry::Mapping;
+use crate::geometry::{Entry, Mapping};
 use crate::host::{Host, read_vec};
 use crate::image::{Image, Meta};
 use crate::l2map::{Lookup, RunKind};
@@ -24,6 +24,26 @@ impl Image {
                 Lookup::Bad(text) => return Err(self.damaged(h, &text).await),
                 Lookup::Missing(key) => self.load_slice(h, key, generation).await?,
             }
+        }
+    }
+
+    /// The entry for the cluster at `off`.
+    pub(crate) async fn entry_at<H: Host>(&self, h: &H, off: u64) -> IoResult<Entry> {
+        loop {
+            let (key, generation) = {
+                let map = self.map.read();
+                let table = map.l1_entry(off) & spec::OFFSET_MASK;
+                if table == 0 {
+                    return Ok(Entry::default());
+                }
+                let (key, i) = map.position(table, off);
+                if let Some(slice) = map.slice(key) {
+                    let bits = if self.geo.extended { slice[i + 1] } else { 0 };
+                    return Ok(Entry { word: slice[i], bits });
+                }
+                (key, map.generation())
+            };
+            self.load_slice(h, key, generation).await?;
         }
     }
 
@@ -108,22 +128,28 @@ impl Image {
         m: &mut Meta,
         off: u64,
         count: u64,
-        f: impl Fn(u64, u64) -> u64,
-    ) -> (Vec<u64>, IoResult<()>) {
+        f: impl Fn(u64, Entry) -> Entry,
+    ) -> (Vec<Entry>, IoResult<()>) {
         let table = match self.own_table(h, m, off).await {
             Ok(t) => t,
             Err(e) => return (Vec::new(), Err(e)),
         };
+        let words = self.geo.entry_words() as usize;
         let mut old = Vec::with_capacity(count as usize);
         let mut done = 0;
         while done < count {
             let at = off + (done << self.geo.cluster_bits);
             let (key, first) = self.map.read().position(table, at);
             let changed = self.map.write().modify(key, |slice| {
-                let n = (slice.len() - first).min((count - done) as usize);
-                for (i, e) in slice[first..first + n].iter_mut().enumerate() {
-                    old.push(*e);
-                    *e = f(done + i as u64, *e);
+                let n = ((slice.len() - first) / words).min((count - done) as usize);
+                for (i, e) in slice[first..first + n * words].chunks_exact_mut(words).enumerate() {
+                    let was = Entry { word: e[0], bits: e.get(1).copied().unwrap_or(0) };
+                    old.push(was);
+                    let now = f(done + i as u64, was);
+                    e[0] = now.word;
+                    if let Some(bits) = e.get_mut(1) {
+                        *bits = now.bits;
+                    }
                 }
                 n as u64
             });
@@ -140,7 +166,11 @@ impl Image {
     }
 
     /// Releases what an overwritten L2 entry referred to.
-    pub(crate) fn release_entry(&self, m: &mut Meta, entry: u64, discard: bool) {
+    pub(crate) fn release_entry(&self, m: &mut Meta, entry: Entry, discard: bool) {
+        if self.geo.data_file {
+            // Nobody counts references to the clusters of another file.
+            return;
+        }
         let bits = self.geo.cluster_bits;
         match self.geo.mapping(entry) {
             Mapping::Normal(o) | Mapping::ZeroAlloc(o) => self.release(m, o >> bits, 1, discard),

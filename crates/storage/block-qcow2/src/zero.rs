@@ -6,7 +6,7 @@ use base::{Errno, IoResult};
 use block::driver::Prealloc;
 use mem::IoBuf;
 
-use crate::geometry::Mapping;
+use crate::geometry::{ALL_HERE, ALL_ZERO, Entry, Mapping};
 use crate::host::Host;
 use crate::image::Image;
 use crate::l2map::RunKind;
@@ -42,6 +42,11 @@ impl Image {
             return Err(Errno::NOTSUP);
         }
         self.modify(h).await?;
+        if self.raw_data() {
+            // What the file shows without the image is the same.
+            h.data_write_zeroes(off, len).await?;
+            self.unflushed.store(true, Ordering::Release);
+        }
         let g = self.geo;
         let first = g.cluster_start(off + g.cluster_size() - 1).min(end);
         // The last cluster may end behind the disk's end; the disk's end is its end.
@@ -56,14 +61,19 @@ impl Image {
         self.zero_part(h, last, end - last).await
     }
 
-    /// Zeroes less than whole clusters. Where all of a cluster reads as zeros then, it is marked so: what shows
+    /// Whether the data file is to read like the disk.
+    fn raw_data(&self) -> bool {
+        self.shown.read().header.raw_data_file()
+    }
+
+    /// Zeroes less than whole clusters. Where all of a unit reads as zeros then, it is marked so: what shows
     /// through from a backing file now need not do so for ever.
     async fn zero_part<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<()> {
         let g = self.geo;
         let mut done = 0;
         while done < len {
             let at = off + done;
-            let n = (g.cluster_size() - g.in_cluster(at)).min(len - done);
+            let n = (g.unit_start(at) + g.unit() - at).min(len - done);
             if !self.mark_zero(h, at, n).await? {
                 let mut wrote = 0;
                 while wrote < n {
@@ -77,20 +87,25 @@ impl Image {
         Ok(())
     }
 
-    /// Zeroes a part of one cluster by its zero flag; false where that cannot be.
+    /// Zeroes a part of one unit by its zero flag; false where that cannot be.
     async fn mark_zero<H: Host>(&self, h: &H, at: u64, len: u64) -> IoResult<bool> {
         let g = self.geo;
-        let start = g.cluster_start(at);
-        let end = start + g.cluster_size();
-        let _guard = self.ranges.exclusive(start..end).await;
+        let start = g.unit_start(at);
+        let end = start + g.unit();
+        let cluster = g.cluster_start(at);
+        let _guard = self.ranges.exclusive(cluster..cluster + g.cluster_size()).await;
         if matches!(self.lookup(h, at, len).await?, (RunKind::Zero(_), n) if n >= len) {
             return Ok(true);
+        }
+        if g.extended && matches!(self.lookup(h, start, 1).await?, (RunKind::Compressed(_), _)) {
+            // There are no units in a compressed cluster.
+            return Ok(false);
         }
         let rest_is_zero = self.version >= 3
             && self.reads_as_zero(h, start, at - start).await?
             && self.reads_as_zero(h, at + len, end - at - len).await?;
         if rest_is_zero {
-            self.change_clusters(h, start, 1, To::Zero, true).await?;
+            self.change_clusters(h, start, end, To::Zero, true).await?;
         }
         Ok(rest_is_zero)
     }
@@ -110,6 +125,9 @@ impl Image {
             return Ok(());
         }
         self.modify(h).await?;
+        if self.raw_data() {
+            return self.write_zeroes(h, first, last - first, true).await;
+        }
         self.change_range(h, first, last - first, To::Discard).await
     }
 
@@ -136,17 +154,18 @@ impl Image {
             }
             let lock_end = g.cluster_start(stop + g.cluster_size() - 1);
             let _guard = self.ranges.exclusive(at..lock_end).await;
-            self.change_clusters(h, at, g.clusters(stop - at), to, has_backing).await?;
+            self.change_clusters(h, at, lock_end, to, has_backing).await?;
             at = stop;
         }
         Ok(())
     }
 
+    /// Changes what `from..end` is, whole units in one L2 table.
     async fn change_clusters<H: Host>(
         &self,
         h: &H,
-        at: u64,
-        count: u64,
+        from: u64,
+        end: u64,
         to: To,
         has_backing: bool,
     ) -> IoResult<()> {
@@ -158,9 +177,28 @@ impl Image {
         };
         let mut m = self.meta.lock().await;
         self.begin_modify(h, &mut m).await?;
-        let bare = if v3 { spec::ZERO } else { 0 };
-        let new = |_: u64, e: u64| match (to, g.mapping(e)) {
-            (To::Gone, _) => 0,
+        let at = g.cluster_start(from);
+        let count = g.clusters(end - at);
+        let bare = Entry {
+            word: if v3 && !g.extended { spec::ZERO } else { 0 },
+            bits: if g.extended { ALL_ZERO } else { 0 },
+        };
+        let new_extended = |i: u64, e: Entry| {
+            let mask = g.subs(at + (i << g.cluster_bits), from, end);
+            let whole = mask == u32::MAX;
+            match (to, g.mapping(e)) {
+                (To::Gone, _) => Entry::default(),
+                (To::Discard, Mapping::Unallocated) if !has_backing && e.bits == 0 => e,
+                (_, Mapping::Compressed(..)) if !whole => e,
+                (_, Mapping::Compressed(..)) => bare,
+                (To::Zero, _) => e.with_zero(mask),
+                (To::Discard, Mapping::Normal(_) | Mapping::ZeroAlloc(_)) if no_unref => e.with_zero(mask),
+                _ if !whole => e.with_zero(mask),
+                _ => bare,
+            }
+        };
+        let new_standard = |e: Entry| match (to, g.mapping(e)) {
+            (To::Gone, _) => Entry::default(),
             // Nothing to give up, and nothing that shows through.
             (To::Discard, Mapping::Unallocated) if !has_backing => e,
             (To::Zero | To::Discard, Mapping::ZeroPlain | Mapping::ZeroAlloc(_))
@@ -168,24 +206,30 @@ impl Image {
             {
                 e
             }
-            (To::Zero, Mapping::Normal(_)) => e | spec::ZERO,
-            (To::Discard, Mapping::Normal(_)) if no_unref => e | spec::ZERO,
+            (To::Zero, Mapping::Normal(_)) => Entry { word: e.word | spec::ZERO, bits: 0 },
+            (To::Discard, Mapping::Normal(_)) if no_unref => Entry { word: e.word | spec::ZERO, bits: 0 },
             _ => bare,
         };
+        let new = |i: u64, e: Entry| if g.extended { new_extended(i, e) } else { new_standard(e) };
         let (old, result) = self.change_entries(h, &mut m, at, count, new).await;
         let discard = match to {
             To::Discard => pass_request,
             _ => pass_other || (to == To::ZeroUnmap && pass_request),
         };
+        // A raw data file has been zeroed already.
+        let raw = m.header.raw_data_file();
         let mut kept = Vec::new();
         for (i, e) in old.into_iter().enumerate() {
             let now = new(i as u64, e);
             let still = matches!((g.mapping(e), g.mapping(now)),
                 (Mapping::Normal(a) | Mapping::ZeroAlloc(a), Mapping::Normal(b) | Mapping::ZeroAlloc(b)) if a == b);
-            if !still {
+            let held = matches!(g.mapping(e), Mapping::Normal(_) | Mapping::ZeroAlloc(_));
+            if g.data_file && held && discard && !raw && now.word != e.word {
+                kept.push(e.word & spec::OFFSET_MASK);
+            } else if !still {
                 self.release_entry(&mut m, e, discard);
-            } else if to == To::Discard && discard && e & spec::COPIED != 0 {
-                kept.push(now & spec::OFFSET_MASK);
+            } else if to == To::Discard && discard && e.word & spec::COPIED != 0 {
+                kept.push(now.word & spec::OFFSET_MASK);
             }
         }
         result?;
@@ -194,7 +238,7 @@ impl Image {
             self.write_back(h, &mut m).await?;
             self.barrier(h).await?;
             for host in kept {
-                let _ = h.discard(host, g.cluster_size()).await;
+                let _ = h.data_discard(host, g.cluster_size()).await;
             }
         }
         if self.map.read().crowded() {
@@ -243,6 +287,9 @@ impl Image {
             self.header_changed(&m);
             self.size.store(len, Ordering::Release);
             self.barrier(h).await?;
+        }
+        if self.raw_data() {
+            h.data_truncate(len, Prealloc::Off).await?;
         }
         if len > old && g.in_cluster(old) != 0 {
             // Whatever another program left behind the old end in its last cluster.
@@ -316,26 +363,36 @@ impl Image {
             let _guard = self.ranges.exclusive(at..g.cluster_start(stop + g.cluster_size() - 1)).await;
             let count = g.clusters(stop - at);
             let mut m = self.meta.lock().await;
-            let first = self.alloc(h, &mut m, count).await?;
-            let flag = if self.version >= 3 { spec::COPIED | spec::ZERO } else { spec::COPIED };
-            let host = first << g.cluster_bits;
+            let (host, fresh) = self.new_place(h, &mut m, at, count).await?;
+            let raw = m.header.raw_data_file();
+            // What the place held before does not show, but for a data file that is the disk.
+            let flag = if self.version >= 3 && !g.extended && !raw { spec::ZERO } else { 0 };
+            let bits = match (g.extended, raw, h.backing_len()) {
+                (false, ..) => 0,
+                (true, true, _) => ALL_HERE,
+                (true, false, None) => ALL_ZERO,
+                (true, false, Some(_)) => 0,
+            };
             if self.version < 3 && host < h.file_len()? {
                 h.write_zeroes(host, count << g.cluster_bits).await?;
                 self.unflushed.store(true, Ordering::Release);
             }
-            let entry = |i: u64, _: u64| (host + (i << g.cluster_bits)) | flag;
+            let entry =
+                |i: u64, _: Entry| Entry { word: (host + (i << g.cluster_bits)) | flag | spec::COPIED, bits };
             let (old, result) = self.change_entries(h, &mut m, at, count, entry).await;
             let n = old.len() as u64;
             for e in old {
                 self.release_entry(&mut m, e, false);
             }
-            if n < count {
+            if let Some(first) = fresh
+                && n < count
+            {
                 self.unalloc(h, &mut m, first + n, count - n).await;
             }
             result?;
-            let file_end = host + (count << g.cluster_bits);
-            if h.file_len()? < file_end {
-                h.truncate(file_end, mode).await?;
+            let file_end = if g.data_file { stop } else { host + (count << g.cluster_bits) };
+            if h.data_len()? < file_end {
+                h.data_truncate(file_end, mode).await?;
             }
             at = stop;
         }

@@ -192,14 +192,14 @@ fn what_is_no_image_is_refused() {
         b.world.create("no", vec![0; 4096]);
         bytes[79] = 2;
         b.world.create("corrupt", bytes.clone());
-        bytes[79] = 16;
+        bytes[79] = 32;
         b.world.create("new", bytes);
         let node = |f: &str, more: &str| {
             format!("{{'driver':'qcow2','node-name':'n','file':{{'driver':'file','filename':'{f}'}}{more}}}")
         };
         assert_eq!(b.add(&node("no", "")).await.unwrap_err(), "Image is not in qcow2 format");
         let e = b.add(&node("new", "")).await.unwrap_err();
-        assert_eq!(e, "Unsupported qcow2 feature(s): extended L2 entries");
+        assert_eq!(e, "Unsupported qcow2 feature(s): Unknown incompatible feature: 20");
         let e = b.add(&node("corrupt", "")).await.unwrap_err();
         assert_eq!(e, "qcow2: Image is corrupt; cannot be opened read/write");
         b.add(&node("corrupt", ",'read-only':true")).await.unwrap();
@@ -359,5 +359,57 @@ fn damage_is_an_event() {
         assert!(events.try_next().is_none());
         root.detach().await;
         graph.close_all().await;
+    });
+}
+
+#[test]
+fn the_data_file_of_a_header_is_opened_by_the_rules() {
+    Sim::new(9).block_on(async {
+        let b = Bench::new();
+        let named = |name: &str| {
+            let o = common::options(1 << 20, 16384, None);
+            let host = common::Bytes::default();
+            common::at_once(block_qcow2::create::create_with(&host, &o, Some(name))).unwrap();
+            host.0.take()
+        };
+        b.world.create("a", named("d"));
+        b.world.create("d", vec![0; 1 << 20]);
+        b.world.create("other", vec![0; 1 << 20]);
+        b.world.create("json", named("json:{}"));
+        b.world.create("plain", common::image(&common::options(1 << 20, 4096, None)));
+        let node = |f: &str, more: &str| {
+            format!("{{'driver':'qcow2','node-name':'n','file':{{'driver':'file','filename':'{f}'}}{more}}}")
+        };
+        let data = ",'data-file':{'driver':'file','filename':'other'}";
+        let e = b.add(&node("json", "")).await.unwrap_err();
+        assert_eq!(
+            e,
+            "Could not open the external data file: The image names 'json:{}', which is no plain file name"
+        );
+        let e = b.add(&node("plain", data)).await.unwrap_err();
+        assert_eq!(e, "'data-file' can only be set for images with an external data file");
+        b.graph.set_policy(block::Policy { allow_implicit_children: false, ..Default::default() });
+        let e = b.add(&node("a", "")).await.unwrap_err();
+        let text =
+            "The image names the data file 'd', but images may not have other files opened; give 'data-file'";
+        assert_eq!(e, text);
+        // Given by the user, it is not the header's name that counts.
+        for (more, file) in [(data, "other"), ("", "d")] {
+            b.add(&node("a", more)).await.unwrap();
+            let info = b.specific("n");
+            assert_eq!((info.data_file.as_deref(), info.data_file_raw), (Some("d"), Some(false)));
+            let root = b.root("n", RW).await;
+            root.write(70_000, IoBuf::from_bytes(&[7; 5000]), WriteFlags::empty()).await.unwrap();
+            root.flush().await.unwrap();
+            let left = b.world.disk(file).unwrap().stable_bytes();
+            assert!(left[70_000..75_000] == [7; 5000]);
+            let buf = IoBuf::zeroed(9000);
+            root.read(68_000, buf.clone()).await.unwrap();
+            assert!(buf.to_vec()[2000..7000] == [7; 5000] && buf.slice(0..2000).is_zero());
+            root.detach().await;
+            b.graph.del("n").await.unwrap();
+            b.graph.set_policy(Default::default());
+        }
+        b.graph.close_all().await;
     });
 }

@@ -583,6 +583,12 @@ pub trait Driver: Send + Sync + 'static {
         None
     }
 
+    /// The plain file that the image's header names as the holder of its data. It becomes the child `data-file`, where
+    /// the options do not give one.
+    fn data_file_hint(&self) -> Option<String> {
+        None
+    }
+
     /// Writes into the image's header which backing file it has. Called while the node may write.
     fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
         let _ = (cx, hint);

@@ -156,6 +156,11 @@ impl Txn<'_> {
         if let Some(file) = self.filename(id) {
             place.files.push(canonical(&file).await);
         }
+        if let Some(spec) = specs.iter().find(|s| s.name == "data-file")
+            && parts.children.get(spec.name).is_none_or(|c| *c == ChildGiven::Absent)
+        {
+            self.open_data_file(id, spec, &place).await?;
+        }
         if let Some(spec) = specs.iter().find(|s| s.slot == ChildSlot::Backing) {
             let given = parts.children.get(spec.name).cloned().unwrap_or_default();
             self.open_backing(id, spec, given, &place)
@@ -218,6 +223,29 @@ impl Txn<'_> {
         }
         self.link(id, new_edge(spec), child);
         Ok(())
+    }
+
+    /// Opens the file that an image's header names as the holder of its data, by the rules for backing files' names.
+    async fn open_data_file(&mut self, id: NodeId, spec: &ChildOption, place: &Place) -> Result<(), QError> {
+        let Some(name) = self.next.node(id).and_then(|n| n.driver.as_ref()).and_then(|d| d.data_file_hint())
+        else {
+            return Ok(());
+        };
+        if !self.ctl.policy().allow_implicit_children {
+            return Err(qerr!(
+                "The image names the data file '{name}', but images may not have other files opened; give 'data-file'"
+            ));
+        }
+        let own = self.filename(id);
+        let path = resolve(&BackingHint { filename: name, format: None }, own.as_deref())
+            .map_err(|e| e.prepend("Could not open the external data file"))?;
+        let mut dict = Dict::new();
+        // It may be written: only a file, never a device.
+        dict.insert("driver", "file");
+        dict.insert("filename", path);
+        self.open_child(id, spec, ChildGiven::Definition(dict), place)
+            .await
+            .map_err(|e| e.prepend("Could not open the external data file"))
     }
 
     async fn open_backing(
@@ -314,7 +342,7 @@ pub(crate) fn resolve(hint: &BackingHint, own: Option<&str>) -> Result<String, Q
     let name = hint.filename.strip_prefix("file:").unwrap_or(&hint.filename);
     let protocol = name.find(':').is_some_and(|at| !name[..at].contains('/'));
     if protocol {
-        return Err(qerr!("The image names '{name}' as its backing file, which is no plain file name"));
+        return Err(qerr!("The image names '{name}', which is no plain file name"));
     }
     if name.is_empty() || name.contains('\0') {
         return Err(qerr!("The image's backing file name is empty or broken"));

@@ -259,6 +259,9 @@ pub struct BlockdevOptionsQcow2 {
     /// The node read where the image has nothing of its own; null for none, though the image's header may name
     /// one. When left out, the header decides.
     pub backing: Option<BlockdevRefOrNull>,
+    /// The node that holds the guest's data, for an image whose header says that it is in another file. When left out,
+    /// the file that the header names.
+    pub data_file: Option<BlockdevRef>,
     /// Put off updates of reference counts, at the price of a check after a crash. The image's header decides unless given.
     pub lazy_refcounts: Option<bool>,
     /// Pass the guest's discards on to `file`. On when `discard` is `unmap`, unless given.
@@ -289,6 +292,7 @@ impl BlockdevOptionsQcow2 {
         BlockdevOptionsQcow2 {
             file,
             backing: None,
+            data_file: None,
             lazy_refcounts: None,
             pass_discard_request: None,
             pass_discard_snapshot: None,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use qapi::QError;
 
 use super::{Checker, io};
-use crate::geometry::Mapping;
+use crate::geometry::{Entry, Mapping};
 use crate::host::{Host, read_vec, write_bytes};
 use crate::spec;
 
@@ -127,7 +127,7 @@ impl<H: Host> Checker<'_, H> {
                     fixed += 1;
                 }
             }
-            if table >= self.file_len {
+            if table >= self.file_len || g.data_file {
                 continue;
             }
             let Ok(bytes) = read_vec(self.host, table, g.cluster_size() as usize).await else {
@@ -136,8 +136,10 @@ impl<H: Host> Checker<'_, H> {
             };
             let mut l2 = spec::table_from_bytes(&bytes);
             let mut changed = false;
-            for e in &mut l2 {
-                let (Mapping::Normal(off) | Mapping::ZeroAlloc(off)) = g.mapping(*e) else { continue };
+            for e in l2.chunks_exact_mut(g.entry_words() as usize) {
+                let entry = Entry { word: e[0], bits: e.get(1).copied().unwrap_or(0) };
+                let (Mapping::Normal(off) | Mapping::ZeroAlloc(off)) = g.mapping(entry) else { continue };
+                let e = &mut e[0];
                 let Some(n) = self.disk_refcount(off >> g.cluster_bits).await else { continue };
                 if (n == 1) != (*e & spec::COPIED != 0) {
                     self.corruption(format!("{verb} OFLAG_COPIED data cluster: l2_entry={e:x} refcount={n}"));

@@ -3,7 +3,7 @@
 use qapi::QError;
 
 use super::{Checker, io};
-use crate::geometry::Mapping;
+use crate::geometry::{Entry, Mapping, SUBCLUSTERS};
 use crate::host::{Host, read_vec};
 use crate::spec;
 
@@ -101,7 +101,7 @@ impl<H: Host> Checker<'_, H> {
             }
             match read_vec(self.host, table, g.cluster_size() as usize).await {
                 Ok(b) => {
-                    for e in spec::table_from_bytes(&b) {
+                    for e in g.entries(&spec::table_from_bytes(&b)) {
                         self.count_l2_entry(e, active, &mut next);
                     }
                 }
@@ -114,11 +114,24 @@ impl<H: Host> Checker<'_, H> {
         Ok(())
     }
 
-    fn count_l2_entry(&mut self, e: u64, active: bool, next: &mut Option<u64>) {
+    fn count_l2_entry(&mut self, entry: Entry, active: bool, next: &mut Option<u64>) {
         let g = self.header.geometry;
-        let mapping = g.mapping(e);
-        if !matches!(mapping, Mapping::Compressed(..)) && e & spec::L2_RESERVED != 0 {
+        let mapping = g.mapping(entry);
+        let e = entry.word;
+        let compressed = matches!(mapping, Mapping::Compressed(..));
+        let reserved = spec::L2_RESERVED | if g.extended { spec::ZERO } else { 0 };
+        if !compressed && e & reserved != 0 {
             self.corruption(format!("ERROR found l2 entry with reserved bits set: {e:x}"));
+        }
+        let placed = matches!(mapping, Mapping::Normal(_) | Mapping::ZeroAlloc(_));
+        let wrong = entry.bits != 0 && compressed
+            || (0..SUBCLUSTERS).any(|n| entry.sub(n).is_none())
+            || (!placed && entry.bits & crate::geometry::ALL_HERE != 0);
+        if wrong {
+            self.corruption(format!(
+                "ERROR found l2 entry with a wrong subcluster bitmap: {e:x} {:x}",
+                entry.bits
+            ));
         }
         match mapping {
             Mapping::Compressed(off, len) => {
@@ -142,7 +155,9 @@ impl<H: Host> Checker<'_, H> {
                     }
                     *next = off.checked_add(g.cluster_size());
                 }
-                self.count(off, g.cluster_size());
+                if !g.data_file {
+                    self.count(off, g.cluster_size());
+                }
                 if g.in_cluster(off) != 0 {
                     let what = if matches!(mapping, Mapping::Normal(_)) {
                         "Data cluster"

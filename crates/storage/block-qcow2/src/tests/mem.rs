@@ -24,6 +24,8 @@ pub enum Event {
 pub struct MemHost {
     pub file: RefCell<Vec<u8>>,
     pub backing: Option<Vec<u8>>,
+    /// The file with the guest's data, where that is another. Its changes are not in the log.
+    pub data: Option<RefCell<Vec<u8>>>,
     pub log: RefCell<Vec<Event>>,
     pub logging: Cell<bool>,
     /// Waits a random while in each operation (inside a simulation only).
@@ -152,6 +154,40 @@ impl Host for MemHost {
         let e = Event::Truncate(len);
         apply(&mut self.file.borrow_mut(), &e);
         self.record(e);
+        Ok(())
+    }
+    fn data_len(&self) -> IoResult<u64> {
+        self.data.as_ref().map_or_else(|| self.file_len(), |d| Ok(d.borrow().len() as u64))
+    }
+    async fn data_read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        let Some(d) = &self.data else { return self.read(off, buf).await };
+        let d = d.borrow();
+        let have = (d.len() as u64).saturating_sub(off).min(buf.len() as u64) as usize;
+        buf.fill(0);
+        if have > 0 {
+            buf.copy_from(0, &d[off as usize..off as usize + have]);
+        }
+        Ok(())
+    }
+    async fn data_write(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        let Some(d) = &self.data else { return self.write(off, buf).await };
+        apply(&mut d.borrow_mut(), &Event::Write(off, buf.to_vec()));
+        Ok(())
+    }
+    async fn data_write_zeroes(&self, off: u64, len: u64) -> IoResult<()> {
+        let Some(d) = &self.data else { return self.write_zeroes(off, len).await };
+        apply(&mut d.borrow_mut(), &Event::Zero(off, len));
+        Ok(())
+    }
+    async fn data_discard(&self, off: u64, len: u64) -> IoResult<()> {
+        let Some(d) = &self.data else { return self.discard(off, len).await };
+        let len = len.min((d.borrow().len() as u64).saturating_sub(off));
+        apply(&mut d.borrow_mut(), &Event::Write(off, vec![0xdd; len as usize]));
+        Ok(())
+    }
+    async fn data_truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()> {
+        let Some(d) = &self.data else { return self.truncate(len, prealloc).await };
+        apply(&mut d.borrow_mut(), &Event::Truncate(len));
         Ok(())
     }
     fn backing_len(&self) -> Option<u64> {

@@ -9,3 +9,4 @@ mod races;
 mod random;
 mod reference;
 mod snapshots;
+mod subclusters;
