@@ -8,7 +8,7 @@ use block::driver::CtlFuture;
 use block::job::{Body, Job, JobConfig, Jobs};
 use block::{BlockGraph, Perm, Root, RootConfig};
 use block_crypto::Place;
-use block_qcow2::host::RootHost;
+use block_qcow2::host::{RootHost, TwoRoots};
 use image::create::NewImage;
 use qapi::{QError, qerr};
 use std::sync::Arc;
@@ -73,10 +73,33 @@ impl Create {
 
     async fn qcow2(&self, o: &BlockdevCreateOptionsQcow2) -> Result<(), QError> {
         let root = self.root(&o.file).await?;
-        let done = block_qcow2::create::create(&RootHost(&root), o).await;
+        let done = match &o.data_file {
+            None => block_qcow2::create::create(&RootHost(&root), o).await,
+            Some(data) => self.qcow2_with_data(&root, data, o).await,
+        };
         let flushed = root.flush().await.map_err(|e| qerr!("Could not flush the image: {e}"));
         root.detach().await;
         done.and(flushed)
+    }
+}
+
+impl Create {
+    /// A qcow2 image whose header leads to the file of another node.
+    async fn qcow2_with_data(
+        &self,
+        file: &Root,
+        data: &BlockdevRef,
+        o: &BlockdevCreateOptionsQcow2,
+    ) -> Result<(), QError> {
+        let BlockdevRef::Reference(node) = data else {
+            return Err(qerr!("'data-file' must be the name of a node"));
+        };
+        let root = self.root(data).await?;
+        let name = self.graph.image_info(node).map(|i| i.base.filename).unwrap_or_default();
+        let host = TwoRoots { file, data: &root };
+        let done = block_qcow2::create::create_with(&host, o, Some(&name)).await;
+        root.detach().await;
+        done
     }
 }
 

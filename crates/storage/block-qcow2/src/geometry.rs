@@ -40,7 +40,7 @@ pub enum Sub {
 
 impl Entry {
     /// What subcluster `n` is; `None` where the two halves contradict each other.
-    pub fn sub(self, n: u64) -> Option<Sub> {
+    pub fn subcluster(self, n: u64) -> Option<Sub> {
         match (self.bits >> n & 1, self.bits >> (32 + n) & 1) {
             (0, 0) => Some(Sub::Below),
             (1, 0) => Some(Sub::Here),

@@ -80,23 +80,13 @@ impl Host for RootHost<'_> {
         Ok(self.0.len())
     }
     async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
-        // A root refuses what lies beyond its end.
-        let have = self.0.len().saturating_sub(off).min(buf.len() as u64) as usize;
-        if have < buf.len() {
-            buf.slice(have..buf.len()).fill(0);
-        }
-        if have == 0 {
-            return Ok(());
-        }
-        self.0.read(off, buf.slice(0..have)).await
+        read(self.0, off, buf).await
     }
     async fn write(&self, off: u64, buf: IoBuf) -> IoResult<()> {
-        self.grow(off, buf.len() as u64).await?;
-        self.0.write(off, buf, WriteFlags::empty()).await
+        write(self.0, off, buf).await
     }
     async fn write_zeroes(&self, off: u64, len: u64) -> IoResult<()> {
-        self.grow(off, len).await?;
-        self.0.write_zeroes(off, len, ZeroFlags::empty()).await
+        write_zeroes(self.0, off, len).await
     }
     async fn discard(&self, off: u64, len: u64) -> IoResult<()> {
         self.0.discard(off, len).await
@@ -115,13 +105,90 @@ impl Host for RootHost<'_> {
     }
 }
 
-impl RootHost<'_> {
-    /// A root's length is fixed for its user: growing is a request of its own.
-    async fn grow(&self, off: u64, len: u64) -> IoResult<()> {
-        let end = off.checked_add(len).ok_or(Errno::FBIG)?;
-        if end > self.0.len() {
-            self.0.truncate(end, false, Prealloc::Off).await?;
-        }
-        Ok(())
+/// Two roots as the host of an image whose data stands in another file: to create images.
+pub struct TwoRoots<'a> {
+    /// The image.
+    pub file: &'a Root,
+    /// The guest's data.
+    pub data: &'a Root,
+}
+
+impl Host for TwoRoots<'_> {
+    fn file_len(&self) -> IoResult<u64> {
+        Ok(self.file.len())
     }
+    async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        read(self.file, off, buf).await
+    }
+    async fn write(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        write(self.file, off, buf).await
+    }
+    async fn write_zeroes(&self, off: u64, len: u64) -> IoResult<()> {
+        write_zeroes(self.file, off, len).await
+    }
+    async fn discard(&self, off: u64, len: u64) -> IoResult<()> {
+        self.file.discard(off, len).await
+    }
+    async fn flush(&self) -> IoResult<()> {
+        self.data.flush().await?;
+        self.file.flush().await
+    }
+    async fn truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()> {
+        self.file.truncate(len, false, prealloc).await
+    }
+    fn data_len(&self) -> IoResult<u64> {
+        Ok(self.data.len())
+    }
+    async fn data_read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        read(self.data, off, buf).await
+    }
+    async fn data_write(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        write(self.data, off, buf).await
+    }
+    async fn data_write_zeroes(&self, off: u64, len: u64) -> IoResult<()> {
+        write_zeroes(self.data, off, len).await
+    }
+    async fn data_discard(&self, off: u64, len: u64) -> IoResult<()> {
+        self.data.discard(off, len).await
+    }
+    async fn data_truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()> {
+        self.data.truncate(len, false, prealloc).await
+    }
+    fn backing_len(&self) -> Option<u64> {
+        None
+    }
+    async fn backing_read(&self, _off: u64, _buf: IoBuf) -> IoResult<()> {
+        Err(Errno::NOMEDIUM)
+    }
+}
+
+async fn read(root: &Root, off: u64, buf: IoBuf) -> IoResult<()> {
+    // A root refuses what lies beyond its end.
+    let have = root.len().saturating_sub(off).min(buf.len() as u64) as usize;
+    if have < buf.len() {
+        buf.slice(have..buf.len()).fill(0);
+    }
+    if have == 0 {
+        return Ok(());
+    }
+    root.read(off, buf.slice(0..have)).await
+}
+
+async fn write(root: &Root, off: u64, buf: IoBuf) -> IoResult<()> {
+    grow(root, off, buf.len() as u64).await?;
+    root.write(off, buf, WriteFlags::empty()).await
+}
+
+async fn write_zeroes(root: &Root, off: u64, len: u64) -> IoResult<()> {
+    grow(root, off, len).await?;
+    root.write_zeroes(off, len, ZeroFlags::empty()).await
+}
+
+/// A root's length is fixed for its user: growing is a request of its own.
+async fn grow(root: &Root, off: u64, len: u64) -> IoResult<()> {
+    let end = off.checked_add(len).ok_or(Errno::FBIG)?;
+    if end > root.len() {
+        root.truncate(end, false, Prealloc::Off).await?;
+    }
+    Ok(())
 }

@@ -331,8 +331,8 @@ impl L2Map {
                         g.l2_index(at)
                     )
                 };
-                let sub = entry.sub(first).ok_or_else(bad)?;
-                let stop = (first + 1..SUBCLUSTERS).find(|n| entry.sub(*n) != Some(sub));
+                let sub = entry.subcluster(first).ok_or_else(bad)?;
+                let stop = (first + 1..SUBCLUSTERS).find(|n| entry.subcluster(*n) != Some(sub));
                 let stop = start + stop.unwrap_or(SUBCLUSTERS) * g.unit();
                 let kind = match (sub, mapping) {
                     (Sub::Below, _) => RunKind::Unallocated,

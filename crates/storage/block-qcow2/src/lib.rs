@@ -9,7 +9,7 @@
 //! - [`snapshots`]: internal snapshots; [`bitmaps`]: persistent dirty bitmaps; `live`: how they survive a crash; `pack`:
 //!   compressed writes.
 //!
-//! Not done: encryption, external data files, extended L2 entries (images with them are refused by name).
+//! Not done: encryption (images with it are refused).
 //! Options that change nothing here: `cache-clean-interval` (caches are bounded and stay), and `inactive-l2` of
 //! `overlap-check` (snapshots' L2 tables are guarded by their refcounts only).
 

@@ -5,7 +5,7 @@ use api::crypto::QCryptoBlockCreateOptionsLUKS;
 use block::Perm;
 use block::driver::{Prealloc, WriteFlags};
 use block_crypto::Place;
-use block_qcow2::host::RootHost;
+use block_qcow2::host::{RootHost, TwoRoots};
 use crypto::Secret;
 use mem::IoBuf;
 use qapi::{QError, qerr};
@@ -35,7 +35,7 @@ pub enum NewImage {
         /// Whether the header alone is to be made: the data are to be in another file.
         detached: bool,
     },
-    /// A qcow2 image; its `file` is not looked at.
+    /// A qcow2 image; its `file` is not looked at. A `data-file` is the name of a file, made too, relative to the image.
     Qcow2(Box<BlockdevCreateOptionsQcow2>),
 }
 
@@ -71,8 +71,35 @@ pub async fn create(name: &str, image: &NewImage) -> Result<(), QError> {
     });
     made.await.map_err(|e| qerr!("Could not create '{name}': {}", base::Errno::from(e)))?;
     let file = open_file(name, OpenFlags { write: true, ..OpenFlags::default() }).await?;
-    let done = fill(&file, image).await;
+    let done = match image {
+        NewImage::Qcow2(o) if o.data_file.is_some() => with_data_file(name, &file, o).await,
+        _ => fill(&file, image).await,
+    };
     file.close().await;
+    done
+}
+
+/// A qcow2 image whose data goes to another file, which is made too.
+async fn with_data_file(name: &str, file: &Opened, o: &BlockdevCreateOptionsQcow2) -> Result<(), QError> {
+    let Some(BlockdevRef::Reference(data)) = &o.data_file else {
+        return Err(qerr!("The external data file must be given by its name"));
+    };
+    let path = crate::img::beside(name, data);
+    let size = NewImage::Raw { size: 0, preallocation: PreallocMode::Off };
+    Box::pin(create(&path, &size)).await?;
+    let data_file = open_file(&path, OpenFlags { write: true, ..OpenFlags::default() }).await?;
+    let perm = Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE;
+    let done = async {
+        let file_root = file.root(&file.node, perm, Perm::CONSISTENT_READ).await?;
+        let data_root = data_file.root(&data_file.node, perm, Perm::CONSISTENT_READ).await?;
+        let host = TwoRoots { file: &file_root, data: &data_root };
+        let done = block_qcow2::create::create_with(&host, o, Some(data)).await;
+        data_root.detach().await;
+        file_root.detach().await;
+        done
+    }
+    .await;
+    data_file.close().await;
     done
 }
 

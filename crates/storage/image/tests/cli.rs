@@ -209,6 +209,10 @@ create -f qcow2 -o compression_type=zstd,compat=0.10 @x 1M
 create -f qcow2 -o compression_type=foo @x 1M
 create -f qcow2 -o lazy_refcounts=abc @x 1M
 create -f qcow2 -o size=1M @x 2M
+create -f qcow2 -o extended_l2=on @x 1M
+create -f qcow2 -o extended_l2=on,cluster_size=8k @x 1M
+create -f qcow2 -o extended_l2=on,compat=0.10 @x 1M
+create -f qcow2 -o data_file_raw=on @x 1M
 create -f qcow2 -o cluster_size=512 @x 1P
 create -f qcow2 @x 9999999999999999T
 create -f qcow2 @x 0

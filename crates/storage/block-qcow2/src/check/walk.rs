@@ -125,7 +125,7 @@ impl<H: Host> Checker<'_, H> {
         }
         let placed = matches!(mapping, Mapping::Normal(_) | Mapping::ZeroAlloc(_));
         let wrong = entry.bits != 0 && compressed
-            || (0..SUBCLUSTERS).any(|n| entry.sub(n).is_none())
+            || (0..SUBCLUSTERS).any(|n| entry.subcluster(n).is_none())
             || (!placed && entry.bits & crate::geometry::ALL_HERE != 0);
         if wrong {
             self.corruption(format!(

@@ -1,7 +1,8 @@
 //! `create`.
 
 use api::block_core::{
-    BlockdevCreateOptionsQcow2, BlockdevDriver, BlockdevQcow2Version, PreallocMode, Qcow2CompressionType,
+    BlockdevCreateOptionsQcow2, BlockdevDriver, BlockdevQcow2Version, BlockdevRef, PreallocMode,
+    Qcow2CompressionType,
 };
 use api::crypto::QCryptoBlockCreateOptionsLUKS;
 use base::units::{SizeError, parse_size};
@@ -61,13 +62,13 @@ const fn opt(name: &'static str, ty: Type, help: &'static str) -> Opt {
 const QCOW2: &[Opt] = &[
     opt("encryption", Type::Bool, ""),
     opt("cluster_size", Type::Size, "Bytes of a cluster (512 to 2M)"),
-    opt("extended_l2", Type::Bool, ""),
+    opt("extended_l2", Type::Bool, "Track 32nds of clusters"),
     opt("preallocation", Type::Str, "What to allocate at once (off, metadata, falloc, full)"),
     opt("compression_type", Type::Str, "How clusters are compressed (zlib, zstd)"),
     opt("size", Type::Size, "Bytes that a guest sees"),
     opt("compat", Type::Str, "Version: v2 (0.10) or v3 (1.1)"),
-    opt("data_file", Type::Str, ""),
-    opt("data_file_raw", Type::Bool, ""),
+    opt("data_file", Type::Str, "Name of the file that holds the data"),
+    opt("data_file_raw", Type::Bool, "The data file alone is the disk, too"),
     opt("backing_file", Type::Str, "Name of the image behind this one"),
     opt("backing_fmt", Type::Str, "Format of the image behind this one"),
     opt("lazy_refcounts", Type::Bool, "Put updates of refcounts off"),
@@ -361,7 +362,7 @@ impl Job<'_> {
 }
 
 /// A backing file's name as seen from here: it is relative to the directory of the image that names it.
-fn beside(image: &str, backing: &str) -> String {
+pub(crate) fn beside(image: &str, backing: &str) -> String {
     match image.rfind('/') {
         Some(i) if !backing.starts_with('/') => format!("{}{backing}", &image[..=i]),
         _ => backing.to_string(),
@@ -391,6 +392,9 @@ fn qcow2(v: &Values, size: u64) -> Result<BlockdevCreateOptionsQcow2, QError> {
     // Guests count sectors: a size in between is rounded up.
     let size = size.checked_next_multiple_of(512).ok_or_else(|| qerr!("Image size is too large"))?;
     Ok(BlockdevCreateOptionsQcow2 {
+        data_file: v.get("data_file").map(|f| BlockdevRef::Reference(f.into())),
+        data_file_raw: v.get("data_file_raw").map(|t| t == "on"),
+        extended_l2: v.get("extended_l2").map(|t| t == "on"),
         version,
         backing_file: v.get("backing_file").filter(|b| !b.is_empty()).map(Into::into),
         backing_fmt,
