@@ -14,6 +14,7 @@ mod connect;
 mod error;
 mod listener;
 mod stream;
+pub mod tls;
 
 pub use addr::{Addr, InetAddr};
 pub use channel::{Acceptor, Channel, IoFut, read_exact, write_all};

@@ -1,5 +1,6 @@
 //! A byte stream over one descriptor, or over one to read and another to write.
 
+use crate::tls::Session;
 use base::{Errno, IoResult};
 use parking_lot::Mutex;
 use rt::AsyncFd;
@@ -22,6 +23,8 @@ enum Kind {
 }
 
 struct Inner {
+    /// Encryption over another stream; then there are no descriptors of its own.
+    tls: Option<Session>,
     input: Option<AsyncFd>,
     output: Option<AsyncFd>,
     kind: Kind,
@@ -48,6 +51,7 @@ impl Stream {
         Ok(Stream(Arc::new(Inner {
             input: input.map(AsyncFd::new).transpose()?,
             output: output.map(AsyncFd::new).transpose()?,
+            tls: None,
             kind,
             peer,
             closed: AtomicBool::new(false),
@@ -61,6 +65,27 @@ impl Stream {
         let mut inner = Arc::try_unwrap(stream.0).unwrap_or_else(|_| unreachable!("just made"));
         inner.output = inner.input.clone();
         Ok(Stream(Arc::new(inner)))
+    }
+
+    /// What passes through `session`.
+    pub(crate) fn encrypted(session: Session) -> Stream {
+        let peer = session.under().peer().to_owned();
+        Stream(Arc::new(Inner {
+            tls: Some(session),
+            input: None,
+            output: None,
+            kind: Kind::Plain,
+            peer,
+            closed: AtomicBool::new(false),
+            closing: event_listener::Event::new(),
+            fds: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// Whom the peer of an encrypted stream has proved to be: the subject of its certificate (RFC 4514), or the name of
+    /// its shared key.
+    pub fn identity(&self) -> Option<String> {
+        self.0.tls.as_ref()?.identity()
     }
 
     /// A stream over a connected socket of any family, or any other descriptor that goes both ways.
@@ -123,6 +148,9 @@ impl Stream {
     /// # Errors
     /// `EAGAIN` where nothing is there yet; otherwise the system's.
     pub fn try_read(&self, buf: &mut [u8]) -> IoResult<usize> {
+        if let Some(t) = &self.0.tls {
+            return if self.0.closed.load(Ordering::Acquire) { Ok(0) } else { t.try_read(buf) };
+        }
         let Some(end) = &self.0.input else { return Ok(0) };
         if self.0.closed.load(Ordering::Acquire) {
             return Ok(0);
@@ -163,6 +191,9 @@ impl Stream {
     /// `EAGAIN` where nothing fits, `EPIPE` after a shutdown or where there is no output; otherwise the
     /// system's.
     pub fn try_write(&self, buf: &[u8]) -> IoResult<usize> {
+        if let Some(t) = &self.0.tls {
+            return if self.0.closed.load(Ordering::Acquire) { Err(Errno::PIPE) } else { t.try_write(buf) };
+        }
         let Some(end) = &self.0.output else { return Err(Errno::PIPE) };
         if self.0.closed.load(Ordering::Acquire) {
             return Err(Errno::PIPE);
@@ -217,6 +248,9 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub async fn readable(&self) -> IoResult<()> {
+        if let Some(t) = &self.0.tls {
+            return if t.has_input() { Ok(()) } else { self.or_closed(Box::pin(t.under().readable())).await };
+        }
         let Some(end) = &self.0.input else { return Ok(()) };
         self.or_closed(end.readable()).await
     }
@@ -226,6 +260,9 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub async fn writable(&self) -> IoResult<()> {
+        if let Some(t) = &self.0.tls {
+            return self.or_closed(Box::pin(t.under().writable())).await;
+        }
         let Some(end) = &self.0.output else { return Ok(()) };
         self.or_closed(end.writable()).await
     }
@@ -266,12 +303,17 @@ impl Stream {
     /// # Errors
     /// The system's; `EPIPE` where the stream is shut down.
     pub async fn write(&self, buf: &[u8]) -> IoResult<usize> {
-        loop {
+        let done = loop {
             match self.try_write(buf) {
                 Err(Errno::AGAIN) => self.writable().await?,
-                r => return r,
+                r => break r,
             }
+        };
+        if let (Some(t), Ok(_)) = (&self.0.tls, done) {
+            // What was encrypted is to be on its way: nobody may write again for a long time.
+            self.or_closed(Box::pin(t.flush())).await?;
         }
+        done
     }
 
     /// Writes all of `buf`.
@@ -297,6 +339,10 @@ impl Stream {
     /// Ends both directions for every clone: pending and later reads give 0, writes `EPIPE`. Any thread.
     pub fn shutdown(&self) {
         self.0.closed.store(true, Ordering::Release);
+        if let Some(t) = &self.0.tls {
+            t.goodbye();
+            t.under().shutdown();
+        }
         if let (Kind::Unix | Kind::Inet, Some(end)) = (self.0.kind, &self.0.input) {
             let _ = net::shutdown(end.fd(), net::Shutdown::Both);
         }
@@ -310,6 +356,10 @@ impl Stream {
 
     /// Ends the output only: the peer reads the end of the stream. Sockets only; otherwise nothing happens.
     pub fn shutdown_write(&self) {
+        if let Some(t) = &self.0.tls {
+            t.goodbye();
+            t.under().shutdown_write();
+        }
         if let (Kind::Unix | Kind::Inet, Some(end)) = (self.0.kind, &self.0.output) {
             let _ = net::shutdown(end.fd(), net::Shutdown::Write);
         }
@@ -318,6 +368,9 @@ impl Stream {
     /// Whether the other end is gone altogether, so that nothing more can be written. Bytes that it sent before
     /// may still be there to read.
     pub fn is_hung_up(&self) -> bool {
+        if let Some(t) = &self.0.tls {
+            return t.under().is_hung_up();
+        }
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let Some(fd) = self.fd() else { return false };
         let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];

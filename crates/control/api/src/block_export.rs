@@ -119,6 +119,10 @@ pub struct BlockExportDeletedEvent {
 pub struct NbdServerStart {
     /// Seconds that a client has to choose an export; 0 for any time. 10 unless given.
     pub handshake_max_seconds: Option<u32>,
+    /// The id of the TLS credentials: clients must then use TLS. No encryption unless given.
+    pub tls_creds: Option<String>,
+    /// The id of the object that decides who may connect, by the identity that TLS has proved. Everybody unless given.
+    pub tls_authz: Option<String>,
     /// The most clients at a time; 0 for any number. 100 unless given.
     pub max_connections: Option<u32>,
     /// Where to listen.
@@ -161,6 +165,10 @@ pub struct NbdServerStop;
 pub struct NbdServerOptions {
     /// Seconds that a client has to choose an export; 0 for any time. 10 unless given.
     pub handshake_max_seconds: Option<u32>,
+    /// The id of the TLS credentials: clients must then use TLS. No encryption unless given.
+    pub tls_creds: Option<String>,
+    /// The id of the object that decides who may connect, by the identity that TLS has proved. Everybody unless given.
+    pub tls_authz: Option<String>,
     /// The most clients at a time; 0 for any number. 100 unless given.
     pub max_connections: Option<u32>,
     /// Where to listen.

@@ -21,6 +21,10 @@ pub struct ObjectOptions {
 pub enum ObjectProperties {
     /// A thread that devices' queues can be served on.
     Iothread,
+    /// Who may connect: a list of rules.
+    AuthzList(AuthZListProperties),
+    /// Who may connect: one identity.
+    AuthzSimple(AuthZSimpleProperties),
     /// Guest RAM: anonymous memory.
     MemoryBackendRam(MemoryBackendProperties),
     /// Entropy from the host's system call.
@@ -34,6 +38,13 @@ pub enum ObjectProperties {
     SecretKeyring(SecretKeyringProperties),
     /// Limits that block nodes share.
     ThrottleGroup(ThrottleGroupProperties),
+    /// TLS without knowing who the peer is.
+    TlsCredsAnon(TlsCredsAnonProperties),
+    /// TLS with keys that both ends have.
+    TlsCredsPsk(TlsCredsPskProperties),
+    /// TLS with certificates.
+    #[qapi(name = "tls-creds-x509")]
+    TlsCredsX509(TlsCredsX509Properties),
 }
 
 /// Properties of `memory-backend-ram`.
@@ -207,6 +218,97 @@ pub struct ThrottleGroupProperties {
     /// As `iops-size` in `limits`.
     #[qapi(unstable)]
     pub x_iops_size: Option<i64>,
+}
+
+/// Which end of a connection credentials are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum QCryptoTLSCredsEndpoint {
+    /// The one that connects.
+    #[default]
+    Client,
+    /// The one that is connected to.
+    Server,
+}
+
+/// Properties of `tls-creds-anon`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct TlsCredsAnonProperties {
+    /// Which end they are for; `client` unless given.
+    pub endpoint: Option<QCryptoTLSCredsEndpoint>,
+}
+
+/// Properties of `tls-creds-psk`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct TlsCredsPskProperties {
+    /// The directory with the file `keys.psk`: lines `NAME:HEXDIGITS`. Needed.
+    pub dir: Option<String>,
+    /// Which end they are for; `client` unless given.
+    pub endpoint: Option<QCryptoTLSCredsEndpoint>,
+    /// The name that a client shows; `qemu` unless given.
+    pub username: Option<String>,
+}
+
+/// Properties of `tls-creds-x509`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct TlsCredsX509Properties {
+    /// Whether the peer must show a certificate that the authority has signed; a server's must be for its name. On unless given.
+    pub verify_peer: Option<bool>,
+    /// The directory with `ca-cert.pem`, maybe `ca-crl.pem`, and certificate and key of this end: `server-cert.pem` and
+    /// `server-key.pem`, or `client-cert.pem` and `client-key.pem`, which a client may do without. Needed.
+    pub dir: Option<String>,
+    /// Which end they are for; `client` unless given.
+    pub endpoint: Option<QCryptoTLSCredsEndpoint>,
+    /// Refuse certificates that are not valid at this time already when the object is made. On unless given.
+    pub sanity_check: Option<bool>,
+    /// The id of the secret with the password of the key's file. Not encrypted unless given.
+    pub passwordid: Option<String>,
+}
+
+/// Properties of `authz-simple`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct AuthZSimpleProperties {
+    /// Who may: a certificate's subject such as `CN=laptop,O=Example,C=GB`, or the name of a shared key.
+    pub identity: String,
+}
+
+/// What becomes of somebody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum QAuthZListPolicy {
+    /// May not.
+    #[default]
+    Deny,
+    /// May.
+    Allow,
+}
+
+/// How a rule is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum QAuthZListFormat {
+    /// Byte for byte.
+    #[default]
+    Exact,
+    /// With `*` for any text and `?` for one byte.
+    Glob,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+pub struct QAuthZListRule {
+    /// The identity, or a pattern for it.
+    pub r#match: String,
+    /// What becomes of whom it matches.
+    pub policy: QAuthZListPolicy,
+    /// How it is compared; `exact` unless given.
+    pub format: Option<QAuthZListFormat>,
+}
+
+/// Properties of `authz-list`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct AuthZListProperties {
+    /// What becomes of those whom no rule matches; `deny` unless given.
+    pub policy: Option<QAuthZListPolicy>,
+    /// The rules; the first that matches decides.
+    pub rules: Option<Vec<QAuthZListRule>>,
 }
 
 /// Makes an object.

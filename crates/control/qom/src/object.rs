@@ -59,6 +59,16 @@ pub trait Object: Send + Sync {
         None
     }
 
+    /// The credentials, of an object that has any.
+    fn tls(&self) -> Option<Arc<io::tls::Credentials>> {
+        None
+    }
+
+    /// Whether somebody may connect, of an object that decides that.
+    fn allows(&self, _identity: &str) -> Option<bool> {
+        None
+    }
+
     /// The bytes, of a secret.
     fn secret(&self) -> Option<&crypto::Secret> {
         None

@@ -1,5 +1,7 @@
+use crate::authz::{AuthzList, AuthzSimple};
 use crate::object::{Object, Property, RngBackend, RngFuture};
 use crate::secrets::SecretObject;
+use crate::tls::TlsCredsObject;
 use crate::tree::ObjectTree;
 use api::qom::{MemoryBackendProperties, ObjectOptions, ObjectProperties, RngRandomProperties};
 use base::{Errno, IoResult};
@@ -12,6 +14,8 @@ use std::sync::Arc;
 
 /// The types that users can make: name, and the properties' help lines.
 const TYPES: &[(&str, &[&str])] = &[
+    ("authz-list", &["  policy=<QAuthZListPolicy>", "  rules=<QAuthZListRule>"]),
+    ("authz-simple", &["  identity=<string>"]),
     ("iothread", &[]),
     (
         "memory-backend-ram",
@@ -35,6 +39,18 @@ const TYPES: &[(&str, &[&str])] = &[
     (
         "secret_keyring",
         &["  format=<QCryptoSecretFormat>", "  iv=<string>", "  keyid=<string>", "  serial=<int32_t>"],
+    ),
+    ("tls-creds-anon", &["  endpoint=<QCryptoTLSCredsEndpoint>"]),
+    ("tls-creds-psk", &["  dir=<string>", "  endpoint=<QCryptoTLSCredsEndpoint>", "  username=<string>"]),
+    (
+        "tls-creds-x509",
+        &[
+            "  dir=<string>",
+            "  endpoint=<QCryptoTLSCredsEndpoint>",
+            "  passwordid=<string>",
+            "  sanity-check=<bool>",
+            "  verify-peer=<bool>",
+        ],
     ),
     (
         "throttle-group",
@@ -94,6 +110,11 @@ pub fn create(options: &ObjectOptions, tree: &ObjectTree) -> Result<Arc<dyn Obje
         ObjectProperties::ThrottleGroup(p) => Arc::new(crate::ThrottleObject::new(p)?),
         ObjectProperties::RngRandom(p) => Arc::new(RngRandom::new(p)?),
         ObjectProperties::Secret(p) => Arc::new(SecretObject::new(p, tree)?),
+        ObjectProperties::AuthzList(p) => Arc::new(AuthzList(p.clone())),
+        ObjectProperties::AuthzSimple(p) => Arc::new(AuthzSimple(p.clone())),
+        ObjectProperties::TlsCredsAnon(p) => Arc::new(TlsCredsObject::anon(p)?),
+        ObjectProperties::TlsCredsPsk(p) => Arc::new(TlsCredsObject::psk(p)?),
+        ObjectProperties::TlsCredsX509(p) => Arc::new(TlsCredsObject::x509(p, tree)?),
         ObjectProperties::SecretKeyring(p) => Arc::new(SecretObject::keyring(p, tree)?),
     })
 }

@@ -1,9 +1,10 @@
 //! One connection: requests go out, answers come in.
 
 use base::{Errno, IoResult};
+use io::tls::Credentials;
 use io::{Addr, Stream};
 use mem::IoBuf;
-use nbd::client::{Handshake, Offer, Refused};
+use nbd::client::{Handshake, Offer, Refused, Step};
 use nbd::message::{
     Extent, Mode, Reply, Request, from_wire, parse_error, parse_status, reply_len, reply_min,
 };
@@ -46,6 +47,14 @@ struct Waiting {
     done: oneshot::Sender<Option<Answer>>,
 }
 
+/// What to connect to.
+pub(crate) struct Target {
+    pub(crate) addr: Addr,
+    pub(crate) export: String,
+    /// Credentials, and the name that the server must have.
+    pub(crate) tls: Option<(Arc<Credentials>, String)>,
+}
+
 /// A connection.
 pub(crate) struct Conn {
     stream: Stream,
@@ -62,9 +71,11 @@ pub(crate) struct Lost;
 
 impl Conn {
     /// Connects and negotiates.
-    pub(crate) async fn open(addr: &Addr, export: &str) -> Result<Arc<Conn>, Failed> {
-        let mut handshake = Handshake::new(export).map_err(Failed::Refused)?;
-        let stream = io::connect(addr).await.map_err(|e| Failed::Reach(e.to_string()))?;
+    pub(crate) async fn open(target: &Target) -> Result<Arc<Conn>, Failed> {
+        let Target { addr, export, tls } = target;
+        let handshake = if tls.is_some() { Handshake::with_tls(export) } else { Handshake::new(export) };
+        let mut handshake = handshake.map_err(Failed::Refused)?;
+        let mut stream = io::connect(addr).await.map_err(|e| Failed::Reach(e.to_string()))?;
         let broke = |e: Errno| Failed::Reach(format!("Failed to read initial magic: {e}"));
         let (mut input, mut out) = (Vec::new(), Vec::new());
         let offer = loop {
@@ -73,8 +84,18 @@ impl Conn {
             out.clear();
             let step = handshake.feed(&input, &mut out).map_err(Failed::Refused)?;
             stream.write_all(&out).await.map_err(broke)?;
-            if let Some(offer) = step {
-                break offer;
+            match (step, tls) {
+                (Step::Begin(offer), _) => break offer,
+                (Step::StartTls, Some((creds, host))) => {
+                    let failed = |text| {
+                        Failed::Refused(Refused { text: format!("TLS handshake failed: {text}"), hint: None })
+                    };
+                    stream = io::tls::connect(&stream, creds, host).await.map_err(failed)?;
+                    out.clear();
+                    handshake.encrypted(&mut out);
+                    stream.write_all(&out).await.map_err(broke)?;
+                }
+                _ => {}
             }
         };
         Ok(Arc::new(Conn {

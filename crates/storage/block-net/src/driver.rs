@@ -1,6 +1,6 @@
 //! The driver `nbd`.
 
-use crate::conn::Failed;
+use crate::conn::{Failed, Target};
 use crate::link::Link;
 use api::block_core::{BlockdevDriverOptions, BlockdevOptionsNbd};
 use api::sockets::SocketAddress;
@@ -10,10 +10,12 @@ use block::driver::{
     NothingStaged, OpenCx, OpenFuture, Staged, Support, WriteFlags, ZeroFlags, default_child_perm,
     no_children,
 };
+use io::tls::{Credentials, Role};
 use mem::IoBuf;
 use nbd::message::{Mode, Request};
 use nbd::spec::*;
 use qapi::{QError, qerr};
+use qom::ObjectTree;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +49,9 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
         let addr = nbd::addr::to_io(&options.server)?;
         let seconds = |s: Option<u32>| Duration::from_secs(s.unwrap_or(0).into());
         let export = options.export.as_deref().unwrap_or("");
-        let link = Link::open(addr, export, seconds(options.open_timeout), seconds(options.reconnect_delay));
+        let tls = tls(options, o.objects.as_deref())?;
+        let target = Target { addr, export: export.to_owned(), tls };
+        let link = Link::open(target, seconds(options.open_timeout), seconds(options.reconnect_delay));
         let link = link.await.map_err(|e| match e {
             Failed::Reach(text) => QError::new(text),
             Failed::Refused(r) => match r.hint {
@@ -62,6 +66,30 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
         }
         Ok(Arc::new(Nbd { link, filename: filename(options), read_only }) as Arc<dyn Driver>)
     })
+}
+
+/// The credentials, and the name that the server must have.
+fn tls(
+    o: &BlockdevOptionsNbd,
+    objects: Option<&ObjectTree>,
+) -> Result<Option<(Arc<Credentials>, String)>, QError> {
+    let Some(id) = &o.tls_creds else {
+        return match o.tls_hostname {
+            Some(_) => Err(qerr!("'tls-hostname' needs 'tls-creds'")),
+            None => Ok(None),
+        };
+    };
+    let objects = objects.ok_or_else(|| qerr!("No TLS credentials with id '{id}'"))?;
+    let creds = objects.tls(id, Role::Client)?;
+    let host = match (&o.tls_hostname, &o.server) {
+        (Some(h), _) => h.clone(),
+        (None, SocketAddress::Inet(a)) => a.host.clone(),
+        _ => String::new(),
+    };
+    if host.is_empty() && creds.kind() == io::tls::Kind::X509 {
+        return Err(qerr!("The server's certificate is checked for its name: give 'tls-hostname'"));
+    }
+    Ok(Some((creds, host)))
 }
 
 /// The node's name as a URI (section "NBD URI").

@@ -1,8 +1,7 @@
 //! A connection that comes back when it is lost.
 
-use crate::conn::{Answer, Conn, Failed, Lost};
+use crate::conn::{Answer, Conn, Failed, Lost, Target};
 use base::{Errno, IoResult};
-use io::Addr;
 use mem::IoBuf;
 use nbd::client::Offer;
 use nbd::message::Request;
@@ -36,8 +35,7 @@ enum State {
 
 /// The way to a server.
 pub(crate) struct Link {
-    addr: Addr,
-    export: String,
+    target: Target,
     /// How long requests wait for a lost connection.
     patience: Duration,
     /// What the first connection offered; a later one must offer as much.
@@ -49,19 +47,16 @@ pub(crate) struct Link {
 impl Link {
     /// Connects, trying for as long as `timeout` says.
     pub(crate) async fn open(
-        addr: Addr,
-        export: &str,
+        target: Target,
         timeout: Duration,
         patience: Duration,
     ) -> Result<Arc<Link>, Failed> {
         let reach = |e: Errno| Failed::Reach(format!("cannot start a thread: {e}"));
         let thread = thread().map_err(reach)?;
-        let export = export.to_owned();
         let task = thread.spawn(move || async move {
-            let conn = first(&addr, &export, timeout).await?;
+            let conn = first(&target, timeout).await?;
             let link = Arc::new(Link {
-                addr,
-                export,
+                target,
                 patience,
                 offer: conn.offer.clone(),
                 state: Mutex::new(State::Up(conn.clone())),
@@ -83,7 +78,7 @@ impl Link {
             {
                 let mut state = self.state.lock();
                 if !matches!(*state, State::Closed) {
-                    tracing::warn!(server = %self.addr, "the connection to the NBD server is lost: {end:?}");
+                    tracing::warn!(server = %self.target.addr, "the connection to the NBD server is lost: {end:?}");
                     *state = State::Down(Instant::now());
                 }
             }
@@ -95,13 +90,15 @@ impl Link {
                 if matches!(*self.state.lock(), State::Closed) {
                     return;
                 }
-                match rt::timeout(TRY, Conn::open(&self.addr, &self.export)).await {
+                match rt::timeout(TRY, Conn::open(&self.target)).await {
                     Some(Ok(conn)) if self.suits(&conn.offer) => break conn,
                     Some(Ok(conn)) => {
-                        tracing::warn!(server = %self.addr, "the export has changed; not used any more");
+                        tracing::warn!(server = %self.target.addr, "the export has changed; not used any more");
                         conn.close().await;
                     }
-                    Some(Err(e)) => tracing::debug!(server = %self.addr, "cannot connect again: {e:?}"),
+                    Some(Err(e)) => {
+                        tracing::debug!(server = %self.target.addr, "cannot connect again: {e:?}")
+                    }
                     None => {}
                 }
                 // Ends early when the link is closed.
@@ -190,14 +187,14 @@ impl Link {
 }
 
 /// The first connection.
-async fn first(addr: &Addr, export: &str, timeout: Duration) -> Result<Arc<Conn>, Failed> {
+async fn first(target: &Target, timeout: Duration) -> Result<Arc<Conn>, Failed> {
     let end = Instant::now() + timeout;
     let mut pause = SHORTEST;
     loop {
-        let last = match rt::timeout(TRY.max(timeout), Conn::open(addr, export)).await {
+        let last = match rt::timeout(TRY.max(timeout), Conn::open(target)).await {
             Some(Ok(conn)) => return Ok(conn),
             Some(Err(e)) => e,
-            None => Failed::Reach(format!("Failed to connect to '{addr}': {}", Errno::TIMEDOUT)),
+            None => Failed::Reach(format!("Failed to connect to '{}': {}", target.addr, Errno::TIMEDOUT)),
         };
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -28,6 +28,8 @@ pub fn register(table: &mut CommandTable, exports: &Arc<Exports>) {
         let options = NbdServerOptions {
             handshake_max_seconds: c.handshake_max_seconds,
             max_connections: c.max_connections,
+            tls_creds: c.tls_creds,
+            tls_authz: c.tls_authz,
             addr: c.addr.into(),
         };
         async move { x.start_server(options).await }

@@ -2,7 +2,7 @@
 
 use crate::kind::{ExportKind, NewExport, Running};
 use crate::nbd_export::{NbdExport, Parts};
-use crate::server::{Names, Server};
+use crate::server::{Names, Server, Tls};
 use api::block_core::BlockDirtyBitmapOrStr;
 use api::block_export::{
     BlockExportDeletedEvent, BlockExportInfo, BlockExportKind, BlockExportOptions, BlockExportOptionsNbd,
@@ -10,6 +10,7 @@ use api::block_export::{
 };
 use block::{BlockGraph, Perm, RootConfig};
 use io::Listener;
+use io::tls::Role;
 use nbd::spec::MAX_STRING;
 use parking_lot::Mutex;
 use qapi::{QError, qerr};
@@ -90,6 +91,15 @@ impl Exports {
         if self.state.lock().server.is_some() {
             return Err(qerr!("NBD server already running"));
         }
+        let tls = match (&options.tls_creds, &options.tls_authz) {
+            (Some(id), authz) => {
+                let creds = self.objects.tls(id, Role::Server)?;
+                let authz = authz.as_deref().map(|id| self.objects.authz(id)).transpose()?;
+                Some(Tls { creds, authz })
+            }
+            (None, Some(_)) => return Err(qerr!("'tls-authz' needs 'tls-creds'")),
+            (None, None) => None,
+        };
         let addr = nbd::addr::to_io(&options.addr)?;
         let listener = Listener::bind(&addr).await.map_err(|e| QError::new(e.to_string()))?;
         let running = self.state.lock().thread.clone();
@@ -106,6 +116,7 @@ impl Exports {
             &thread.handle(),
             options.max_connections.unwrap_or(100),
             options.handshake_max_seconds.unwrap_or(10),
+            tls,
         );
         let mut state = self.state.lock();
         state.thread = Some(thread);

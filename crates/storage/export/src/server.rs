@@ -3,6 +3,7 @@
 use crate::conn;
 use crate::nbd_export::NbdExport;
 use base::{Errno, IoResult};
+use io::tls::Credentials;
 use io::{Listener, Stream};
 use nbd::server::{ExportInfo, Exports, Handshake, Session, Step};
 use parking_lot::Mutex;
@@ -15,8 +16,16 @@ use std::time::Duration;
 /// What clients may ask for, by name.
 pub(crate) type Names = Arc<Mutex<BTreeMap<String, Arc<NbdExport>>>>;
 
+/// What TLS asks of clients.
+pub(crate) struct Tls {
+    pub(crate) creds: Arc<Credentials>,
+    /// Decides who may come.
+    pub(crate) authz: Option<Arc<dyn qom::Object>>,
+}
+
 /// A server.
 pub(crate) struct Server {
+    tls: Option<Tls>,
     names: Names,
     /// How long a client has for the handshake.
     limit: Option<Duration>,
@@ -55,9 +64,11 @@ impl Server {
         thread: &rt::Handle,
         max_connections: u32,
         handshake_seconds: u32,
+        tls: Option<Tls>,
     ) -> Arc<Server> {
         let room = if max_connections == 0 { 1 << 20 } else { max_connections as usize };
         let server = Arc::new(Server {
+            tls,
             names,
             limit: (handshake_seconds > 0).then(|| Duration::from_secs(handshake_seconds.into())),
             max_connections,
@@ -104,7 +115,7 @@ impl Server {
         }
     }
 
-    async fn serve(&self, stream: Stream) {
+    async fn serve(&self, mut stream: Stream) {
         let number = self.next.fetch_add(1, Relaxed);
         self.greeted.lock().insert(number, stream.clone());
         let session = match self.limit {
@@ -112,7 +123,8 @@ impl Server {
             None => self.handshake(&stream).await,
         };
         let member = match session {
-            Ok(Some(session)) => {
+            Ok(Some((session, encrypted))) => {
+                stream = encrypted;
                 session.export.join(&stream).map(|member| (member, session.mode, session.contexts))
             }
             Ok(None) => None,
@@ -135,8 +147,10 @@ impl Server {
         }
     }
 
-    async fn handshake(&self, stream: &Stream) -> IoResult<Option<Session<Arc<NbdExport>>>> {
-        let mut handshake = Handshake::default();
+    /// The session that was agreed on, and the stream that it is on from now on.
+    async fn handshake(&self, stream: &Stream) -> IoResult<Option<(Session<Arc<NbdExport>>, Stream)>> {
+        let mut stream = stream.clone();
+        let mut handshake = if self.tls.is_some() { Handshake::with_tls() } else { Handshake::default() };
         let (mut input, mut out) = (Vec::new(), Vec::new());
         stream.write_all(&Handshake::greeting()).await?;
         loop {
@@ -147,7 +161,8 @@ impl Server {
             stream.write_all(&out).await?;
             match step {
                 Ok(Step::More) => {}
-                Ok(Step::Begin(session)) => return Ok(Some(session)),
+                Ok(Step::Begin(session)) => return Ok(Some((session, stream))),
+                Ok(Step::StartTls) => stream = self.encrypt(&stream).await?,
                 Ok(Step::End) => return Ok(None),
                 Err(e) => {
                     tracing::debug!(client = stream.peer(), "a client breaks the protocol: {e}");
@@ -155,5 +170,24 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// The TLS handshake; whoever may not come is sent away.
+    async fn encrypt(&self, stream: &Stream) -> IoResult<Stream> {
+        let tls = self.tls.as_ref().ok_or(Errno::PROTO)?;
+        let encrypted = io::tls::accept(stream, &tls.creds).await.map_err(|e| {
+            tracing::warn!(client = stream.peer(), "TLS handshake failed: {e}");
+            Errno::PROTO
+        })?;
+        if let Some(authz) = &tls.authz {
+            // Nobody in particular is nobody who may.
+            let who = encrypted.identity();
+            let may = who.as_deref().and_then(|w| authz.allows(w)).unwrap_or(false);
+            if !may {
+                tracing::warn!(client = stream.peer(), "{} is denied", who.as_deref().unwrap_or("nobody"));
+                return Err(Errno::ACCES);
+            }
+        }
+        Ok(encrypted)
     }
 }

@@ -64,6 +64,17 @@ enum Phase {
     Plain,
 }
 
+/// What comes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More bytes.
+    More,
+    /// The TLS handshake; then [`Handshake::encrypted`] goes on.
+    StartTls,
+    /// Transmission.
+    Begin(Offer),
+}
+
 /// A handshake in progress.
 pub struct Handshake {
     export: String,
@@ -71,6 +82,8 @@ pub struct Handshake {
     no_zeroes: bool,
     offer: Offer,
     sized: bool,
+    /// TLS is to be started first.
+    tls: bool,
     /// Replies seen so far: a server may not go on for ever.
     replies: u32,
 }
@@ -93,8 +106,22 @@ impl Handshake {
             no_zeroes: false,
             offer: Offer { min_block: 1, max_block: MAX_PAYLOAD, ..Offer::default() },
             sized: false,
+            tls: false,
             replies: 0,
         })
+    }
+
+    /// The same, but nothing is asked for before TLS was started.
+    ///
+    /// # Errors
+    /// As [`Handshake::new`].
+    pub fn with_tls(export: &str) -> Result<Handshake, Refused> {
+        Ok(Handshake { tls: true, ..Handshake::new(export)? })
+    }
+
+    /// TLS is on: what is to be sent is appended to `out`.
+    pub fn encrypted(&mut self, out: &mut Vec<u8>) {
+        self.ask(OPT_EXTENDED_HEADERS, &[], out);
     }
 
     /// How many bytes the next step takes: at least 1 and at most [`MAX_OPTION`].
@@ -141,13 +168,13 @@ impl Handshake {
         self.ask(OPT_EXPORT_NAME, &name, out);
     }
 
-    /// Takes the bytes of one step, and appends what is to be sent to `out`. `Some` is the end.
+    /// Takes the bytes of one step, and appends what is to be sent to `out`.
     ///
     /// # Errors
     /// The server refuses, or breaks the protocol.
-    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<Offer>, Refused> {
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Step, Refused> {
         match self.phase {
-            Phase::Greeting => self.greeting(bytes, out).map(|()| None),
+            Phase::Greeting => self.greeting(bytes, out).map(|()| Step::More),
             Phase::Header(option) => {
                 self.replies += 1;
                 if be64(bytes, 0) != OPTION_REPLY_MAGIC {
@@ -164,7 +191,7 @@ impl Handshake {
                     0 => self.reply(option, kind, &[], out),
                     1..=MAX_OPTION => {
                         self.phase = Phase::Data { option, kind, len };
-                        Ok(None)
+                        Ok(Step::More)
                     }
                     _ => Err(Refused::new(format!("option reply of {len} bytes is too long"))),
                 }
@@ -192,7 +219,12 @@ impl Handshake {
         let fixed = flags & FLAG_FIXED_NEWSTYLE;
         self.no_zeroes = flags & FLAG_NO_ZEROES != 0;
         out.extend(u32::from(flags & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES)).to_be_bytes());
-        if fixed == 0 {
+        if self.tls && fixed == 0 {
+            return Err(Refused::new("Server does not support STARTTLS"));
+        }
+        if self.tls {
+            self.ask(OPT_STARTTLS, &[], out);
+        } else if fixed == 0 {
             self.ask_plain(out);
         } else {
             self.ask(OPT_EXTENDED_HEADERS, &[], out);
@@ -200,15 +232,10 @@ impl Handshake {
         Ok(())
     }
 
-    fn reply(
-        &mut self,
-        option: u32,
-        kind: u32,
-        data: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Option<Offer>, Refused> {
+    fn reply(&mut self, option: u32, kind: u32, data: &[u8], out: &mut Vec<u8>) -> Result<Step, Refused> {
         let failed = kind & REP_FLAG_ERROR != 0;
         match option {
+            OPT_STARTTLS if kind == REP_ACK => return Ok(Step::StartTls),
             OPT_EXTENDED_HEADERS if kind == REP_ACK => {
                 self.offer.mode = Mode::Extended;
                 self.ask_context(out);
@@ -245,7 +272,7 @@ impl Handshake {
             _ if failed => return Err(self.refusal(kind, data)),
             _ => return Err(Refused::new(format!("Unexpected reply type {kind:#x} to option {option}"))),
         }
-        Ok(None)
+        Ok(Step::More)
     }
 
     fn info(&mut self, data: &[u8]) -> Result<(), Refused> {
@@ -296,13 +323,13 @@ impl Handshake {
         Refused { text, hint }
     }
 
-    fn done(&mut self) -> Result<Option<Offer>, Refused> {
+    fn done(&mut self) -> Result<Step, Refused> {
         if i64::try_from(self.offer.size).is_err() {
             return Err(Refused::new("export length is too large"));
         }
         if !self.offer.size.is_multiple_of(self.offer.min_block.into()) {
             return Err(Refused::new("export length is not a multiple of the server's minimum block size"));
         }
-        Ok(Some(self.offer.clone()))
+        Ok(Step::Begin(self.offer.clone()))
     }
 }

@@ -76,6 +76,9 @@ pub enum Step<E> {
     More,
     /// Transmission.
     Begin(Session<E>),
+    /// The TLS handshake, once what there is to send was sent; then the same as after [`Step::More`], encrypted. Bytes that
+    /// the client has sent before its handshake are not to be used.
+    StartTls,
     /// The end of the connection, once what there is to send was sent.
     End,
 }
@@ -97,11 +100,24 @@ pub struct Handshake {
     no_zeroes: bool,
     /// The export that contexts were chosen for.
     chosen: Option<(String, Contexts)>,
+    tls: Tls,
+}
+
+/// Where encryption stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Tls {
+    /// There is none.
+    #[default]
+    Off,
+    /// It must come first.
+    Needed,
+    /// It is on.
+    On,
 }
 
 impl Default for Handshake {
     fn default() -> Self {
-        Handshake { phase: Phase::Flags, mode: Mode::Simple, no_zeroes: false, chosen: None }
+        Handshake { phase: Phase::Flags, mode: Mode::Simple, no_zeroes: false, chosen: None, tls: Tls::Off }
     }
 }
 
@@ -161,6 +177,11 @@ impl<'a> Data<'a> {
 }
 
 impl Handshake {
+    /// A handshake that lets clients do nothing before they have started TLS (section "TLS support", mode FORCEDTLS).
+    pub fn with_tls() -> Handshake {
+        Handshake { tls: Tls::Needed, ..Handshake::default() }
+    }
+
     /// The first bytes that a server sends.
     pub fn greeting() -> [u8; 18] {
         let mut b = [0; 18];
@@ -243,7 +264,18 @@ impl Handshake {
         out: &mut Vec<u8>,
     ) -> Result<Step<X::Export>, Broken> {
         let mut answer = Answer { out, option };
-        let no_data = matches!(option, OPT_ABORT | OPT_LIST | OPT_STRUCTURED_REPLY | OPT_EXTENDED_HEADERS);
+        if self.tls == Tls::Needed && !matches!(option, OPT_STARTTLS | OPT_ABORT) {
+            if option == OPT_EXPORT_NAME {
+                // An answer cannot refuse this one.
+                return Err(Broken("an export chosen before TLS"));
+            }
+            answer.error(REP_ERR_TLS_REQD, &format!("Option {option:#x} not permitted before TLS"));
+            return Ok(Step::More);
+        }
+        let no_data = matches!(
+            option,
+            OPT_ABORT | OPT_LIST | OPT_STARTTLS | OPT_STRUCTURED_REPLY | OPT_EXTENDED_HEADERS
+        );
         if no_data && !data.is_empty() {
             answer.error(REP_ERR_INVALID, "the option takes no data");
             return Ok(Step::More);
@@ -279,7 +311,21 @@ impl Handshake {
                 answer.ack();
             }
             OPT_LIST_META_CONTEXT | OPT_SET_META_CONTEXT => self.contexts(data, exports, answer),
-            OPT_STARTTLS => answer.error(REP_ERR_POLICY, "TLS is not configured"),
+            OPT_STARTTLS => match self.tls {
+                Tls::Off => answer.error(REP_ERR_POLICY, "TLS is not configured"),
+                Tls::On => answer.error(REP_ERR_INVALID, "TLS is on already"),
+                Tls::Needed => {
+                    answer.ack();
+                    // Whatever was agreed on in the open does not count.
+                    *self = Handshake {
+                        phase: Phase::Header,
+                        no_zeroes: self.no_zeroes,
+                        tls: Tls::On,
+                        ..Handshake::default()
+                    };
+                    return Ok(Step::StartTls);
+                }
+            },
             _ => answer.error(REP_ERR_UNSUP, "the option is not known"),
         }
         Ok(Step::More)

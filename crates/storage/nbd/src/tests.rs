@@ -41,8 +41,8 @@ fn meet(export: &str, refused: &[u32]) -> (Result<client::Offer, client::Refused
         while to_client.len() >= c.want() {
             let bytes: Vec<u8> = to_client.drain(..c.want()).collect();
             match c.feed(&bytes, &mut to_server) {
-                Ok(None) => {}
-                Ok(Some(offer)) => return (Ok(offer), session),
+                Ok(client::Step::Begin(offer)) => return (Ok(offer), session),
+                Ok(_) => {}
                 Err(e) => return (Err(e), session),
             }
         }
@@ -61,7 +61,7 @@ fn meet(export: &str, refused: &[u32]) -> (Result<client::Offer, client::Refused
         let bytes: Vec<u8> = to_server.drain(..s.want()).collect();
         match s.feed(&bytes, &Two, &mut to_client).unwrap() {
             Step::Begin(b) => session = Some((b.mode, b.contexts)),
-            Step::More | Step::End => {}
+            Step::More | Step::StartTls | Step::End => {}
         }
         steps += 1;
     }
@@ -195,6 +195,40 @@ fn mode() -> impl Strategy<Value = Mode> {
     prop::sample::select(vec![Mode::Simple, Mode::Structured, Mode::Extended])
 }
 
+#[test]
+fn nothing_happens_before_tls() {
+    let mut s = server::Handshake::with_tls();
+    s.feed(&3u32.to_be_bytes(), &Two, &mut Vec::new()).unwrap();
+    let ask = |s: &mut server::Handshake, option: u32| {
+        let mut head = Vec::from(OPTS_MAGIC.to_be_bytes());
+        head.extend(option.to_be_bytes());
+        head.extend(0u32.to_be_bytes());
+        let mut out = Vec::new();
+        let step = s.feed(&head, &Two, &mut out);
+        (step, be32(&[&out[..], &[0; 20]].concat(), 12))
+    };
+    for option in [OPT_LIST, OPT_STRUCTURED_REPLY, OPT_GO, 77] {
+        assert!(matches!(ask(&mut s, option), (Ok(Step::More), REP_ERR_TLS_REQD)), "{option}");
+    }
+    assert!(matches!(ask(&mut s, OPT_STARTTLS), (Ok(Step::StartTls), REP_ACK)));
+    assert!(matches!(ask(&mut s, OPT_STARTTLS), (Ok(Step::More), REP_ERR_INVALID)));
+    assert!(matches!(ask(&mut s, OPT_STRUCTURED_REPLY), (Ok(Step::More), REP_ACK)));
+    // The old way to choose an export cannot be answered, so it ends the connection.
+    let mut s = server::Handshake::with_tls();
+    s.feed(&3u32.to_be_bytes(), &Two, &mut Vec::new()).unwrap();
+    assert!(ask(&mut s, OPT_EXPORT_NAME).0.is_err());
+    // A client that wants TLS does not go on without.
+    let mut c = client::Handshake::with_tls("a").unwrap();
+    let mut out = Vec::new();
+    c.feed(&server::Handshake::greeting(), &mut out).unwrap();
+    assert_eq!(be32(&out, 12), OPT_STARTTLS);
+    let mut no = Vec::from(OPTION_REPLY_MAGIC.to_be_bytes());
+    no.extend(OPT_STARTTLS.to_be_bytes());
+    no.extend(REP_ERR_POLICY.to_be_bytes());
+    no.extend(0u32.to_be_bytes());
+    assert!(c.feed(&no, &mut out).is_err());
+}
+
 proptest! {
     #[test]
     fn requests_come_back(mode in mode(), flags: u16, kind: u16, cookie: u64, offset: u64, len: u32) {
@@ -275,7 +309,7 @@ proptest! {
             let (now, rest) = at.split_at(c.want());
             at = rest;
             match c.feed(now, &mut out) {
-                Ok(None) => {}
+                Ok(client::Step::More) => {}
                 _ => break,
             }
         }

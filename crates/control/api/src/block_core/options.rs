@@ -173,6 +173,10 @@ pub struct BlockdevOptionsNbd {
     pub server: SocketAddress,
     /// The name of the export. Empty, which is the server's default export, unless given.
     pub export: Option<String>,
+    /// The id of the TLS credentials. No encryption unless given.
+    pub tls_creds: Option<String>,
+    /// The name (or IP address) that the server's certificate must be for; that of the server's address unless given.
+    pub tls_hostname: Option<String>,
     /// Seconds for which requests wait for a lost connection to come back; then they fail until it does. 0, so that they
     /// fail at once, unless given.
     pub reconnect_delay: Option<u32>,

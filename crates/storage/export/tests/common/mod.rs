@@ -16,6 +16,7 @@ pub struct Bed {
     pub events: EventBus,
     pub graph: Arc<BlockGraph>,
     pub exports: Arc<Exports>,
+    pub objects: Arc<ObjectTree>,
 }
 
 fn from<T: qapi::Qapi>(text: &str) -> T {
@@ -35,8 +36,10 @@ impl Bed {
         let events = EventBus::new();
         let drivers = [block_file::DRIVERS, block_formats::DRIVERS, block_net::DRIVERS].concat();
         let graph = BlockGraph::new(&drivers, events.clone());
-        let exports = Exports::new(graph.clone(), Arc::new(ObjectTree::new()));
-        Bed { dir, events, graph, exports }
+        let objects = Arc::new(ObjectTree::new());
+        graph.set_objects(objects.clone());
+        let exports = Exports::new(graph.clone(), objects.clone());
+        Bed { dir, events, graph, exports, objects }
     }
 
     pub fn path(&self, name: &str) -> String {
@@ -52,6 +55,10 @@ impl Bed {
 
     fn here(&self, text: &str) -> String {
         text.replace('\'', "\"").replace("@", &format!("{}/", self.dir.display()))
+    }
+
+    pub fn object(&self, options: &str) {
+        self.objects.add(&from(&self.here(options))).unwrap();
     }
 
     pub async fn try_add(&self, options: &str) -> Result<(), String> {
