@@ -29,14 +29,13 @@ impl Rhea {
         let (table, events, graph, jobs, exports) = executor.block_on(async {
             let bus = EventBus::new();
             let events = bus.listen(100_000);
-            let lists =
-                [block_file::DRIVERS, block_formats::DRIVERS, block_qcow2::DRIVERS, block_net::DRIVERS];
-            let graph = BlockGraph::new(&lists.concat(), bus);
+            let graph = BlockGraph::new(&image::drivers(), bus);
             let objects = Arc::new(ObjectTree::new());
             graph.set_objects(objects.clone());
             let jobs = Jobs::new(graph.clone());
-            let exports = Exports::new(graph.clone(), objects);
+            let exports = Exports::new(graph.clone(), objects.clone());
             let mut table = CommandTable::new();
+            qom::register(&mut table, &objects);
             block::qmp::register(&mut table, &mut HmpTable::new(), &graph);
             block_jobs::register(&mut table, &jobs);
             export::qmp::register(&mut table, &exports);

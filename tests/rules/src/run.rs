@@ -1,6 +1,7 @@
 //! Holding a transcript against somebody who answers.
 
 use qapi::{Dict, Value};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,8 +24,20 @@ pub trait Peer {
 
 /// Runs a transcript in the folder `dir`; panics with the line where something is not as it should be.
 pub fn run(name: &str, text: &str, dir: &Path, peer: &mut dyn Peer) {
-    let mut r = Run { dir, peer, last: None, expected: true, lenient: false };
+    let mut r = Run { dir, peer, last: None, expected: true, lenient: false, differs: Default::default() };
     let mut lines = text.lines().enumerate().peekable();
+    // For each command, whether the reference is said to differ in what follows it.
+    let mut differs = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("-> ") {
+            differs.push(false);
+        } else if line.starts_with("reference differs:")
+            && let Some(last) = differs.last_mut()
+        {
+            *last = true;
+        }
+    }
+    r.differs = differs.into();
     while let Some((i, line)) = lines.next() {
         let mut line = line.trim_end().to_owned();
         while let Some((_, more)) = lines.next_if(|(_, l)| l.starts_with("   ") && !l.trim().is_empty()) {
@@ -53,6 +66,8 @@ struct Run<'a> {
     expected: bool,
     /// What follows the last command is not compared.
     lenient: bool,
+    /// For each command to come, whether that is so.
+    differs: VecDeque<bool>,
 }
 
 impl Run<'_> {
@@ -82,11 +97,11 @@ impl Run<'_> {
             let (command, args) = rest.split_once(' ').unwrap_or((rest, "{}"));
             let args = Value::parse_json(args).map_err(|e| format!("{args}: {e}"))?;
             let answer = self.peer.call(command, args);
-            (self.last, self.expected, self.lenient) = (Some(answer), false, false);
+            let differs = self.differs.pop_front().unwrap_or(false) && self.peer.is_reference();
+            (self.last, self.expected, self.lenient) = (Some(answer), false, differs);
             return Ok(());
         }
         if line.starts_with("reference differs:") {
-            self.lenient = self.peer.is_reference();
             return Ok(());
         }
         if let Some(rest) = line.strip_prefix("image ") {

@@ -25,3 +25,13 @@ pub enum OnOffSplit {
     /// Shared between the kernel and this program.
     Split,
 }
+
+/// Text, or nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(alternate)]
+pub enum StrOrNull {
+    /// Text.
+    S(String),
+    /// Nothing.
+    N,
+}

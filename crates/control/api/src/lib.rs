@@ -45,6 +45,18 @@ pub fn introspection() -> Introspection {
     i.command::<block_core::BlockdevSnapshot>();
     i.command::<block_core::BlockdevSnapshotSync>();
     i.command::<transaction::Transaction>();
+    i.command::<block_core::ChangeBackingFile>();
+    i.command::<block_core::BlockdevSetActive>();
+    i.command::<block_core::XBlockdevSetIothread>();
+    i.command::<block_core::XDebugQueryBlockGraph>();
+    i.command::<block_core::BlockSetWriteThreshold>();
+    i.event::<block_core::BlockWriteThresholdEvent>();
+    i.command::<block_core::Eject>();
+    i.command::<block_core::BlockdevOpenTray>();
+    i.command::<block_core::BlockdevCloseTray>();
+    i.command::<block_core::BlockdevRemoveMedium>();
+    i.command::<block_core::BlockdevInsertMedium>();
+    i.command::<block_core::BlockdevChangeMedium>();
     i.command::<block_core::BlockDirtyBitmapAdd>();
     i.command::<block_core::BlockDirtyBitmapRemove>();
     i.command::<block_core::BlockDirtyBitmapClear>();

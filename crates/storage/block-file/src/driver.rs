@@ -75,7 +75,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) open: RwLock<Arc<Open>>,
     /// The file's length in bytes, not rounded.
-    bytes: AtomicU64,
+    pub(crate) bytes: AtomicU64,
     /// Whether byte locks are used.
     pub(crate) locking: bool,
     /// The bytes that are locked on the current descriptor, apart from what is being staged.

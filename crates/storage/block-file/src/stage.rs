@@ -8,6 +8,7 @@ use block::driver::{NodeFlags, Staged};
 use block::perm::{Perm, PermPair};
 use qapi::{QError, qerr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::driver::{Inner, wanted_mode};
 use crate::lock::Locks;
@@ -20,8 +21,9 @@ pub(crate) struct Change {
     open: Option<Arc<Open>>,
     old: Locks,
     new: Locks,
-    /// The file's length, to be taken over: another program may have changed it while nobody here wrote.
-    bytes: Option<u64>,
+    /// The file's length as it was known, and as it is; to be taken over: another program may have changed it while
+    /// nobody here wrote.
+    bytes: Option<(u64, u64)>,
     done: bool,
 }
 
@@ -60,7 +62,8 @@ pub(crate) fn prepare(inner: Arc<Inner>, target: Target) -> Result<Change, QErro
     if reopen {
         let fd = change.open.as_ref().unwrap_or(&current).file.fd();
         let refresh = |e| qerr!("Could not refresh total sector count: {e}");
-        change.bytes = Some(open::length(fd).map_err(refresh)?);
+        let known = inner.bytes.load(Ordering::Acquire);
+        change.bytes = Some((known, open::length(fd).map_err(refresh)?));
     }
     Ok(change)
 }
@@ -89,8 +92,11 @@ impl Staged for Change {
             None => self.old.trim_to(inner.current().file.fd(), self.new),
         }
         *inner.locks.lock() = self.new;
-        if let Some(bytes) = self.bytes {
-            inner.set_bytes(bytes);
+        // Parents that were staged after this node may have written to it, and made it longer.
+        if let Some((known, found)) = self.bytes
+            && inner.bytes.load(Ordering::Acquire) == known
+        {
+            inner.set_bytes(found);
         }
     }
 }

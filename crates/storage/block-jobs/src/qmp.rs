@@ -1,6 +1,8 @@
 //! The commands that start jobs.
 
-use api::block_core::{BlockCommit, BlockStream, BlockdevCreate, BlockdevMirror, XBlockdevAmend};
+use api::block_core::{
+    BlockCommit, BlockStream, BlockdevCreate, BlockdevMirror, ChangeBackingFile, XBlockdevAmend,
+};
 use block::job::Jobs;
 use monitor::CommandTable;
 use std::sync::Arc;
@@ -9,6 +11,11 @@ use std::sync::Arc;
 pub fn register(table: &mut CommandTable, jobs: &Arc<Jobs>) {
     block::job::qmp::register(table, jobs);
     crate::transaction::register(table, jobs);
+    let j = jobs.clone();
+    table.register(move |c: ChangeBackingFile| {
+        let j = j.clone();
+        async move { crate::backing::change_backing_file(&j, c).await }
+    });
     let j = jobs.clone();
     table.register(move |c: BlockdevCreate| {
         let j = j.clone();

@@ -21,10 +21,14 @@ pub(crate) fn find_node(g: &Graph, name: &str) -> Result<Arc<Node>, QError> {
     g.by_name(name).cloned().ok_or_else(|| qerr!("Cannot find device='' nor node-name='{name}'"))
 }
 
-/// An error unless no other node uses this one.
+/// An error unless no other node uses this one, and no job is about it.
 pub(crate) fn is_root(g: &Graph, node: NodeId) -> Result<(), QError> {
     let used = g.nodes().any(|p| p.edges.iter().any(|e| e.child == node));
-    if used { Err(qerr!("Need a root block node")) } else { Ok(()) }
+    if used || g.job_on(node).is_some_and(|(_, about)| about) {
+        Err(qerr!("Need a root block node"))
+    } else {
+        Ok(())
+    }
 }
 
 /// The job's id: as given, or the drive's name.

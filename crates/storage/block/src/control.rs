@@ -166,7 +166,9 @@ impl BlockGraph {
         if txn.base.job_on(node.id).is_some_and(|(_, about)| about) {
             txn.base.no_job_on(node.id)?;
         }
-        if txn.base.job_on(node.id).is_some() || txn.base.roots().any(|r| r.node == Some(node.id)) {
+        if txn.base.job_on(node.id).is_some()
+            || txn.base.roots().any(|r| r.job.is_none() && r.node == Some(node.id))
+        {
             return Err(qerr!("Node {name} is in use"));
         }
         let parents: Vec<_> = txn

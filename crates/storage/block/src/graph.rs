@@ -377,8 +377,13 @@ impl Graph {
                 })
                 .collect();
             for (unshared, a) in &pairs {
+                let shared = if self.is_sole_writer(*unshared) {
+                    a.shared - (Perm::WRITES | Perm::RESIZE)
+                } else {
+                    a.shared
+                };
                 for (required, b) in &pairs {
-                    let perm = b.perm - a.shared;
+                    let perm = b.perm - shared;
                     if required != unshared && !perm.is_empty() {
                         let (required, unshared) = (*required, *unshared);
                         return Err(GraphError::Conflict { node: id, perm, required, unshared });
@@ -407,6 +412,13 @@ impl Graph {
             eff.edges.insert(id, edges);
         }
         Ok(eff)
+    }
+
+    /// Whether a user wants to be the only one that writes the node itself, whatever its link shares with those below.
+    fn is_sole_writer(&self, user: User) -> bool {
+        let User::Edge(parent, i) = user else { return false };
+        let Some(p) = self.nodes.get(&parent) else { return false };
+        p.edges.get(i).is_some_and(|e| crate::job::filter::is_sole_writer(p.ty, e.slot))
     }
 
     fn check_shape(&self) -> Result<(), GraphError> {

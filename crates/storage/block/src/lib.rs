@@ -25,6 +25,8 @@ pub mod graph;
 #[cfg(test)]
 mod graph_tests;
 pub mod job;
+mod media;
+mod nodeops;
 mod open;
 pub mod options;
 pub mod perm;

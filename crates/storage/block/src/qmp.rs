@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub fn register(table: &mut CommandTable, hmp: &mut HmpTable, graph: &Arc<BlockGraph>) {
     crate::bitmap::qmp::register(table, graph);
     crate::resize::register(table, graph);
+    crate::nodeops::register(table, graph);
+    crate::media::register(table, graph);
     let g = graph.clone();
     table.register(move |c: BlockdevAdd| {
         let g = g.clone();

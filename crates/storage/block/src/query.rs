@@ -86,6 +86,7 @@ fn device_info(names: &Names, cx: Cx<'_>, writeback: bool, flat: bool) -> BlockD
             DetectZeroes::Unmap => BlockdevDetectZeroesOptions::Unmap,
         },
         image,
+        write_threshold: int(cx.node.live.threshold()),
         dirty_bitmaps: cx.node.live.bitmaps.info(),
         cache: BlockdevCacheInfo { writeback, direct: flags.direct, no_flush: flags.no_flush },
         ..BlockDeviceInfo::default()

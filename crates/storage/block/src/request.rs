@@ -231,6 +231,7 @@ impl<'a> Cx<'a> {
         }
         let end = end_of(off, buf.len() as u64)?;
         self.may_end_at(end, perm)?;
+        self.node.live.will_end_at(end);
         self.guard_first_bytes(off, &buf).await?;
         let detect = self.node.flags.detect_zeroes;
         if detect != DetectZeroes::Off && !flags.contains(WriteFlags::COMPRESSED) && buf.is_zero() {
@@ -354,6 +355,7 @@ impl<'a> Cx<'a> {
     ) -> IoResult<()> {
         self.may_write(perm, flags.contains(ZeroFlags::UNCHANGED))?;
         self.may_end_at(end_of(off, len)?, perm)?;
+        self.node.live.will_end_at(end_of(off, len)?);
         self.write_zeroes_checked(off, len, flags).await
     }
 

@@ -36,6 +36,14 @@ impl BlockGraph {
         let name = {
             let graph = self.snapshot();
             let node = find(&graph, device, node)?;
+            graph.no_job_on(node.id)?;
+            if let Some(p) = graph.overlay_of(node.id) {
+                return Err(qerr!(
+                    "Node '{}' is busy: node is used as backing hd of '{}'",
+                    node.name,
+                    p.name
+                ));
+            }
             if !node.writable() {
                 return Err(qerr!("Image is read-only"));
             }

@@ -4,7 +4,8 @@ use crate::bitmap::Bitmaps;
 use event_listener::Event;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 /// The shared state of a node's requests. One for all versions of the node.
 #[derive(Debug, Default)]
@@ -20,6 +21,22 @@ pub(crate) struct Live {
     written: AtomicU64,
     /// The count at the last flush that succeeded.
     flushed: AtomicU64,
+    /// Once a write ends behind this offset, somebody wants to know; 0 for nobody.
+    threshold: AtomicU64,
+    crossed: Crossed,
+}
+
+/// Whom to tell of a write behind the threshold.
+#[derive(Default)]
+struct Crossed(Mutex<Option<OnCrossing>>);
+
+/// Told the threshold, and how far behind it a write ends.
+pub(crate) type OnCrossing = Box<dyn Fn(u64, u64) + Send + Sync>;
+
+impl std::fmt::Debug for Crossed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Crossed({})", self.0.lock().is_some())
+    }
 }
 
 /// Ranges that are in use: each shared with others, or exclusive.
@@ -130,6 +147,33 @@ impl Live {
     pub(crate) fn dirtied(&self, off: u64, len: u64) {
         self.bitmaps.record(off, len);
         self.wrote();
+    }
+
+    /// Tells `f` once of a write that ends behind `threshold`; 0 for never.
+    pub(crate) fn set_threshold(&self, threshold: u64, f: OnCrossing) {
+        let mut crossed = self.crossed.0.lock();
+        *crossed = Some(f);
+        self.threshold.store(threshold, SeqCst);
+    }
+
+    /// The offset behind which a write will be told; 0 for none.
+    pub(crate) fn threshold(&self) -> u64 {
+        self.threshold.load(SeqCst)
+    }
+
+    /// A write that ends here begins.
+    pub(crate) fn will_end_at(&self, end: u64) {
+        let at = self.threshold.load(Relaxed);
+        if at == 0 || end <= at {
+            return;
+        }
+        let crossed = self.crossed.0.lock();
+        // Of several writes, one tells; and a threshold that was changed meanwhile is not this one.
+        if self.threshold.compare_exchange(at, 0, SeqCst, SeqCst).is_ok()
+            && let Some(f) = crossed.as_ref()
+        {
+            f(at, end - at);
+        }
     }
 
     /// Something has been written that dirty bitmaps need not know of: the next flush counts.

@@ -302,6 +302,13 @@ impl Bitmaps {
         self.persistent.load(Ordering::Acquire)
     }
 
+    /// The image belongs to somebody else: those that it keeps are not ours any more.
+    pub(crate) fn forget_stored(&self) {
+        let mut list = self.list.write();
+        list.retain(|b| !b.persistent);
+        self.any.store(!list.is_empty(), Ordering::Release);
+    }
+
     /// What queries show; `None` where there are none.
     pub(crate) fn info(&self) -> Option<Vec<api::block_core::BlockDirtyInfo>> {
         let list = self.list.read();

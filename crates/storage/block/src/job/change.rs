@@ -7,11 +7,11 @@ use super::{Job, JobRoot, io::JobHold};
 use crate::bitmap::Bitmap;
 use crate::control::BlockGraph;
 use crate::drive::ErrorPolicy;
-use crate::driver::{BackingHint, ChildSlot, Cx, DriverType};
+use crate::driver::{BackingHint, ChildSlot, Cx, DriverType, NodeFlags};
 use crate::gate::Gate;
 use crate::graph::{Edge, Graph, Node, NodeId, RootDef, RootEvent, RootId};
 use crate::options::{ChildGiven, Flat, NodeOptions, check_node_name};
-use crate::perm::{PermPair, Role};
+use crate::perm::{Perm, PermPair, Role};
 use crate::track::Live;
 use crate::txn::Txn;
 use api::job::JobType;
@@ -117,6 +117,12 @@ impl Graph {
         Err(qerr!("Node '{name}' is busy: block device is in use by block job: {}", ty.as_str()))
     }
 
+    /// A node whose backing file this one is.
+    pub fn overlay_of(&self, node: NodeId) -> Option<&Arc<Node>> {
+        let backs = |p: &Node| p.edge(ChildSlot::Backing).is_some_and(|e| e.child == node);
+        self.nodes.values().find(|p| backs(p))
+    }
+
     /// The node's backing file, seen through filters.
     pub fn cow_child(self: &Arc<Self>, node: NodeId) -> Option<NodeId> {
         let cx = Cx { graph: self, node: self.node(node)? };
@@ -220,7 +226,8 @@ impl Change<'_, '_> {
         let node = Node {
             id,
             ty: spec.ty,
-            flags: source.flags,
+            // An image that is not ours is nothing to work on.
+            flags: NodeFlags { inactive: false, ..source.flags },
             options: Arc::new(NodeOptions::new(&name, own, children)?),
             name,
             edges,
@@ -268,7 +275,8 @@ impl Change<'_, '_> {
             qdev: None,
             desc: format!("block job '{}'", job.id()),
             node: Some(on),
-            pair: PermPair::NONE,
+            // Jobs know the length that they began with; a longer or shorter node would not be what they copy.
+            pair: PermPair { shared: Perm::all() - Perm::RESIZE, ..PermPair::NONE },
             seq: self.txn.ctl.next_id(),
             drive: false,
             writeback: true,

@@ -90,9 +90,9 @@ impl Driver for JobFilter {
         self.0.change(cx, Request::Discard(off, len))
     }
 
-    // Jobs know the length that they began with; a longer or shorter node would not be what they copy.
-    fn truncate<'a>(&'a self, _: &'a Cx<'a>, _: u64, _: bool, _: Prealloc) -> IoFuture<'a> {
-        Box::pin(async { Err(base::Errno::BUSY) })
+    // A job does not share resizing with other users of its filter; this is for those that it has itself.
+    fn truncate<'a>(&'a self, cx: &'a Cx<'a>, len: u64, exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
+        Box::pin(async move { cx.child_truncate(SOURCE, len, exact, prealloc).await })
     }
 }
 
@@ -148,6 +148,12 @@ pub static BACKUP_TOP: DriverType = filter("copy-before-write", |child, parent, 
     SOURCE => reader(parent),
     _ => PermPair { perm: Perm::WRITE, shared: Perm::all() },
 });
+
+/// Whether a link is that by which a filter shows a node that only it may write, although what lies behind the node is
+/// written by the job: not sharing that through the link would forbid it to the job as well.
+pub(crate) fn is_sole_writer(ty: &DriverType, slot: ChildSlot) -> bool {
+    std::ptr::eq(ty, &MIRROR_TOP_COMMIT) && slot == SOURCE
+}
 
 const BASE: PermPair = PermPair {
     perm: Perm::CONSISTENT_READ.union(Perm::WRITE).union(Perm::RESIZE),

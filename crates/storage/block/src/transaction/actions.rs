@@ -118,10 +118,11 @@ impl InternalSnapshot {
         let BlockdevSnapshotInternalSync { device, name } = &self.asked;
         let id = change.find(device, device)?;
         let g = change.graph();
-        g.no_job_on(id)?;
-        if g.nodes().any(|p| p.edges.iter().any(|e| e.child == id)) {
+        let about = g.job_on(id).is_some_and(|(_, about)| about);
+        if about || g.nodes().any(|p| p.edges.iter().any(|e| e.child == id)) {
             return Err(qerr!("Need a root block node"));
         }
+        g.no_job_on(id)?;
         let graph = change.txn.base.clone();
         let Some(node) = graph.node(id) else {
             // It cannot be written before the transaction is over.

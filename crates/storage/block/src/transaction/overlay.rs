@@ -1,7 +1,7 @@
 //! Putting an image above a node.
 
 use crate::driver::{ChildSlot, Cx, DriverType, Kind};
-use crate::graph::{Node, NodeId};
+use crate::graph::NodeId;
 use crate::job::Change;
 use crate::open::{Place, new_edge};
 use crate::perm::Perm;
@@ -28,8 +28,7 @@ impl Change<'_, '_> {
         let g = &self.txn.next;
         g.no_job_on(node)?;
         let Some(n) = g.node(node) else { return Err(qerr!("The node has gone")) };
-        let backs = |p: &Node| p.edge(ChildSlot::Backing).is_some_and(|e| e.child == node);
-        if let Some(p) = g.nodes().find(|p| backs(p)) {
+        if let Some(p) = g.overlay_of(node) {
             return Err(qerr!("Node '{}' is busy: node is used as backing hd of '{}'", n.name, p.name));
         }
         // One that this transaction opens has nothing to be written back.
