@@ -5,7 +5,8 @@
 //!
 //! - [`spec`]: names and numbers of the public specification; [`geometry`]: its arithmetic; [`header`]: the header.
 //! - [`image`]: an open image over a [`host::Host`]: its locks and the order of its writes are explained there.
-//! - [`driver`]: the driver of the block graph; [`mod@create`] and [`check`]: new images, checks and repairs.
+//! - [`driver`]: the driver of the block graph; [`mod@create`], [`mod@amend`] and [`check`]: new images, changes of what an image is,
+//!   checks and repairs.
 //! - [`snapshots`]: internal snapshots; [`bitmaps`]: persistent dirty bitmaps; `live`: how they survive a crash; `pack`:
 //!   compressed writes.
 //!
@@ -14,6 +15,7 @@
 //! `overlap-check` (snapshots' L2 tables are guarded by their refcounts only).
 
 mod alloc;
+pub mod amend;
 pub mod bitmap;
 pub mod bitmaps;
 pub mod check;

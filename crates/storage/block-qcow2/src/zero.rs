@@ -136,6 +136,24 @@ impl Image {
         self.change_range(h, off, len, To::Gone).await
     }
 
+    /// Has no cluster say by a flag that it reads as zeros, for version 2: where nothing shows through it is forgotten,
+    /// otherwise zeros are written.
+    pub(crate) async fn expand_zeros<H: Host>(&self, h: &H, backed: bool) -> IoResult<()> {
+        let size = self.virtual_size();
+        let mut at = 0;
+        while at < size {
+            let (kind, n) = self.lookup(h, at, size - at).await?;
+            let n = n.min(ZERO_BUFFER.max(self.geo.cluster_size()));
+            match kind {
+                RunKind::Zero(_) if backed => self.write(h, at, IoBuf::zeroed(n as usize)).await?,
+                RunKind::Zero(_) => self.change_range(h, at, n, To::Gone).await?,
+                _ => {}
+            }
+            at += n;
+        }
+        Ok(())
+    }
+
     async fn change_range<H: Host>(&self, h: &H, off: u64, len: u64, to: To) -> IoResult<()> {
         let g = self.geo;
         let end = off + len;

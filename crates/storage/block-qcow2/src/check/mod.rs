@@ -11,6 +11,7 @@ mod walk;
 use base::Errno;
 use qapi::{QError, qerr};
 
+use crate::geometry::Geometry;
 use crate::header::Header;
 use crate::host::{Host, write_bytes};
 use crate::image::{Image, read_header};
@@ -150,7 +151,7 @@ impl<'a, H: Host> Checker<'a, H> {
         if rebuild && fix == Fix::All {
             self.say("Rebuilding refcount structure".into());
             let before = self.report.clone();
-            self.rebuild_refcounts().await?;
+            self.rebuild_refcounts(self.header.geometry.refcount_order).await?;
             self.again().await?;
             // What the walk says a second time is known already.
             self.quiet_count().await?;
@@ -208,6 +209,33 @@ pub async fn check<H: Host>(host: &H, fix: Fix, log: &mut dyn FnMut(&str)) -> Re
     let mut c = Checker::new(host, log).await?;
     c.run(fix).await?;
     Ok(c.report)
+}
+
+/// Gives the refcounts of the image in `host` another width: 1 << `order` bits (version 3 only). At any moment the image is
+/// usable; a crash leaks clusters at worst. The image must not be in use, and must be sound.
+pub(crate) async fn set_refcount_order<H: Host>(host: &H, order: u32) -> Result<(), QError> {
+    let mut quiet = |_: &str| {};
+    let mut c = Checker::new(host, &mut quiet).await?;
+    c.count_all().await?;
+    if c.report.corruptions + c.report.check_errors > 0 {
+        return Err(qerr!("The image is damaged; repair it first"));
+    }
+    let g = Geometry { refcount_order: order, ..c.header.geometry };
+    let mut at = c.refs.next(0);
+    while let Some(cluster) = at {
+        let n = u64::from(c.refs.get(cluster));
+        if n > g.refcount_max() {
+            return Err(qerr!(
+                "Cannot decrease refcount entry width to {} bits: Cluster at offset {:#x} has a refcount of {n}",
+                g.refcount_bits(),
+                cluster << g.cluster_bits
+            ));
+        }
+        at = c.refs.next(cluster + 1);
+    }
+    c.rebuild_refcounts(order).await?;
+    // The old table and blocks.
+    check(host, Fix::Leaks, &mut |_| {}).await.map(drop)
 }
 
 /// Whether the header says that refcounts may be out of date.

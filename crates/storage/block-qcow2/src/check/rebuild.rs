@@ -6,14 +6,16 @@ use base::Errno;
 use qapi::QError;
 
 use super::{Checker, io};
-use crate::host::{Host, write_bytes};
+use crate::geometry::Geometry;
+use crate::header::SECTOR;
+use crate::host::{Host, read_vec, write_bytes};
 use crate::spec::{self, field};
 
 impl<H: Host> Checker<'_, H> {
     /// Writes a refcount table and blocks that say what was counted, then points the header to them. The old ones
-    /// stay as they are until then, and are leaks afterwards.
-    pub(super) async fn rebuild_refcounts(&mut self) -> Result<(), QError> {
-        let g = self.header.geometry;
+    /// stay as they are until then, and are leaks afterwards. `order`: log2 of the width that refcounts have from then on.
+    pub(super) async fn rebuild_refcounts(&mut self, order: u32) -> Result<(), QError> {
+        let g = Geometry { refcount_order: order, ..self.header.geometry };
         let start = g.clusters(self.file_len).max(self.refs.end());
         let mut indexes = BTreeSet::new();
         let mut at = self.refs.next(0);
@@ -57,9 +59,15 @@ impl<H: Host> Checker<'_, H> {
         let table_off = start << g.cluster_bits;
         write_bytes(self.host, table_off, &spec::table_to_bytes(&table)).await.map_err(io)?;
         self.host.flush().await.map_err(io)?;
-        let mut fields = table_off.to_be_bytes().to_vec();
-        fields.extend_from_slice(&(table_clusters as u32).to_be_bytes());
-        write_bytes(self.host, field::REFTABLE_OFFSET as u64, &fields).await.map_err(io)?;
+        // Place, length and width stand in one sector: they change together.
+        let mut first = read_vec(self.host, 0, SECTOR).await.map_err(io)?;
+        let mut put = |at: usize, bytes: &[u8]| first[at..at + bytes.len()].copy_from_slice(bytes);
+        put(field::REFTABLE_OFFSET, &table_off.to_be_bytes());
+        put(field::REFTABLE_CLUSTERS, &(table_clusters as u32).to_be_bytes());
+        if order != self.header.geometry.refcount_order {
+            put(field::REFCOUNT_ORDER, &order.to_be_bytes());
+        }
+        write_bytes(self.host, 0, &first).await.map_err(io)?;
         self.host.flush().await.map_err(io)
     }
 }

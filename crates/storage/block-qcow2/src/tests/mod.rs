@@ -1,5 +1,6 @@
 //! Tests of whole images over memory.
 
+mod amend;
 mod crash;
 mod kept;
 mod malformed;
