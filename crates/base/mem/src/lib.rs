@@ -19,6 +19,7 @@ mod mmio;
 mod page;
 mod scalar;
 mod space;
+mod spare;
 
 pub use dma::Dma;
 pub use flat::{BusError, BusErrorKind, FlatKind, FlatMap, FlatRange};

@@ -1,4 +1,4 @@
-use crate::{PAGE_SIZE, RamPage, Scalar};
+use crate::{PAGE_SIZE, RamPage, Scalar, spare};
 use base::{Errno, IoResult};
 use std::alloc::Layout;
 use std::fmt;
@@ -101,9 +101,7 @@ impl Memory {
     pub fn try_buffer(len: usize, align: usize) -> IoResult<Arc<Memory>> {
         // At least word alignment, so that bulk copies go by words.
         let layout = Layout::from_size_align(len.max(1), align.max(8)).map_err(|_| Errno::NOMEM)?;
-        // SAFETY: the layout's size is not 0.
-        let p = unsafe { std::alloc::alloc_zeroed(layout) };
-        let ptr = NonNull::new(p).ok_or(Errno::NOMEM)?;
+        let ptr = spare::take(layout).ok_or(Errno::NOMEM)?;
         Ok(Arc::new(Memory { ptr, len: len as u64, name: "".into(), backing: Backing::Heap(layout) }))
     }
 
@@ -313,8 +311,8 @@ impl Drop for Memory {
                 let _ = unsafe { rustix::mm::munmap(start.as_ptr().cast(), len) };
             }
             Backing::Heap(layout) => {
-                // SAFETY: allocated by `try_buffer` with this layout, and nobody holds it any more.
-                unsafe { std::alloc::dealloc(self.ptr.as_ptr(), layout) }
+                // SAFETY: taken by `try_buffer` with this layout, and nobody holds it any more.
+                unsafe { spare::give_back(self.ptr, layout) }
             }
         }
     }

@@ -129,7 +129,7 @@ impl Local {
             let header = Header::new(self.shared.clone(), entry.key());
             done.bind(&header);
             let waker = Waker::from(header.clone());
-            let future: TaskFuture = Box::pin(Wrapped { fut: Some(Box::pin(fut)), done });
+            let future: TaskFuture = Box::pin(Wrapped::new(fut, done));
             entry.insert(Slot { header: header.clone(), waker, future: Some(future) });
             header
         };

@@ -10,6 +10,7 @@ use mem::IoBuf;
 use crate::executor;
 use crate::pool::unblock;
 use crate::reactor::{Memory, Op, Reactor, check};
+use crate::writer::Writer;
 
 /// How a file's reads and writes are done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,10 +34,12 @@ const MAX_BYTES: usize = 0x7fff_f000;
 pub struct File {
     fd: Arc<OwnedFd>,
     mode: AioMode,
+    /// Does writes that the ring would only hand over.
+    writer: Option<Arc<Writer>>,
 }
 
 /// The list of `buf`'s segments for a system call, within the call's limits.
-fn iovecs(buf: &IoBuf) -> Box<[libc::iovec]> {
+pub(crate) fn iovecs(buf: &IoBuf) -> Box<[libc::iovec]> {
     let mut left = MAX_BYTES;
     let mut v = Vec::new();
     for seg in buf.segments().take(MAX_SEGMENTS) {
@@ -50,10 +53,16 @@ fn iovecs(buf: &IoBuf) -> Box<[libc::iovec]> {
     v.into_boxed_slice()
 }
 
+/// Whether this executor has a ring.
+fn on_ring() -> bool {
+    executor::with_current(|l| matches!(l.reactor, Some(Reactor::Uring(_)))).unwrap_or(false)
+}
+
 impl File {
     /// A file on `fd`.
     pub fn from_fd(fd: OwnedFd, mode: AioMode) -> File {
-        File { fd: Arc::new(fd), mode }
+        let writer = if mode == AioMode::IoUring { Writer::for_fd(fd.as_fd()) } else { None };
+        File { fd: Arc::new(fd), mode, writer }
     }
 
     /// The descriptor.
@@ -134,6 +143,11 @@ impl File {
             return Ok(0);
         }
         let flags = if dsync { libc::RWF_DSYNC } else { 0 };
+        // A single one is best left to the ring; one that waits for the device would keep the others waiting.
+        let counted = self.writer.as_ref().filter(|_| !dsync && on_ring()).map(|w| (w, w.begin()));
+        if let Some((writer, _)) = counted.as_ref().filter(|(_, w)| w.among_others()) {
+            return writer.write(&self.fd, pos, buf).await;
+        }
         loop {
             let ring = self.ring(&buf, |fd, iov| match iov {
                 [v] => opcode::Write::new(fd, v.iov_base.cast(), v.iov_len as u32)
@@ -213,6 +227,6 @@ impl File {
     }
 }
 
-fn result(ret: isize) -> IoResult<usize> {
+pub(crate) fn result(ret: isize) -> IoResult<usize> {
     usize::try_from(ret).map_err(|_| Errno::last())
 }

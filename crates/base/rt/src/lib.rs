@@ -28,6 +28,7 @@ pub mod sim;
 pub mod sync;
 mod task;
 mod timer;
+mod writer;
 
 pub use async_fd::AsyncFd;
 pub use executor::{Executor, Handle, IoThread, block_on, current, in_executor, spawn_local};

@@ -83,6 +83,11 @@ impl Pool {
     }
 }
 
+/// Runs `job`, which may block, on a thread of the pool. Not in a simulation.
+pub(crate) fn submit(job: impl FnOnce() + Send + 'static) {
+    POOL.submit(Box::new(job));
+}
+
 /// Runs `f`, which may block, on a thread of the pool, and gives its result. Works from every executor.
 ///
 /// The call is handed over at once, not at the first poll; dropping the future does not stop it. A panic of `f` is

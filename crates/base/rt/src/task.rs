@@ -1,7 +1,7 @@
 //! Tasks: what a waker points at, and the handle on a task's result.
 //!
 //! A task's future lives in its executor's table and never leaves that thread; the [`Header`] is the part that other
-//! threads may hold. So no code here needs `unsafe`.
+//! threads may hold.
 
 use std::any::Any;
 use std::fmt;
@@ -220,36 +220,38 @@ pub(crate) fn join_pair<T>() -> (Completer<T>, JoinHandle<T>) {
 
 /// `fut` with its result going to `done`. A panic goes to the handle; without a handle it unwinds the executor.
 pub(crate) struct Wrapped<F: Future> {
-    pub(crate) fut: Option<Pin<Box<F>>>,
-    pub(crate) done: Completer<F::Output>,
+    /// Pinned with the wrapper, and the first member to go: `done` reports an abort only after that.
+    fut: Option<F>,
+    done: Completer<F::Output>,
+}
+
+impl<F: Future> Wrapped<F> {
+    pub(crate) fn new(fut: F, done: Completer<F::Output>) -> Wrapped<F> {
+        Wrapped { fut: Some(fut), done }
+    }
 }
 
 impl<F: Future> Future for Wrapped<F> {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        let fut = this.fut.as_mut().expect("a task is not polled after its end");
-        let result = match catch_unwind(AssertUnwindSafe(|| fut.as_mut().poll(cx))) {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `fut` is not moved out of its place here, and the wrapper is not `Unpin` unless `F` is; `done` is
+        // never pinned.
+        let (mut fut, done) = unsafe {
+            let this = self.get_unchecked_mut();
+            (Pin::new_unchecked(&mut this.fut), &mut this.done)
+        };
+        let inner = fut.as_mut().as_pin_mut().expect("a task is not polled after its end");
+        let result = match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(v)) => Ok(v),
             Err(p) => Err(JoinError::Panicked(p)),
         };
         // What the future holds goes before the result is seen, so that a joiner finds it released.
-        this.fut = None;
-        if let Some(p) = this.done.finish(result) {
+        fut.set(None);
+        if let Some(p) = done.finish(result) {
             resume_unwind(p);
         }
         Poll::Ready(())
-    }
-}
-
-// The inner future is boxed and pinned by itself; the wrapper may move.
-impl<F: Future> Unpin for Wrapped<F> {}
-
-impl<F: Future> Drop for Wrapped<F> {
-    fn drop(&mut self) {
-        // The future first: then `done` reports the abort.
-        self.fut = None;
     }
 }

@@ -200,3 +200,47 @@ fn files_work_in_the_simulation() {
         assert_eq!(b.to_vec(), b"\0\0\0xyz");
     });
 }
+
+#[test]
+fn many_writes_at_a_time_all_arrive() {
+    each("many", async |file, t| {
+        for round in 0..20u64 {
+            let tasks: Vec<_> = (0..200u64)
+                .map(|i| {
+                    let file = file.clone();
+                    rt::spawn_local(async move {
+                        let byte = (i * 7 + round) as u8;
+                        let data = vec![byte; 512 + (i as usize % 3) * 256];
+                        let n = file.write_at(i * 1024, IoBuf::from_bytes(&data), i % 50 == 0).await;
+                        assert_eq!(n, Ok(data.len()));
+                        let back = IoBuf::zeroed(data.len());
+                        assert_eq!(file.read_at(i * 1024, back.clone()).await, Ok(data.len()));
+                        assert_eq!(back.to_vec(), data);
+                    })
+                })
+                .collect();
+            for t in tasks {
+                t.await;
+            }
+        }
+        let bytes = std::fs::read(&t.0).unwrap();
+        assert!((0..200).all(|i| bytes[i * 1024] == (i * 7 + 19) as u8));
+    });
+}
+
+#[test]
+fn writes_behind_others_tell_their_errors() {
+    let t = Temp::new("readonly");
+    let file = File::from_fd(std::fs::File::open(&t.0).unwrap().into(), AioMode::IoUring);
+    rt::block_on(async move {
+        let tasks: Vec<_> = (0..20)
+            .map(|i| {
+                let file = file.clone();
+                rt::spawn_local(async move { file.write_at(i, IoBuf::from_bytes(b"x"), false).await })
+            })
+            .collect();
+        for t in tasks {
+            assert_eq!(t.await, Err(Errno::BADF));
+        }
+    });
+}

@@ -13,11 +13,13 @@ pub(crate) struct Input {
     buf: Vec<u8>,
     start: usize,
     end: usize,
+    /// The last read took all that there was: the next one would find nothing.
+    dry: bool,
 }
 
 impl Input {
     pub(crate) fn new(stream: Stream) -> Input {
-        Input { stream, buf: vec![0; SIZE], start: 0, end: 0 }
+        Input { stream, buf: vec![0; SIZE], start: 0, end: 0, dry: true }
     }
 
     async fn more(&mut self) -> IoResult<()> {
@@ -27,10 +29,15 @@ impl Input {
             self.buf.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
+        if self.dry {
+            self.stream.readable().await?;
+        }
+        let room = SIZE - self.end;
         match self.stream.read(&mut self.buf[self.end..]).await? {
             0 => Err(Errno::PIPE),
             n => {
                 self.end += n;
+                self.dry = n < room;
                 Ok(())
             }
         }

@@ -18,6 +18,7 @@ pub mod qmp;
 mod registry;
 mod server;
 mod status;
+mod threads;
 
 pub use kind::{ExportKind, LocalFuture, NewExport, Running};
 pub use registry::Exports;

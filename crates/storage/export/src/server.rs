@@ -2,6 +2,7 @@
 
 use crate::conn;
 use crate::nbd_export::NbdExport;
+use crate::threads::{Seat, Threads};
 use base::{Errno, IoResult};
 use io::tls::Credentials;
 use io::{Listener, Stream};
@@ -36,6 +37,7 @@ pub(crate) struct Server {
     greeted: Mutex<HashMap<u64, Stream>>,
     next: AtomicU64,
     accepting: Mutex<Option<rt::JoinHandle<()>>>,
+    threads: Arc<Threads>,
 }
 
 struct ByName<'a>(&'a Names);
@@ -76,6 +78,7 @@ impl Server {
             greeted: Mutex::default(),
             next: AtomicU64::new(0),
             accepting: Mutex::default(),
+            threads: Threads::new(),
         });
         let me = server.clone();
         let task = thread.spawn(move || async move { me.accept(listener).await });
@@ -138,7 +141,8 @@ impl Server {
             stream.shutdown();
             return;
         };
-        match member.export.thread.clone() {
+        let seat = if member.export.thread.is_none() { self.threads.seat() } else { None };
+        match member.export.thread.as_ref().or(seat.as_ref().map(Seat::handle)).cloned() {
             Some(thread) => {
                 let task = thread.spawn(move || conn::serve(member, stream, mode, contexts));
                 _ = task.outcome().await;
