@@ -2,6 +2,7 @@
 
 use crate::tls::Session;
 use base::{Errno, IoResult};
+use mem::IoBuf;
 use parking_lot::Mutex;
 use rt::AsyncFd;
 use rustix::io::Errno as Sys;
@@ -292,6 +293,24 @@ impl Stream {
     pub async fn read(&self, buf: &mut [u8]) -> IoResult<usize> {
         loop {
             match self.try_read(buf) {
+                Err(Errno::AGAIN) => self.readable().await?,
+                r => return r,
+            }
+        }
+    }
+
+    /// Reads at least one byte and at most `buf.len()` straight into a buffer; 0 at the end of the stream. Descriptors
+    /// that a peer sends along are closed.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn read_into(&self, buf: &IoBuf) -> IoResult<usize> {
+        let Some(end) = &self.0.input else { return Ok(0) };
+        loop {
+            if self.0.closed.load(Ordering::Acquire) {
+                return Ok(0);
+            }
+            match end.try_read_into(buf) {
                 Err(Errno::AGAIN) => self.readable().await?,
                 r => return r,
             }

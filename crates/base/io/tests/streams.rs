@@ -184,3 +184,28 @@ fn abstract_sockets() {
         }
     });
 }
+
+#[test]
+fn bytes_are_read_straight_into_a_buffer() {
+    rt::block_on(async {
+        let (a, b) = Stream::pair().unwrap();
+        let sent: Vec<u8> = (0..300_000u32).map(|i| (i * 31) as u8).collect();
+        let data = sent.clone();
+        let writer = rt::spawn_local(async move {
+            rt::yield_now().await;
+            a.write_all(&data).await.unwrap();
+        });
+        let buf = mem::IoBuf::zeroed(sent.len());
+        let mut done = 0;
+        while done < sent.len() {
+            let n = b.read_into(&buf.slice(done..sent.len())).await.unwrap();
+            assert!(n > 0);
+            done += n;
+        }
+        writer.await;
+        assert_eq!(buf.to_vec(), sent);
+        assert_eq!(b.read_into(&buf).await, Ok(0));
+        b.shutdown();
+        assert_eq!(b.read_into(&buf).await, Ok(0));
+    });
+}

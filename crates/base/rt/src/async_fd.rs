@@ -13,6 +13,7 @@ use io_uring::{opcode, types};
 use mem::IoBuf;
 
 use crate::executor::{self, Local};
+use crate::file::{iovecs, result};
 use crate::reactor::{Interest, Memory, Op, Reactor};
 
 /// A descriptor whose readiness can be awaited, on any executor.
@@ -44,6 +45,24 @@ impl AsyncFd {
     /// Waits until a write would not block.
     pub async fn writable(&self) -> IoResult<()> {
         self.ready(Interest::Write).await
+    }
+
+    /// Reads what is there into `buf`, without waiting: 0 at the end of the stream. Of a unix socket, descriptors that
+    /// come along are closed.
+    ///
+    /// # Errors
+    /// [`Errno::AGAIN`] where nothing is there yet; otherwise the system's.
+    pub fn try_read_into(&self, buf: &IoBuf) -> IoResult<usize> {
+        let iov = iovecs(buf);
+        loop {
+            // SAFETY: the list and the segments that it points at live through the call. Racing accesses are the
+            // memory's contract (see `mem`).
+            let n = unsafe { libc::readv(self.fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32) };
+            match result(n) {
+                Err(Errno::INTR) => {}
+                r => return r,
+            }
+        }
     }
 
     async fn ready(&self, interest: Interest) -> IoResult<()> {

@@ -7,6 +7,9 @@ use mem::IoBuf;
 /// Bytes that are read at once.
 const SIZE: usize = 128 << 10;
 
+/// So many bytes and more are read where they are to be, instead of being copied there.
+const DIRECT: usize = 16 << 10;
+
 /// A stream's bytes, some of them read ahead.
 pub(crate) struct Input {
     stream: Stream,
@@ -58,6 +61,13 @@ impl Input {
         let mut done = 0;
         while done < buf.len() {
             if self.start == self.end {
+                if buf.len() - done >= DIRECT {
+                    match self.stream.read_into(&buf.slice(done..buf.len())).await? {
+                        0 => return Err(Errno::PIPE),
+                        n => done += n,
+                    }
+                    continue;
+                }
                 self.more().await?;
             }
             let n = (self.end - self.start).min(buf.len() - done);
