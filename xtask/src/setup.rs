@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 const LIST: &str = include_str!("../packages.txt");
 
-/// The packages of the list: their purpose (`build`, `guests`, `tests`) and the alternatives.
+/// The packages of the list: their purpose (`build`, `guests`, `tests`, `bench`) and the alternatives.
 fn packages() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     LIST.lines().filter(|l| !l.starts_with('#')).filter_map(|l| {
         let (purpose, rest) = l.split_once(':')?;

@@ -1,4 +1,4 @@
-//! Measurements, side by side with QEMU in one run.
+//! How long the Debian guest takes to boot.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -6,33 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use e2e::{DebianGuest, VmBuilder, rhea_binary};
 
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    what: What,
-}
+use super::median;
 
-#[derive(clap::Subcommand)]
-enum What {
-    /// The Debian guest, from the start of the process to its init and to its end
-    Boot {
-        /// How often each is run; the medians are printed
-        #[arg(long, default_value_t = 3)]
-        runs: usize,
-        /// How many harts the guest has
-        #[arg(long, default_value_t = 1)]
-        smp: u32,
-    },
-}
-
-pub(crate) fn run(args: Args) -> Result<()> {
-    crate::test::build_release()?;
-    match args.what {
-        What::Boot { runs, smp } => boot(runs.max(1), smp),
-    }
-}
-
-fn boot(runs: usize, smp: u32) -> Result<()> {
+pub(super) fn run(runs: usize, smp: u32) -> Result<()> {
     let guest = crate::guests::make()?;
     let rhea = || VmBuilder::riscv64();
     let qemu = || VmBuilder::new("qemu-system-riscv64".into(), &[]);
@@ -74,10 +50,4 @@ fn boot_once(vm: VmBuilder, guest: &DebianGuest, smp: u32) -> Result<(f64, f64)>
     let (status, errors) = vm.wait(Duration::from_secs(60)).context("after the guest's power-off")?;
     ensure!(status.success(), "ended with {status}: {errors}");
     Ok((init, start.elapsed().as_secs_f64()))
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut v: Vec<f64> = values.collect();
-    v.sort_by(f64::total_cmp);
-    v[v.len() / 2]
 }

@@ -1,0 +1,42 @@
+//! Measurements, side by side with QEMU in one run.
+
+mod boot;
+mod servers;
+mod storage;
+
+use anyhow::Result;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// The Debian guest, from the start of the process to its init and to its end
+    Boot {
+        /// How often each is run; the medians are printed
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// How many harts the guest has
+        #[arg(long, default_value_t = 1)]
+        smp: u32,
+    },
+    /// The NBD server on qcow2 and on raw images: fio's requests, and what they cost the server
+    Storage(storage::Args),
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    crate::test::build_release()?;
+    match args.what {
+        What::Boot { runs, smp } => boot::run(runs.max(1), smp),
+        What::Storage(args) => storage::run(&args),
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut v: Vec<f64> = values.collect();
+    v.sort_by(f64::total_cmp);
+    v[v.len() / 2]
+}
