@@ -36,6 +36,8 @@ pub fn introspection() -> Introspection {
     i.event::<run_state::ResumeEvent>();
     i.command::<block_core::QueryBlock>();
     i.command::<block_core::QueryNamedBlockNodes>();
+    i.command::<block_core::QueryBlockstats>();
+    i.command::<block_core::BlockLatencyHistogramSet>();
     i.command::<block_core::BlockdevAdd>();
     i.command::<block_core::BlockdevReopen>();
     i.command::<block_core::BlockdevDel>();

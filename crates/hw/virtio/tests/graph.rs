@@ -118,6 +118,11 @@ fn a_disk_takes_its_node_and_serves_from_its_iothread() {
                 assert_eq!(g.read(at + 512, 512), [0; 512]);
             }
         }
+        let all = things.graph.query_blockstats(false);
+        let disk = all.iter().find(|s| s.node_name.as_deref() == Some("n0")).unwrap();
+        let s = &disk.stats;
+        assert_eq!((s.rd_operations, s.rd_bytes, s.invalid_rd_operations), (1, 512, 1));
+        assert_eq!((s.wr_operations, s.wr_bytes, s.wr_highest_offset), (1, 512, 1 << 20));
         regs.set(0x70, 0);
     });
 }

@@ -1,6 +1,9 @@
 //! The driver: requests on the open descriptor.
 
-use api::block_core::{BlockdevAioOptions, BlockdevOptionsFile, ImageInfoSpecific, ImageInfoSpecificFile};
+use api::block_core::{
+    BlockStatsSpecific, BlockStatsSpecificFile, BlockdevAioOptions, BlockdevOptionsFile, ImageInfoSpecific,
+    ImageInfoSpecificFile,
+};
 use api::common::OnOffAuto;
 use base::units::{align_down, align_up};
 use base::{Errno, IoResult};
@@ -24,6 +27,33 @@ use crate::{stage, sys};
 
 /// Zeroes are written in pieces of this many bytes where space is preallocated in full.
 const ZERO_CHUNK: u64 = 1 << 20;
+
+/// The discards so far.
+#[derive(Debug, Default)]
+pub(crate) struct Discards {
+    ok: AtomicU64,
+    failed: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Discards {
+    fn count(&self, len: u64, ok: bool) {
+        if ok {
+            self.ok.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(len, Ordering::Relaxed);
+        } else {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn info(&self) -> BlockStatsSpecificFile {
+        BlockStatsSpecificFile {
+            discard_nb_ok: self.ok.load(Ordering::Relaxed),
+            discard_nb_failed: self.failed.load(Ordering::Relaxed),
+            discard_bytes_ok: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
 
 /// What stays the same for as long as the node lives.
 #[derive(Clone, Debug)]
@@ -76,6 +106,7 @@ pub(crate) struct Inner {
     pub(crate) open: RwLock<Arc<Open>>,
     /// The file's length in bytes, not rounded.
     pub(crate) bytes: AtomicU64,
+    discards: Discards,
     /// Whether byte locks are used.
     pub(crate) locking: bool,
     /// The bytes that are locked on the current descriptor, apart from what is being staged.
@@ -113,6 +144,7 @@ impl FileDriver {
         Ok(FileDriver(Arc::new(Inner {
             config,
             open: RwLock::new(Arc::new(open)),
+            discards: Discards::default(),
             bytes: AtomicU64::new(bytes),
             locking,
             locks: Mutex::new(Locks::NONE),
@@ -446,7 +478,19 @@ impl Driver for FileDriver {
     }
 
     fn discard<'a>(&'a self, _cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a> {
-        Box::pin(self.0.forgetting(self.0.discard(off, len)))
+        Box::pin(async move {
+            let done = self.0.forgetting(self.0.discard(off, len)).await;
+            self.0.discards.count(len, done.is_ok());
+            done
+        })
+    }
+
+    fn stats(&self) -> Option<BlockStatsSpecific> {
+        let counted = self.0.discards.info();
+        Some(match self.0.config.want {
+            Want::File => BlockStatsSpecific::File(counted),
+            _ => BlockStatsSpecific::HostDevice(counted),
+        })
     }
 
     fn flush<'a>(&'a self, _cx: &'a Cx<'a>) -> IoFuture<'a> {

@@ -328,6 +328,7 @@ impl BlockGraph {
             on_change: None,
             job: None,
             gate: Gate::new(),
+            stats: Arc::default(),
         };
         txn.next.roots.insert(id, Arc::new(def));
         self.settle(txn).await?;

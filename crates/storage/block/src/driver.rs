@@ -18,7 +18,9 @@ use crate::bitmap::Bitmap;
 use crate::graph::{Graph, Node};
 use crate::perm::{Perm, PermPair, Role};
 use crate::request::Status;
-use api::block_core::{BlockdevAmendOptions, BlockdevOptions, ImageInfoSpecific, SnapshotInfo};
+use api::block_core::{
+    BlockStatsSpecific, BlockdevAmendOptions, BlockdevOptions, ImageInfoSpecific, SnapshotInfo,
+};
 use base::{Errno, IoResult};
 use bitflags::bitflags;
 use mem::IoBuf;
@@ -603,6 +605,11 @@ pub trait Driver: Send + Sync + 'static {
     /// True where the driver degraded to read-only when it was opened (static `auto-read-only`).
     fn forced_read_only(&self) -> bool {
         false
+    }
+
+    /// What it counts beside what is counted of every node (`driver-specific` of `query-blockstats`). Must not wait.
+    fn stats(&self) -> Option<BlockStatsSpecific> {
+        None
     }
 
     /// What queries show. Must not wait for storage.

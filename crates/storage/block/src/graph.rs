@@ -8,6 +8,7 @@ use crate::driver::{ChildDef, ChildSlot, Driver, DriverType, NodeFlags};
 use crate::gate::Gate;
 use crate::options::NodeOptions;
 use crate::perm::{Perm, PermPair, Role};
+use crate::stats::Stats;
 use crate::track::Live;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -143,6 +144,8 @@ pub struct RootDef {
     /// The job that it belongs to, if it does.
     pub(crate) job: Option<crate::job::io::JobHold>,
     pub(crate) gate: Arc<Gate>,
+    /// What its device has done, all its versions together.
+    pub stats: Arc<Stats>,
 }
 
 /// What a root's user is told of.

@@ -119,6 +119,7 @@ fn build(p: &Plain) -> Graph {
             on_change: None,
             job: None,
             gate: Gate::new(),
+            stats: Default::default(),
         };
         g.roots.insert(id, Arc::new(def));
     }

@@ -33,10 +33,12 @@ pub mod perm;
 pub mod probe;
 pub mod qmp;
 mod query;
+mod query_stats;
 mod reopen;
 pub mod request;
 mod resize;
 pub mod root;
+pub mod stats;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod track;
@@ -51,4 +53,5 @@ pub use drive::{Drive, ErrorAction, ErrorPolicy};
 pub use graph::{Graph, Node, NodeId, RootEvent, RootId};
 pub use perm::{Perm, PermPair, Role};
 pub use root::{Root, RootConfig};
+pub use stats::Access;
 pub use track::{Ranges, Ticket};

@@ -17,6 +17,7 @@ pub fn register(table: &mut CommandTable, hmp: &mut HmpTable, graph: &Arc<BlockG
     crate::resize::register(table, graph);
     crate::nodeops::register(table, graph);
     crate::media::register(table, graph);
+    crate::query_stats::register(table, graph);
     let g = graph.clone();
     table.register(move |c: BlockdevAdd| {
         let g = g.clone();

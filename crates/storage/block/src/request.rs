@@ -275,6 +275,7 @@ impl<'a> Cx<'a> {
             self.node.live.bitmaps.resize(self.len());
         }
         self.node.live.dirtied(off, end - off);
+        self.node.live.reached(end);
         drop((ahead, ticket));
         done?;
         if flags.contains(WriteFlags::FUA) && !native { self.node_flush().await } else { Ok(()) }
@@ -399,6 +400,7 @@ impl<'a> Cx<'a> {
             let ahead = self.record_ahead(pos, n).await?;
             let done = driver.write_zeroes(self, pos, n, flags).await;
             self.node.live.dirtied(pos, n);
+            self.node.live.reached(pos + n);
             drop((ahead, ticket));
             match done {
                 Err(Errno::NOTSUP) if !flags.contains(ZeroFlags::NO_FALLBACK) => {

@@ -7,6 +7,7 @@ use crate::gate::{Gate, Inside};
 use crate::graph::{Graph, Node, OnChange, RootDef, RootEvent, RootId};
 use crate::perm::{Perm, PermPair};
 use crate::request::{Status, end_of};
+use crate::stats::{Access, Stats};
 use crate::txn::Txn;
 use base::{Errno, IoResult};
 use mem::IoBuf;
@@ -44,6 +45,7 @@ pub struct Root {
     id: RootId,
     gate: Arc<Gate>,
     name: String,
+    stats: Option<Arc<Stats>>,
 }
 
 impl std::fmt::Debug for Root {
@@ -108,6 +110,26 @@ impl Root {
         Ok(Pinned { graph, node, perm, through, _inside: inside })
     }
 
+    /// The same for a request that is counted.
+    async fn counted<T, Fut>(&self, access: Access, len: u64, f: impl FnOnce(Pinned) -> Fut) -> IoResult<T>
+    where
+        T: 'static,
+        Fut: Future<Output = IoResult<T>> + 'static,
+    {
+        let Some(stats) = &self.stats else { return self.request(f).await };
+        let begun = Stats::begin();
+        let done = self.request(f).await;
+        stats.done(access, len, begun, done.is_ok());
+        done
+    }
+
+    /// Counts a request that the device refused because it made no sense.
+    pub fn refused(&self, access: Access) {
+        if let Some(stats) = &self.stats {
+            stats.invalid(access);
+        }
+    }
+
     /// Runs a request to its end, even if the caller goes away.
     async fn request<T, Fut>(&self, f: impl FnOnce(Pinned) -> Fut) -> IoResult<T>
     where
@@ -120,7 +142,7 @@ impl Root {
 
     /// Fills `buf` with the bytes from `off` on. `EIO` beyond the end.
     pub async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
-        self.request(move |p| async move {
+        self.counted(Access::Read, buf.len() as u64, move |p| async move {
             p.inside(off, buf.len() as u64)?;
             p.cx().node_read(off, buf).await
         })
@@ -130,7 +152,7 @@ impl Root {
     /// Writes `buf` at `off`. `EPERM` where the node is read-only or the root has not asked to write; `EIO` beyond
     /// the end.
     pub async fn write(&self, off: u64, buf: IoBuf, flags: WriteFlags) -> IoResult<()> {
-        self.request(move |p| async move {
+        self.counted(Access::Write, buf.len() as u64, move |p| async move {
             p.inside(off, buf.len() as u64)?;
             let flags = if p.through { flags | WriteFlags::FUA } else { flags };
             p.cx().node_write(off, buf, flags, p.perm - Perm::RESIZE).await
@@ -140,7 +162,7 @@ impl Root {
 
     /// Makes a range read as zeroes.
     pub async fn write_zeroes(&self, off: u64, len: u64, flags: ZeroFlags) -> IoResult<()> {
-        self.request(move |p| async move {
+        self.counted(Access::Write, len, move |p| async move {
             p.inside(off, len)?;
             let flags = if p.through { flags | ZeroFlags::FUA } else { flags };
             p.cx().node_write_zeroes(off, len, flags, p.perm - Perm::RESIZE).await
@@ -150,7 +172,7 @@ impl Root {
 
     /// Says that the content of a range does not matter any more.
     pub async fn discard(&self, off: u64, len: u64) -> IoResult<()> {
-        self.request(move |p| async move {
+        self.counted(Access::Unmap, len, move |p| async move {
             p.inside(off, len)?;
             p.cx().node_discard(off, len, p.perm).await
         })
@@ -159,7 +181,7 @@ impl Root {
 
     /// Makes all completed writes stable.
     pub async fn flush(&self) -> IoResult<()> {
-        self.request(|p| async move { p.cx().node_flush().await }).await
+        self.counted(Access::Flush, 0, |p| async move { p.cx().node_flush().await }).await
     }
 
     /// Where the bytes from `off` on are, through all backing files.
@@ -295,10 +317,13 @@ impl BlockGraph {
                     on_change: config.on_change,
                     job: None,
                     gate: Gate::new(),
+                    stats: Arc::default(),
                 }
             }
         };
-        let root = Root { ctl: self.me(), id: def.id, gate: def.gate.clone(), name: def.name.clone() };
+        // Requests of devices are counted; those of exports are not.
+        let stats = def.qdev.is_some().then(|| def.stats.clone());
+        let root = Root { ctl: self.me(), id: def.id, gate: def.gate.clone(), name: def.name.clone(), stats };
         txn.next.roots.insert(def.id, Arc::new(def));
         txn.finish().await?;
         txn.commit().await;

@@ -24,6 +24,8 @@ pub(crate) struct Live {
     /// Once a write ends behind this offset, somebody wants to know; 0 for nobody.
     threshold: AtomicU64,
     crossed: Crossed,
+    /// The offset behind the last byte that was ever written.
+    highest: AtomicU64,
 }
 
 /// Whom to tell of a write behind the threshold.
@@ -174,6 +176,19 @@ impl Live {
         {
             f(at, end - at);
         }
+    }
+
+    /// Bytes up to `end` have been written.
+    pub(crate) fn reached(&self, end: u64) {
+        // Mostly it is not the highest, and then a shared read is enough.
+        if end > self.highest.load(Relaxed) {
+            self.highest.fetch_max(end, Relaxed);
+        }
+    }
+
+    /// The offset behind the last byte that was ever written.
+    pub(crate) fn highest(&self) -> u64 {
+        self.highest.load(Relaxed)
     }
 
     /// Something has been written that dirty bitmaps need not know of: the next flush counts.

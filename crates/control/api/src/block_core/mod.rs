@@ -14,6 +14,7 @@ mod media;
 mod options;
 mod single;
 mod snapshot;
+mod stats;
 
 pub use bitmap::*;
 pub use commands::*;
@@ -29,3 +30,4 @@ pub use media::*;
 pub use options::*;
 pub use single::*;
 pub use snapshot::*;
+pub use stats::*;

@@ -1,7 +1,7 @@
 use super::OnError;
 use base::IoResult;
-use block::Root;
 use block::driver::{WriteFlags, ZeroFlags};
+use block::{Access, Root};
 use device::LocalBoxFuture;
 use mem::IoBuf;
 
@@ -38,6 +38,9 @@ pub trait BlockPort: Send + Sync + 'static {
 
     /// The name of the block backend, for events; may be empty.
     fn name(&self) -> &str;
+
+    /// A request was refused because it made no sense: for the figures.
+    fn refused(&self, _access: Access) {}
 
     /// What the drive's user wants done about failing reads, or writes. By default a failing read is reported, and so
     /// is a failing write unless space ran out, which stops the machine.
@@ -81,6 +84,10 @@ impl BlockPort for Root {
 
     fn name(&self) -> &str {
         Root::name(self)
+    }
+
+    fn refused(&self, access: Access) {
+        Root::refused(self, access);
     }
 
     fn on_error(&self, read: bool) -> OnError {

@@ -2,6 +2,7 @@ use super::conf::BlkConf;
 use super::port::BlockPort;
 use super::spec::*;
 use base::Errno;
+use block::Access;
 use mem::IoBuf;
 
 /// What a request asks for, after its checks.
@@ -50,11 +51,11 @@ impl Request {
         Ok(match kind {
             T_IN => match range(conf, port, sector, data.len() as u64) {
                 Some(off) => Request::Read { off, data },
-                None => Request::Refused(S_IOERR),
+                None => refused(port, Access::Read),
             },
             T_OUT => match range(conf, port, sector, body.len() as u64) {
                 Some(off) if !port.read_only() => Request::Write { off, data: body },
-                _ => Request::Refused(S_IOERR),
+                _ => refused(port, Access::Write),
             },
             T_FLUSH => Request::Flush,
             T_GET_ID => Request::GetId { data },
@@ -123,6 +124,12 @@ fn ranged(conf: &BlkConf, port: &dyn BlockPort, body: &IoBuf, zeroes: bool) -> R
                 Request::Discard { off, len }
             }
         }
-        _ => Request::Refused(S_IOERR),
+        _ => refused(port, if zeroes { Access::Write } else { Access::Unmap }),
     }
+}
+
+/// A request that makes no sense.
+fn refused(port: &dyn BlockPort, access: Access) -> Request {
+    port.refused(access);
+    Request::Refused(S_IOERR)
 }

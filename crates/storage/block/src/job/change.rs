@@ -284,6 +284,7 @@ impl Change<'_, '_> {
             on_change: None,
             job: Some(JobHold { job: job.clone(), main, others }),
             gate: gate.clone(),
+            stats: Arc::default(),
         };
         self.txn.next.roots.insert(id, Arc::new(def));
         JobRoot { ctl: self.txn.ctl.me(), id, gate }
