@@ -384,6 +384,17 @@ impl Stream {
         }
     }
 
+    /// Has the system ask the peer now and then whether it is still there, so that a dead one is noticed. TCP only; nothing
+    /// on other streams.
+    pub fn keep_alive(&self) {
+        if self.0.kind == Kind::Inet
+            && let Some(fd) = self.fd()
+            && let Err(e) = net::sockopt::set_socket_keepalive(fd, true)
+        {
+            tracing::warn!(peer = self.peer(), "cannot switch keep-alive on: {e}");
+        }
+    }
+
     /// Whether the other end is gone altogether, so that nothing more can be written. Bytes that it sent before
     /// may still be there to read.
     pub fn is_hung_up(&self) -> bool {

@@ -16,6 +16,20 @@ fn run<F: Future>(f: F) -> F::Output {
 }
 
 #[test]
+fn keep_alive_is_switched_on() {
+    use rustix::net::sockopt::socket_keepalive;
+    run(async {
+        let tcp = Listener::tcp("127.0.0.1", 0).await.unwrap();
+        let s = connect(tcp.addr()).await.unwrap();
+        assert_eq!(socket_keepalive(s.fd().unwrap()), Ok(false));
+        s.keep_alive();
+        assert_eq!(socket_keepalive(s.fd().unwrap()), Ok(true));
+        // Nothing to be done elsewhere.
+        Stream::pair().unwrap().0.keep_alive();
+    });
+}
+
+#[test]
 fn unix_and_tcp_round_trip() {
     run(async {
         let p = path("round.sock");

@@ -53,6 +53,8 @@ pub(crate) struct Target {
     pub(crate) export: String,
     /// Credentials, and the name that the server must have.
     pub(crate) tls: Option<(Arc<Credentials>, String)>,
+    /// Have the system find out when the server has died without a word.
+    pub(crate) keep_alive: bool,
 }
 
 /// A connection.
@@ -72,10 +74,13 @@ pub(crate) struct Lost;
 impl Conn {
     /// Connects and negotiates.
     pub(crate) async fn open(target: &Target) -> Result<Arc<Conn>, Failed> {
-        let Target { addr, export, tls } = target;
+        let Target { addr, export, tls, keep_alive } = target;
         let handshake = if tls.is_some() { Handshake::with_tls(export) } else { Handshake::new(export) };
         let mut handshake = handshake.map_err(Failed::Refused)?;
         let mut stream = io::connect(addr).await.map_err(|e| Failed::Reach(e.to_string()))?;
+        if *keep_alive {
+            stream.keep_alive();
+        }
         let broke = |e: Errno| Failed::Reach(format!("Failed to read initial magic: {e}"));
         let (mut input, mut out) = (Vec::new(), Vec::new());
         let offer = loop {

@@ -50,7 +50,8 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
         let seconds = |s: Option<u32>| Duration::from_secs(s.unwrap_or(0).into());
         let export = options.export.as_deref().unwrap_or("");
         let tls = tls(options, o.objects.as_deref())?;
-        let target = Target { addr, export: export.to_owned(), tls };
+        let keep_alive = matches!(&options.server, SocketAddress::Inet(a) if a.keep_alive == Some(true));
+        let target = Target { addr, export: export.to_owned(), tls, keep_alive };
         let link = Link::open(target, seconds(options.open_timeout), seconds(options.reconnect_delay));
         let link = link.await.map_err(|e| match e {
             Failed::Reach(text) => QError::new(text),

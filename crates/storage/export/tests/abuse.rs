@@ -143,3 +143,83 @@ fn requests_that_are_wrong() {
         bed.end().await;
     });
 }
+
+/// Numbers that look random.
+struct Dice(u32);
+
+impl Dice {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        self.0
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.next() as usize % of.len()]
+    }
+}
+
+#[test]
+fn requests_at_random() {
+    rt::block_on(async {
+        let bed = bed("random").await;
+        let mut dice = Dice(0x5eed_1234);
+        for round in 0..120 {
+            let s = connect(&bed).await;
+            let mode = [Mode::Simple, Mode::Structured, Mode::Extended][round % 3];
+            let mut out = 3u32.to_be_bytes().to_vec();
+            let mut option = |n: u32, data: &[u8]| {
+                out.extend(OPTS_MAGIC.to_be_bytes());
+                out.extend(n.to_be_bytes());
+                out.extend((data.len() as u32).to_be_bytes());
+                out.extend(data);
+            };
+            if mode == Mode::Structured {
+                option(OPT_STRUCTURED_REPLY, &[]);
+            }
+            if mode == Mode::Extended {
+                option(OPT_EXTENDED_HEADERS, &[]);
+            }
+            if mode != Mode::Simple {
+                option(OPT_SET_META_CONTEXT, b"\0\0\0\x01x\0\0\0\x01\0\0\0\x0fbase:allocation");
+            }
+            option(OPT_GO, b"\0\0\0\x01x\0\0");
+            s.write_all(&out).await.unwrap();
+            // Whoever does not read loses its answers; this one reads some of them now and then.
+            let mut some = vec![0; 8192];
+            for _ in 0..40 {
+                let req = Request {
+                    flags: dice.one(&[0, 0, 1, 2, 4, 8, 16, 32, 0xffff]),
+                    kind: dice.one(&[0, 0, 1, 3, 4, 5, 6, 7, 7, 9, 999]),
+                    cookie: dice.next().into(),
+                    offset: dice.one(&[0, 1, 4096, 1 << 30, (1 << 30) - 1, u64::MAX]),
+                    len: dice.one(&[0, 1, 512, 70_000, 1 << 20, 1 << 30, u64::from(u32::MAX), u64::MAX]),
+                };
+                let mut bytes = Vec::new();
+                req.put(mode, &mut bytes);
+                // As much payload as was told, if that is not absurd; or some, or none.
+                let told = req.payload(mode).min(100_000) as usize;
+                let more = dice.one(&[told, told, told, 0, 17]);
+                bytes.resize(bytes.len() + more, dice.next() as u8);
+                if dice.next().is_multiple_of(20) {
+                    let i = dice.next() as usize % bytes.len();
+                    bytes[i] ^= 1;
+                }
+                let sent = rt::timeout(Duration::from_millis(20), s.write_all(&bytes)).await;
+                if !matches!(sent, Some(Ok(()))) {
+                    break;
+                }
+                if dice.next().is_multiple_of(4) {
+                    _ = rt::timeout(Duration::from_millis(1), s.read(&mut some)).await;
+                }
+            }
+            s.shutdown();
+        }
+        let good = begun(&bed).await;
+        good.write_all(&request(CMD_READ, 0, 512)).await.unwrap();
+        assert_eq!(rt::timeout(Duration::from_secs(5), answer(&good)).await, Some(0));
+        good.shutdown();
+        rt::timeout(Duration::from_secs(10), bed.end()).await.expect("no client keeps the export");
+    });
+}
