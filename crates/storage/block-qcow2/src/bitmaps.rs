@@ -1,7 +1,7 @@
 //! Keeping dirty bitmaps in the image.
 //!
 //! While the image may be written, every stored bitmap is marked as in use: for other programs what is stored is out of
-//! date then. For Rhea it is not ([`crate::live`]). When the node closes or becomes read-only, or when bitmaps change
+//! date then. For Rhea it is not (`live`). When the node closes or becomes read-only, or when bitmaps change
 //! otherwise than by writes, they are stored anew: data, tables and directory go to fresh clusters, and only when all of
 //! that is stable does the header lead to it, by one write where the place in the header allows that. Where not, the
 //! autoclear bit is off meanwhile, so that nobody takes a half-written state for the truth.
