@@ -1,6 +1,6 @@
 //! Encrypted block nodes.
 //!
-//! - [`volume`]: opening, making and amending a LUKS volume, wherever its header lies.
+//! - [`volume`]: opening and making a LUKS volume, wherever its header lies; [`amend()`] changes its key slots.
 //! - [`Transform`]: encrypts and decrypts what passes between a node and its child.
 //! - `luks`, the driver, is both.
 

@@ -1,4 +1,4 @@
-//! TLS over a [`Stream`](crate::Stream), which stays a [`Stream`](crate::Stream).
+//! TLS over a [`Stream`], which stays a [`Stream`].
 //!
 //! [`Credentials`] say who one is and whom one trusts; [`accept`] and [`connect`] do the handshake on a stream and give the
 //! stream that is encrypted. OpenSSL sees memory only: what it wants to send and what came from the peer lie in buffers
