@@ -28,7 +28,9 @@ enum What {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    crate::test::build_release()?;
+    if std::env::var_os("RHEA_BIN").is_none() {
+        crate::test::build_release()?;
+    }
     match args.what {
         What::Boot { runs, smp } => boot::run(runs.max(1), smp),
         What::Storage(args) => storage::run(&args),
