@@ -1,6 +1,7 @@
 //! Measurements, side by side with QEMU in one run.
 
 mod boot;
+mod graph;
 mod servers;
 mod storage;
 
@@ -23,6 +24,15 @@ enum What {
         #[arg(long, default_value_t = 1)]
         smp: u32,
     },
+    /// A long chain of images: adding it, and asking for all of its nodes
+    Graph {
+        /// How many images are in the chain
+        #[arg(long, default_value_t = 100)]
+        images: usize,
+        /// How often each is run; the medians are printed
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
     /// The NBD server on qcow2 and on raw images: fio's requests, and what they cost the server
     Storage(storage::Args),
 }
@@ -33,6 +43,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     match args.what {
         What::Boot { runs, smp } => boot::run(runs.max(1), smp),
+        What::Graph { images, runs } => graph::run(images.max(1), runs.max(1)),
         What::Storage(args) => storage::run(&args),
     }
 }

@@ -10,6 +10,7 @@ use api::block_core::{
     BlockdevDetectZeroesOptions, ImageInfo,
 };
 use qapi::{Dict, Value};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -117,10 +118,21 @@ fn int(v: u64) -> i64 {
 }
 
 fn image_info(names: &Names, cx: Cx<'_>, flat: bool) -> ImageInfo {
+    let known = names.images.borrow().get(&cx.node.id).cloned();
+    let base = known.unwrap_or_else(|| {
+        let base = node_info(names, cx);
+        names.images.borrow_mut().insert(cx.node.id, base.clone());
+        base
+    });
+    let backing = if flat { None } else { cx.child(ChildSlot::Backing).ok() };
+    ImageInfo { base, backing_image: backing.map(|b| Box::new(image_info(names, b, false))) }
+}
+
+fn node_info(names: &Names, cx: Cx<'_>) -> BlockNodeInfo {
     let info = driver_info(cx);
     let hint = hint(cx);
-    let own = names.0.get(&cx.node.id).and_then(|n| n.plain.clone());
-    let base = BlockNodeInfo {
+    let own = names.names.get(&cx.node.id).and_then(|n| n.plain.clone());
+    BlockNodeInfo {
         filename: names.filename(cx),
         format: cx.node.ty.name.to_owned(),
         dirty_flag: info.dirty,
@@ -134,9 +146,7 @@ fn image_info(names: &Names, cx: Cx<'_>, flat: bool) -> ImageInfo {
         backing_filename: hint.map(|h| h.filename),
         snapshots: (!info.snapshots.is_empty()).then_some(info.snapshots),
         format_specific: info.format_specific,
-    };
-    let backing = if flat { None } else { cx.child(ChildSlot::Backing).ok() };
-    ImageInfo { base, backing_image: backing.map(|b| Box::new(image_info(names, b, false))) }
+    }
 }
 
 fn hint(cx: Cx<'_>) -> Option<BackingHint> {
@@ -162,27 +172,32 @@ impl Name {
 }
 
 /// The names of all nodes. Computed from the bottom up, each once: a name may contain all those below it.
-struct Names(BTreeMap<NodeId, Name>);
+struct Names {
+    names: BTreeMap<NodeId, Name>,
+    /// What was told of images so far, without those behind them: in the list of all nodes, each image of a chain stands
+    /// behind all those above it.
+    images: RefCell<BTreeMap<NodeId, BlockNodeInfo>>,
+}
 
 impl Names {
     fn new(graph: &Arc<Graph>) -> Names {
-        let mut names = Names(BTreeMap::new());
+        let mut names = Names { names: BTreeMap::new(), images: RefCell::default() };
         for id in graph.topological().unwrap_or_default().into_iter().rev() {
             if let Some(node) = graph.node(id) {
                 let name = names.name(Cx { graph, node });
-                names.0.insert(id, name);
+                names.names.insert(id, name);
             }
         }
         names
     }
 
     fn filename(&self, cx: Cx<'_>) -> String {
-        self.0.get(&cx.node.id).map(Name::filename).unwrap_or_default()
+        self.names.get(&cx.node.id).map(Name::filename).unwrap_or_default()
     }
 
     fn name(&self, cx: Cx<'_>) -> Name {
         let own = &cx.node.options.own;
-        let below = |slot| cx.node.edge(slot).and_then(|e| self.0.get(&e.child));
+        let below = |slot| cx.node.edge(slot).and_then(|e| self.names.get(&e.child));
         let primary = cx.node.primary().map(|e| below(e.slot));
         let plain = match primary {
             Some(child) => child.and_then(|c| c.plain.clone()),
@@ -201,7 +216,7 @@ impl Names {
         all.extend(STRONG.iter().filter_map(|k| Some(((*k).to_owned(), own.get(*k)?.clone()))));
         for e in &cx.node.edges {
             // A backing file that the header names anyway need not be said.
-            if let Some(child) = self.0.get(&e.child)
+            if let Some(child) = self.names.get(&e.child)
                 && (e.slot != ChildSlot::Backing || !as_named)
             {
                 all.insert(e.name.to_owned(), Value::Dict(child.description.clone()));
