@@ -88,6 +88,7 @@ async fn with_machine(
     let mut commands = CommandTable::new();
     let mut hmp = HmpTable::new();
     storage.register(&mut commands, &mut hmp);
+    block::qmp::register_devices(&mut commands, &storage.graph);
     machine::qmp::register(&mut commands, &mut hmp, machine);
     let monitor = Monitor::new(commands, hmp, storage.events.clone(), rt::current())
         .map_err(|e| format!("cannot set up the monitors' thread: {e}"))?;

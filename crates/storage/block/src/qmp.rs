@@ -11,12 +11,17 @@ use qapi::{QapiEnum, Value, to_value};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+/// Registers the commands about devices of a machine, which a program without one does not have.
+pub fn register_devices(table: &mut CommandTable, graph: &Arc<BlockGraph>) {
+    crate::media::register(table, graph);
+    crate::query_stats::register_devices(table, graph);
+}
+
 /// Registers the commands.
 pub fn register(table: &mut CommandTable, hmp: &mut HmpTable, graph: &Arc<BlockGraph>) {
     crate::bitmap::qmp::register(table, graph);
     crate::resize::register(table, graph);
     crate::nodeops::register(table, graph);
-    crate::media::register(table, graph);
     crate::query_stats::register(table, graph);
     let g = graph.clone();
     table.register(move |c: BlockdevAdd| {

@@ -17,6 +17,10 @@ pub(crate) fn register(table: &mut CommandTable, graph: &Arc<BlockGraph>) {
         let stats = g.query_blockstats(c.query_nodes.unwrap_or(false));
         async move { Ok(stats) }
     });
+}
+
+/// Registers the command about devices.
+pub(crate) fn register_devices(table: &mut CommandTable, graph: &Arc<BlockGraph>) {
     let g = graph.clone();
     table.register(move |c: BlockLatencyHistogramSet| std::future::ready(g.set_latency_histograms(&c)));
 }
