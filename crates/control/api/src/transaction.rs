@@ -1,7 +1,7 @@
 //! Several actions at once: all of them or none.
 
 use crate::block_core::{
-    BlockDirtyBitmap, BlockDirtyBitmapAdd, BlockDirtyBitmapMerge, BlockdevSnapshot,
+    BlockDirtyBitmap, BlockDirtyBitmapAdd, BlockDirtyBitmapMerge, BlockdevBackup, BlockdevSnapshot,
     BlockdevSnapshotInternalSync, BlockdevSnapshotSync,
 };
 use qapi::Qapi;
@@ -38,6 +38,8 @@ pub enum TransactionAction {
     BlockDirtyBitmapDisable(BlockDirtyBitmap),
     /// As the command `block-dirty-bitmap-merge`.
     BlockDirtyBitmapMerge(BlockDirtyBitmapMerge),
+    /// As the command `blockdev-backup`.
+    BlockdevBackup(BlockdevBackup),
     /// As the command `blockdev-snapshot`.
     BlockdevSnapshot(BlockdevSnapshot),
     /// As the command `blockdev-snapshot-internal-sync`.

@@ -144,15 +144,15 @@ impl Past {
     }
 
     /// Copies what has not been copied of the pieces that the range touches; returns how many bytes that was. `cx` is the
-    /// filter's.
-    pub async fn copy(&self, cx: &Cx<'_>, off: u64, len: u64) -> IoResult<u64> {
+    /// filter's. An error says whether it came from writing.
+    pub async fn copy(&self, cx: &Cx<'_>, off: u64, len: u64) -> Result<u64, (bool, Errno)> {
         self.copy_until(cx, off, len, None).await
     }
 
     /// To be called before the range changes, and waited for. An error means that it must not change.
     pub async fn before_write(&self, cx: &Cx<'_>, off: u64, len: u64) -> IoResult<()> {
         let deadline = self.0.spec.timeout.map(|t| rt::now() + t);
-        match self.copy_until(cx, off, len, deadline).await {
+        match self.copy_until(cx, off, len, deadline).await.map_err(|(_, e)| e) {
             Err(e) if self.0.spec.give_up => {
                 self.lose(e).await;
                 Ok(())
@@ -173,7 +173,14 @@ impl Past {
         }
     }
 
-    async fn copy_until(&self, cx: &Cx<'_>, off: u64, len: u64, deadline: Option<Instant>) -> IoResult<u64> {
+    async fn copy_until(
+        &self,
+        cx: &Cx<'_>,
+        off: u64,
+        len: u64,
+        deadline: Option<Instant>,
+    ) -> Result<u64, (bool, Errno)> {
+        let late = |e| (true, e);
         let piece = self.piece();
         let end = off.saturating_add(len).min(self.len());
         let end = end.next_multiple_of(piece).min(self.len());
@@ -183,7 +190,7 @@ impl Past {
         {
             let n = n.min(RUN.max(piece));
             let lock = self.0.ranges.lock(at, at + n, true);
-            let ticket = in_time(deadline, lock).await?;
+            let ticket = in_time(deadline, lock).await.map_err(late)?;
             // Another may have copied it, or a part of it, meanwhile.
             if let Some((at, n)) = self.0.todo.next_dirty(at, at + n) {
                 match deadline {
@@ -198,7 +205,7 @@ impl Past {
                             let _ticket = ticket;
                             me.transfer(&errand.cx(), at, n).await
                         });
-                        in_time(deadline, task).await??;
+                        in_time(deadline, task).await.map_err(late)??;
                     }
                 }
                 copied += n;
@@ -209,19 +216,20 @@ impl Past {
     }
 
     /// Copies a range. Nobody changes it meanwhile.
-    async fn transfer(&self, cx: &Cx<'_>, at: u64, n: u64) -> IoResult<()> {
+    async fn transfer(&self, cx: &Cx<'_>, at: u64, n: u64) -> Result<(), (bool, Errno)> {
         let known = cx.child_chain_status(SOURCE, at, n).await;
         let mut zero = known.is_ok_and(|s| s.zero && s.len >= n);
         let buf = IoBuf::zeroed(if zero { 0 } else { n as usize });
         if !zero {
-            cx.child_read(SOURCE, at, buf.clone()).await?;
+            cx.child_read(SOURCE, at, buf.clone()).await.map_err(|e| (false, e))?;
             zero = buf.is_zero();
         }
-        if zero {
-            cx.child_write_zeroes(TARGET, at, n, ZeroFlags::MAY_UNMAP).await?;
+        let wrote = if zero {
+            cx.child_write_zeroes(TARGET, at, n, ZeroFlags::MAY_UNMAP).await
         } else {
-            cx.child_write(TARGET, at, buf, self.0.spec.write).await?;
-        }
+            cx.child_write(TARGET, at, buf, self.0.spec.write).await
+        };
+        wrote.map_err(|e| (true, e))?;
         self.0.todo.reset(at, n);
         Ok(())
     }

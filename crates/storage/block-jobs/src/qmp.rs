@@ -1,7 +1,8 @@
 //! The commands that start jobs.
 
 use api::block_core::{
-    BlockCommit, BlockStream, BlockdevCreate, BlockdevMirror, ChangeBackingFile, XBlockdevAmend,
+    BlockCommit, BlockStream, BlockdevBackup, BlockdevCreate, BlockdevMirror, ChangeBackingFile,
+    XBlockdevAmend,
 };
 use block::job::Jobs;
 use monitor::CommandTable;
@@ -35,6 +36,11 @@ pub fn register(table: &mut CommandTable, jobs: &Arc<Jobs>) {
     table.register(move |c: BlockdevMirror| {
         let j = j.clone();
         async move { crate::mirror::mirror(&j, c).await }
+    });
+    let j = jobs.clone();
+    table.register(move |c: BlockdevBackup| {
+        let j = j.clone();
+        async move { crate::backup::backup(&j, c).await }
     });
     let j = jobs.clone();
     table.register(move |c: BlockStream| {

@@ -4,6 +4,7 @@
 //! a job is told the group that its job belongs to: in a grouped transaction all jobs have the same one, and the engine
 //! of jobs finalizes or cancels them together.
 
+use crate::backup::Start;
 use crate::overlay::SnapshotSync;
 use api::block_core::{BlockDirtyBitmap, BlockdevSnapshot, BlockdevSnapshotSync};
 use api::transaction::{ActionCompletionMode, Transaction, TransactionAction};
@@ -20,8 +21,12 @@ fn on_bitmap(b: BlockDirtyBitmap, op: impl FnOnce(String) -> BitmapOp) -> Box<dy
 }
 
 /// The implementation of an action. `group`: what its job shall belong to, in a grouped transaction.
-fn action(group: Option<&Arc<Group>>, action: TransactionAction) -> Result<Box<dyn Action>, QError> {
-    if group.is_some() {
+fn action(
+    jobs: &Arc<Jobs>,
+    group: Option<&Arc<Group>>,
+    action: TransactionAction,
+) -> Result<Box<dyn Action>, QError> {
+    if group.is_some() && !matches!(action, TransactionAction::BlockdevBackup(_)) {
         return Err(qerr!(
             "Action '{}' does not support transaction property completion-mode = grouped",
             action.tag().as_str()
@@ -46,6 +51,7 @@ fn action(group: Option<&Arc<Group>>, action: TransactionAction) -> Result<Box<d
             let sources = m.bitmaps.into_iter().map(block::bitmap::qmp::source).collect();
             Box::new(OnBitmap { node: m.node, op: BitmapOp::Merge(m.target, sources) })
         }
+        TransactionAction::BlockdevBackup(b) => Box::new(Start::new(jobs, b, group.cloned())),
         TransactionAction::BlockdevSnapshot(s) => Box::new(Snapshot(s)),
         TransactionAction::BlockdevSnapshotInternalSync(s) => Box::new(InternalSnapshot::new(s)),
         TransactionAction::BlockdevSnapshotSync(s) => Box::new(SnapshotSync(s)),
@@ -56,7 +62,7 @@ fn action(group: Option<&Arc<Group>>, action: TransactionAction) -> Result<Box<d
 pub async fn transaction(jobs: &Arc<Jobs>, t: Transaction) -> Result<(), QError> {
     let mode = t.properties.and_then(|p| p.completion_mode).unwrap_or_default();
     let group = (mode == ActionCompletionMode::Grouped).then(Arc::<Group>::default);
-    let actions: Result<Vec<_>, _> = t.actions.into_iter().map(|a| action(group.as_ref(), a)).collect();
+    let actions: Result<Vec<_>, _> = t.actions.into_iter().map(|a| action(jobs, group.as_ref(), a)).collect();
     jobs.graph().transact(actions?).await
 }
 

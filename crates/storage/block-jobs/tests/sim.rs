@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 8] = [
     ("commit", "{'job-id':'j','device':'hd2','top-node':'hd1','base-node':'hd0','on-error':'ON'}"),
     ("commit", "{'job-id':'j','device':'hd2','base-node':'hd0','on-error':'ON'}"),
     (
@@ -26,15 +26,36 @@ const KINDS: [(&str, &str); 6] = [
     ),
     ("stream", "{'job-id':'j','device':'hd2','on-error':'ON'}"),
     ("stream", "{'job-id':'j','device':'hd2','base-node':'hd0','on-error':'ON'}"),
+    (
+        "backup",
+        "{'job-id':'j','device':'hd2','target':'hd3','sync':'full','on-source-error':'ON','on-target-error':'ON'}",
+    ),
+    (
+        "backup",
+        "{'job-id':'j','device':'hd2','target':'hd3','sync':'full','bitmap':'b','bitmap-mode':'on-success','on-source-error':'ON','on-target-error':'ON'}",
+    ),
 ];
 
 /// The user's bytes; `None` where a failed write left any.
 type Model = Rc<RefCell<Vec<Option<u8>>>>;
 
-async fn work(user: Arc<Root>, model: Model, stop: Rc<Cell<bool>>, part: u64) {
+/// How the users are told what to do.
+#[derive(Default)]
+struct Ctl {
+    stop: Cell<bool>,
+    hold: Cell<bool>,
+    busy: Cell<u32>,
+}
+
+async fn work(user: Arc<Root>, model: Model, ctl: Rc<Ctl>, part: u64) {
     // Each writer has its part, so that what a range holds is never a matter of order.
     let (lo, hi) = (part * SIZE / 2, (part + 1) * SIZE / 2);
-    while !stop.get() {
+    while !ctl.stop.get() {
+        if ctl.hold.get() {
+            rt::sleep(Duration::from_micros(50)).await;
+            continue;
+        }
+        ctl.busy.set(ctl.busy.get() + 1);
         let rng = rt::sim::rng();
         let off = rng.range(lo, hi - 1);
         let len = rng.range(1, 9000).min(hi - off);
@@ -61,6 +82,7 @@ async fn work(user: Arc<Root>, model: Model, stop: Rc<Cell<bool>>, part: u64) {
                 model.borrow_mut()[range].fill(ok.then_some(byte));
             }
         }
+        ctl.busy.set(ctl.busy.get() - 1);
         rt::sleep(Duration::from_micros(rng.below(500))).await;
     }
 }
@@ -77,17 +99,29 @@ async fn one(b: Bed, seed: u64) {
     let user = b.user("hd2").await;
     let first = b.bytes("hd2").await;
     let model: Model = Rc::new(RefCell::new(first.into_iter().map(Some).collect()));
-    let stop = Rc::new(Cell::new(false));
+    let ctl = Rc::new(Ctl::default());
     let workers: Vec<_> =
-        (0..2).map(|i| rt::spawn_local(work(user.clone(), model.clone(), stop.clone(), i))).collect();
+        (0..2).map(|i| rt::spawn_local(work(user.clone(), model.clone(), ctl.clone(), i))).collect();
     let bad = rng.chance(1, 2);
     let p = if bad { 10 } else { 0 };
     b.world.set_faults(Faults { delay: 500, read: p, write: p, flush: p, space: p / 2, stage: 0 });
+    // What a backup shall have: the users rest while it begins.
+    let mut past = None;
+    if verb == "backup" {
+        b.graph.bitmap_add("hd2", "b", None, false, false).await.unwrap();
+        ctl.hold.set(true);
+        while ctl.busy.get() > 0 {
+            rt::sleep(Duration::from_micros(50)).await;
+        }
+        past = Some(Model::new(RefCell::new(model.borrow().clone())));
+    }
     match verb {
         "commit" => b.commit(&text).await.unwrap(),
         "mirror" => b.mirror(&text).await.unwrap(),
+        "backup" => b.backup(&text).await.unwrap(),
         _ => b.stream(&text).await.unwrap(),
     }
+    ctl.hold.set(false);
     let cancel_after = if rng.chance(1, 3) { Some(rng.below(300)) } else { None };
     for step in 0.. {
         rt::sleep(Duration::from_millis(1)).await;
@@ -117,7 +151,7 @@ async fn one(b: Bed, seed: u64) {
     assert_eq!(ended.last().map(String::as_str), Some("null"));
     // Some more work on what the user has now.
     rt::sleep(Duration::from_millis(5)).await;
-    stop.set(true);
+    ctl.stop.set(true);
     for w in workers {
         w.await;
     }
@@ -133,6 +167,9 @@ async fn one(b: Bed, seed: u64) {
         assert_eq!(node, "hd2");
         assert_eq!(b.child("hd2", "backing").as_deref(), Some("hd1"), "{verb} {text} {ended:?}");
         assert_eq!(b.child("hd1", "backing").as_deref(), Some("hd0"));
+    }
+    if let Some(past) = past.filter(|_| !failed) {
+        assert!(agrees(&b.bytes("hd3").await, &past), "{verb} {text}: the copy differs");
     }
     user.detach().await;
     // It is also so on disk: the images are opened again from the bytes that were flushed.

@@ -1,5 +1,6 @@
 //! The block layer: options of nodes, what is told about nodes and images, and the commands on them.
 
+mod backup;
 mod bitmap;
 mod commands;
 mod create;
@@ -16,6 +17,7 @@ mod single;
 mod snapshot;
 mod stats;
 
+pub use backup::*;
 pub use bitmap::*;
 pub use commands::*;
 pub use create::*;

@@ -106,6 +106,10 @@ impl Bed {
         block_jobs::mirror::mirror(&self.jobs, arg(text)).await
     }
 
+    pub async fn backup(&self, text: &str) -> Result<(), QError> {
+        block_jobs::backup::backup(&self.jobs, arg(text)).await
+    }
+
     pub async fn stream(&self, text: &str) -> Result<(), QError> {
         block_jobs::stream::stream(&self.jobs, arg(text)).await
     }

@@ -12,13 +12,12 @@ mod plan;
 pub mod qmp;
 
 use crate::driver::Cx;
-use bits::Bits;
 use parking_lot::{Mutex, RwLock};
 use qapi::{QError, qerr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use bits::MAX_BITS;
+pub use bits::{Bits, MAX_BITS};
 pub use ctl::BitmapSource;
 pub(crate) use plan::BitmapPlan;
 pub use plan::NewBitmap;

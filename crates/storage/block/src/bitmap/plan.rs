@@ -1,7 +1,7 @@
 //! Changes of bitmaps as part of a transaction: prepared one after another, made real together or not at all.
 
 use super::bits::Bits;
-use super::{Bitmap, BitmapSource, Tolerate};
+use super::{Bitmap, BitmapSource, Busy, Tolerate};
 use crate::driver::Cx;
 use crate::graph::{Graph, Node, NodeId};
 use crate::track::Live;
@@ -114,6 +114,27 @@ impl BitmapPlan {
             marked.map_err(|e| qerr!("Could not mark bitmap '{}' as in use: {e}", b.name()))?;
         }
         Ok(())
+    }
+
+    /// A job takes a bitmap for itself, and may change it (`changes`) when it ends: the bitmap, its bits, and whether it
+    /// records, all as they will be.
+    pub(crate) async fn take(
+        &mut self,
+        cx: &Cx<'_>,
+        name: &str,
+        changes: bool,
+    ) -> Result<(Busy, Bits, bool), QError> {
+        let tolerate = Tolerate { read_only: !changes, ..Tolerate::default() };
+        let entry = self.entry(cx.node, name, tolerate)?;
+        let (bitmap, bits) = (entry.bitmap.clone(), entry.bits());
+        let records = entry.enabled.unwrap_or_else(|| bitmap.enabled());
+        if changes {
+            Self::will_change(cx, &bitmap).await?;
+        }
+        let busy = bitmap.occupy().ok_or_else(|| {
+            qerr!("Bitmap '{name}' is currently in use by another operation and cannot be used")
+        })?;
+        Ok((busy, bits, records))
     }
 
     /// A bitmap is to be added.

@@ -4,7 +4,7 @@
 
 use super::filter::{JobFilter, SOURCE, TARGET, Watch};
 use super::{Job, JobRoot, io::JobHold};
-use crate::bitmap::Bitmap;
+use crate::bitmap::{Bitmap, Bits, Busy};
 use crate::control::BlockGraph;
 use crate::drive::ErrorPolicy;
 use crate::driver::{BackingHint, ChildSlot, Cx, DriverType, NodeFlags};
@@ -123,6 +123,11 @@ impl Graph {
         self.nodes.values().find(|p| backs(p))
     }
 
+    /// A node as its driver sees it.
+    pub fn cx(self: &Arc<Self>, node: NodeId) -> Option<Cx<'_>> {
+        Some(Cx { graph: self, node: self.node(node)? })
+    }
+
     /// The node's backing file, seen through filters.
     pub fn cow_child(self: &Arc<Self>, node: NodeId) -> Option<NodeId> {
         let cx = Cx { graph: self, node: self.node(node)? };
@@ -135,6 +140,26 @@ impl Change<'_, '_> {
     pub fn bitmap(&self, node: NodeId, name: &str) -> Result<Arc<Bitmap>, QError> {
         let n = self.txn.next.node(node).ok_or_else(|| qerr!("The node has gone"))?;
         self.txn.bitmaps.find(n, name)
+    }
+
+    /// Takes a dirty bitmap for a job, which may change it (`changes`) when it ends: the bitmap, its bits, and whether it
+    /// records, all as they will be once the transaction is committed.
+    pub async fn take_bitmap(
+        &mut self,
+        node: NodeId,
+        name: &str,
+        changes: bool,
+    ) -> Result<(Busy, Bits, bool), QError> {
+        // The driver's requests go through the graph in which the node is open.
+        let open = self.txn.base.node(node).is_some();
+        let graph = if open { self.txn.base.clone() } else { self.txn.preview() };
+        let cx = graph.cx(node).ok_or_else(|| qerr!("The node has gone"))?;
+        self.txn.bitmaps.take(&cx, name, changes).await
+    }
+
+    /// The graph as edited so far, for looking at nodes.
+    pub fn preview(&self) -> Arc<Graph> {
+        self.txn.preview()
     }
 
     /// The graph as edited so far.

@@ -155,6 +155,12 @@ pub(crate) fn is_sole_writer(ty: &DriverType, slot: ChildSlot) -> bool {
     std::ptr::eq(ty, &MIRROR_TOP_COMMIT) && slot == SOURCE
 }
 
+/// As [`BACKUP_TOP`], where the job discards what it has copied.
+pub static BACKUP_TOP_DISCARD: DriverType = filter("copy-before-write", |child, parent, flags| {
+    let p = (BACKUP_TOP.child_perm)(child, parent, flags);
+    if child.slot == SOURCE { PermPair { perm: p.perm | Perm::WRITE, ..p } } else { p }
+});
+
 const BASE: PermPair = PermPair {
     perm: Perm::CONSISTENT_READ.union(Perm::WRITE).union(Perm::RESIZE),
     shared: Perm::CONSISTENT_READ.union(Perm::WRITE_UNCHANGED),
