@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod demo;
 mod docs;
+mod fuzz;
 mod guests;
 mod setup;
 mod sim;
@@ -36,6 +37,8 @@ enum Command {
     Docs(docs::Args),
     /// Runs the block layer's seeded simulation for longer than the tests do
     Sim(sim::Args),
+    /// Fuzzes what takes untrusted bytes
+    Fuzz(fuzz::Args),
     /// Measures, side by side with QEMU where that is installed
     Bench(bench::Args),
 }
@@ -60,6 +63,7 @@ fn run() -> Result<()> {
         Command::Guests(args) => guests::run(args),
         Command::Docs(args) => docs::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::Fuzz(args) => fuzz::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::machine::Machine;
 use crate::registers;
-use crate::runstate::{ShutdownCause, hmp_line};
+use crate::runstate::hmp_line;
 use api::block_core::BlockIoErrorEvent;
 use api::char::VserportChangeEvent;
 use api::control::Quit;
@@ -36,7 +36,14 @@ pub fn register(table: &mut CommandTable, hmp: &mut HmpTable, machine: &Arc<Mach
         async move { m.cont().await }
     });
     let m = machine.clone();
-    table.register_request(move |_: Quit| m.requests().shutdown(ShutdownCause::HostQmpQuit, 0));
+    // As in the reference, SHUTDOWN comes before the reply.
+    table.register(move |_: Quit| {
+        let m = m.clone();
+        async move {
+            m.quit().await;
+            Ok(())
+        }
+    });
     let m = machine.clone();
     table.register(move |_: SystemReset| {
         let m = m.clone();

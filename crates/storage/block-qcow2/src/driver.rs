@@ -393,10 +393,13 @@ impl Driver for Qcow2 {
                     None => return Ok(None),
                 },
             };
-            // Tables have moved: nothing that is in memory counts any more.
-            let config = *image.config.read();
-            let fresh = Image::open(&host, &image.node_name, true, |_| Ok(config)).await?;
-            *self.image.write() = told(&self.events, fresh);
+            // Tables have moved: nothing that is in memory counts any more. Where the image is not clean, nothing was
+            // begun, and what is in memory is more than what is in the file; or it is not written to any more.
+            if image.is_clean() {
+                let config = *image.config.read();
+                let fresh = Image::open(&host, &image.node_name, true, |_| Ok(config)).await?;
+                *self.image.write() = told(&self.events, fresh);
+            }
             done.map(|s| Some(info::snapshot(&s)))
         })
     }

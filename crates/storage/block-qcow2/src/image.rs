@@ -333,6 +333,16 @@ impl Image {
         }
     }
 
+    /// Whether the file alone is the whole truth.
+    pub(crate) fn is_clean(&self) -> bool {
+        !self.modifying.load(Ordering::Acquire)
+    }
+
+    /// Nothing is read or written any more, until the image is opened again.
+    pub(crate) fn stop(&self) {
+        self.corrupt.store(true, Ordering::Release);
+    }
+
     /// Writes back everything and clears the dirty bit: after this the file alone is the whole truth. Called when the
     /// node closes or becomes read-only, with no request in flight.
     pub async fn make_clean<H: Host>(&self, h: &H) -> IoResult<()> {

@@ -48,7 +48,11 @@ impl Image {
     }
 
     async fn end<H: Host>(&self, h: &H) -> Result<(), QError> {
-        self.make_clean(h).await.map_err(io("write back the image's metadata"))
+        self.make_clean(h).await.map_err(|e| {
+            // Neither the file nor what is in memory is the truth: the dirty bit has the next opening repair it.
+            self.stop();
+            io("write back the image's metadata")(e)
+        })
     }
 
     /// Takes a snapshot of the disk as it is now. The id is chosen: one more than the highest number.

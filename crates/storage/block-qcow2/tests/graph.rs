@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use api::block_core::{BlockdevDriver, BlockdevOptions, ImageInfoSpecific};
-use block::driver::{WriteFlags, ZeroFlags};
+use block::driver::{SnapshotOp, WriteFlags, ZeroFlags};
 use block::testing::{SIM_FILE, SIM_NULL, SIM_RAW, World, WorldGuard};
 use block::{BlockGraph, Perm, Root, RootConfig};
 use block_qcow2::QCOW2;
@@ -213,7 +213,7 @@ fn what_is_no_image_is_refused() {
 #[test]
 fn resizing_and_internal_snapshots_by_the_monitor() {
     Sim::new(6).block_on(async {
-        use block::driver::{Prealloc, SnapshotOp};
+        use block::driver::Prealloc;
         let b = Bench::new();
         b.world.create("a", common::image(&common::options(1 << 20, 4096, None)));
         let node = |more: &str| {
@@ -410,6 +410,28 @@ fn the_data_file_of_a_header_is_opened_by_the_rules() {
             b.graph.del("n").await.unwrap();
             b.graph.set_policy(Default::default());
         }
+    });
+}
+
+#[test]
+fn a_refused_snapshot_forgets_no_reference_count() {
+    Sim::new(9).block_on(async {
+        let b = Bench::new();
+        let mut o = common::options(300_032, 512, None);
+        (o.refcount_bits, o.lazy_refcounts) = (Some(1), Some(true));
+        b.world.create("a", common::image(&o));
+        b.add("{'driver':'qcow2','node-name':'a','file':{'driver':'file','filename':'a'}}").await.unwrap();
+        let root = b.root("a", RW).await;
+        root.write(0, IoBuf::from_bytes(&[1; 20_000]), WriteFlags::empty()).await.unwrap();
+        let op = SnapshotOp::Create { name: "s".into(), date: std::time::Duration::ZERO };
+        let e = b.graph.internal_snapshot("a", op).await.unwrap_err();
+        assert_eq!(e.desc(), "Reference counts of 1 bits cannot count a snapshot");
+        // New clusters do not fall on those whose counts were only in memory.
+        root.write(100_000, IoBuf::from_bytes(&[2; 30_000]), WriteFlags::empty()).await.unwrap();
+        let buf = IoBuf::zeroed(20_000);
+        root.read(0, buf.clone()).await.unwrap();
+        assert!(buf.to_vec() == [1; 20_000]);
+        root.detach().await;
         b.graph.close_all().await;
     });
 }

@@ -14,7 +14,7 @@ use qapi::qerr;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 /// What goes wrong, each as a chance in 1000.
@@ -78,6 +78,7 @@ impl World {
             flushes: AtomicUsize::new(0),
             failing: Mutex::new(None),
             hanging: AtomicBool::new(false),
+            max_len: AtomicU64::new(1 << 30),
         });
         self.disks.lock().insert(name.to_owned(), disk.clone());
         disk
@@ -122,6 +123,7 @@ pub struct Disk {
     flushes: AtomicUsize,
     failing: Mutex<Option<Errno>>,
     hanging: AtomicBool,
+    max_len: AtomicU64,
 }
 
 impl Disk {
@@ -162,6 +164,16 @@ impl Disk {
             rt::sleep(Duration::from_millis(1)).await;
         }
         self.failing.lock().map_or(Ok(()), Err)
+    }
+
+    /// How long it may become; 1 GiB at first. What would make it longer fails with `EFBIG`.
+    pub fn set_max_len(&self, len: u64) {
+        self.max_len.store(len, SeqCst);
+    }
+
+    fn room(&self, off: u64, len: u64) -> IoResult<()> {
+        let end = off.checked_add(len).ok_or(Errno::FBIG)?;
+        if end > self.max_len.load(SeqCst) { Err(Errno::FBIG) } else { Ok(()) }
     }
 
     /// How many flushes reached it.
@@ -293,6 +305,7 @@ impl Driver for SimFile {
             if self.world.chance(|f| f.space) {
                 return Err(Errno::NOSPC);
             }
+            self.disk.room(off, buf.len() as u64)?;
             let bytes = buf.to_vec();
             if self.world.chance(|f| f.write) {
                 // Torn: some sectors, not necessarily the first, got through.
@@ -321,6 +334,7 @@ impl Driver for SimFile {
             if rt::sim::is_active() && rt::sim::rng().chance(1, 4) {
                 return Err(Errno::NOTSUP);
             }
+            self.disk.room(off, len)?;
             self.disk.put(off, &vec![0; len as usize]);
             Ok(())
         })
@@ -355,9 +369,7 @@ impl Driver for SimFile {
 
     fn truncate<'a>(&'a self, _: &'a Cx<'a>, len: u64, _: bool, _: Prealloc) -> IoFuture<'a> {
         Box::pin(async move {
-            if len > 1 << 30 {
-                return Err(Errno::FBIG);
-            }
+            self.disk.room(0, len)?;
             self.disk.data.lock().resize(len as usize, 0);
             Ok(())
         })

@@ -1,0 +1,4 @@
+//! libFuzzer over [`fuzz::qmp`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::qmp(data));
