@@ -4,7 +4,7 @@
 //! that state.
 
 use crate::past::{MAX_PIECE, MIN_PIECE, Past, PastSpec};
-use crate::{FILE, in_child, not_ours};
+use crate::{FILE, cluster_size, in_child, not_ours};
 use api::block_core::{BlockdevDriverOptions, BlockdevOptions, OnCbwError};
 use block::driver::{
     Caps, ChildDef, ChildOption, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits, NodeFlags, OpenCx,
@@ -63,14 +63,6 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
     Box::pin(async move { Ok(Arc::new(CopyBeforeWrite(past(&o)?)) as Arc<dyn Driver>) })
 }
 
-/// The cluster size of an image, seen through filters.
-fn cluster(mut cx: Cx<'_>) -> Option<u64> {
-    while cx.is_filter() {
-        cx = cx.child(FILE).ok()?;
-    }
-    cx.info().cluster_size
-}
-
 /// The bytes that are best copied as one to the child `target` of `cx`; `min` = 0 for no wish.
 pub fn piece_for(cx: &Cx<'_>, min: u64) -> Result<u64, QError> {
     let cannot = |e: QError| e.prepend("Cannot create block-copy-state");
@@ -84,7 +76,7 @@ pub fn piece_for(cx: &Cx<'_>, min: u64) -> Result<u64, QError> {
     let source = cx.child(FILE).map_err(|e| qerr!("{e}"))?;
     // The source's pieces are read with no padding, the target's clusters are written whole.
     let aligned = source.limits().request_alignment.max(target.limits().request_alignment);
-    let piece = MIN_PIECE.max(min).max(cluster(target).unwrap_or(0)).max(u64::from(aligned));
+    let piece = MIN_PIECE.max(min).max(cluster_size(target).unwrap_or(0)).max(u64::from(aligned));
     if piece > MAX_PIECE {
         return Err(cannot(qerr!("pieces of {piece} bytes are too long to copy; at most {MAX_PIECE}")));
     }

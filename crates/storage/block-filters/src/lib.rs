@@ -2,18 +2,23 @@
 //!
 //! - `throttle` keeps within the limits of a group; `copy-on-read` stores what comes from backing files.
 //! - `copy-before-write` keeps the state of a node at one moment ([`Past`], which jobs use too); `snapshot-access` shows it.
+//! - `compress` has all writes stored compressed; `preallocate` allocates ahead where a file grows.
 //!
 //! A filter's request is for its child unless it says otherwise, so each only implements what it changes.
 
 mod cbw;
+mod compress;
 mod cor;
 mod past;
+mod preallocate;
 mod snapshot;
 mod throttle;
 
 pub use cbw::{COPY_BEFORE_WRITE, piece_for};
+pub use compress::COMPRESS;
 pub use cor::COPY_ON_READ;
 pub use past::{MAX_PIECE, MIN_PIECE, Past, PastSpec};
+pub use preallocate::PREALLOCATE;
 pub use snapshot::SNAPSHOT_ACCESS;
 pub use throttle::THROTTLE;
 
@@ -25,7 +30,8 @@ use qapi::{QError, qerr};
 use smallvec::{SmallVec, smallvec};
 
 /// The drivers of this crate.
-pub static DRIVERS: &[&DriverType] = &[&THROTTLE, &COPY_ON_READ, &COPY_BEFORE_WRITE, &SNAPSHOT_ACCESS];
+pub static DRIVERS: &[&DriverType] =
+    &[&THROTTLE, &COPY_ON_READ, &COPY_BEFORE_WRITE, &SNAPSHOT_ACCESS, &COMPRESS, &PREALLOCATE];
 
 /// The child whose bytes are shown.
 const FILE: ChildSlot = ChildSlot::File;
@@ -41,6 +47,14 @@ fn in_child(cx: &Cx<'_>, off: u64, len: u64) -> IoResult<Extent> {
     let have = cx.child_len(FILE)?.saturating_sub(off);
     let len = len.min(have.max(1));
     Ok(Extent { len, kind: ExtentKind::Child { slot: FILE, offset: off }, eof: len >= have })
+}
+
+/// The cluster size of the image that a node is, or shows.
+fn cluster_size(mut cx: Cx<'_>) -> Option<u64> {
+    while cx.is_filter() {
+        cx = cx.child(FILE).ok()?;
+    }
+    cx.info().cluster_size
 }
 
 /// The options were of another driver: only a bug could do that.

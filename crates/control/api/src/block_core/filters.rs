@@ -60,3 +60,21 @@ pub struct BlockdevOptionsSnapshotAccess {
     /// A `copy-before-write` node.
     pub file: BlockdevRef,
 }
+
+/// Options of `compress`.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsCompress {
+    /// The node below: an image of a format that can store compressed.
+    pub file: BlockdevRef,
+}
+
+/// Options of `preallocate`.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsPreallocate {
+    /// The node below.
+    pub file: BlockdevRef,
+    /// The end of what is allocated is a multiple of so many bytes: a multiple of 512. 1 MiB unless given.
+    pub prealloc_align: Option<i64>,
+    /// How many bytes are allocated behind the end of a write that makes the node longer. 128 MiB unless given.
+    pub prealloc_size: Option<i64>,
+}

@@ -4,7 +4,8 @@ use qapi::Qapi;
 
 use super::debug::{BlockdevOptionsBlkdebug, BlockdevOptionsBlkverify};
 use super::filters::{
-    BlockdevOptionsCbw, BlockdevOptionsCor, BlockdevOptionsSnapshotAccess, BlockdevOptionsThrottle,
+    BlockdevOptionsCbw, BlockdevOptionsCompress, BlockdevOptionsCor, BlockdevOptionsPreallocate,
+    BlockdevOptionsSnapshotAccess, BlockdevOptionsThrottle,
 };
 use crate::common::OnOffAuto;
 use crate::sockets::SocketAddress;
@@ -103,6 +104,8 @@ impl BlockdevOptions {
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "driver", tag_enum = "BlockdevDriver")]
 pub enum BlockdevDriverOptions {
+    /// A filter that has its node store compressed whatever is written.
+    Compress(BlockdevOptionsCompress),
     /// A filter that copies what is about to be overwritten to another node.
     CopyBeforeWrite(BlockdevOptionsCbw),
     /// A filter for tests: makes requests fail by rules, and asks for alignment.
@@ -126,6 +129,8 @@ pub enum BlockdevDriverOptions {
     NullCo(BlockdevOptionsNull),
     /// A qcow2 image.
     Qcow2(BlockdevOptionsQcow2),
+    /// A filter that allocates space ahead when its node grows.
+    Preallocate(BlockdevOptionsPreallocate),
     /// The bytes of its child, or a part of them.
     Raw(BlockdevOptionsRaw),
     /// The past state that a `copy-before-write` filter keeps, for reading.
