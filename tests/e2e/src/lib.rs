@@ -6,6 +6,7 @@
 mod console;
 mod daemon;
 mod guests;
+pub mod nbd;
 mod qmp;
 mod vm;
 
