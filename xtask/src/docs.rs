@@ -211,6 +211,7 @@ impl<'a> Writer<'a> {
             Shape::Builtin("int") => "integer".into(),
             Shape::Builtin(json) => (*json).into(),
             Shape::Array(element) => format!("list of {}", self.name(*element)),
+            _ if self.is_empty(ty) => "nothing".into(),
             _ => format!("[{}](#{})", def.name, def.name.to_lowercase()),
         }
     }

@@ -305,6 +305,13 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub async fn read_into(&self, buf: &IoBuf) -> IoResult<usize> {
+        if self.0.tls.is_some() {
+            // What is decrypted comes record by record.
+            let mut bytes = vec![0; buf.len().min(crate::tls::RECORD)];
+            let n = self.read(&mut bytes).await?;
+            buf.copy_from(0, &bytes[..n]);
+            return Ok(n);
+        }
         let Some(end) = &self.0.input else { return Ok(0) };
         loop {
             if self.0.closed.load(Ordering::Acquire) {

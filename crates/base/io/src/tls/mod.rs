@@ -8,7 +8,7 @@ mod creds;
 mod session;
 
 pub use creds::{Credentials, Kind, Role};
-pub(crate) use session::Session;
+pub(crate) use session::{RECORD, Session};
 
 use crate::Stream;
 use openssl::ssl::Ssl;

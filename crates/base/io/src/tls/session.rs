@@ -11,7 +11,7 @@ use std::io::{Error, ErrorKind, Read, Write};
 /// Bytes that are read from the peer at once: some records.
 const READ: usize = 64 << 10;
 /// Bytes that are encrypted at once: one record.
-const RECORD: usize = 16 << 10;
+pub(crate) const RECORD: usize = 16 << 10;
 
 /// What OpenSSL takes for the network.
 #[derive(Default)]
