@@ -14,8 +14,7 @@ pub struct ObjectOptions {
 }
 
 /// The types of objects that users can make, with their properties.
-// Few are made, each lives for a moment.
-#[allow(clippy::large_enum_variant)]
+#[allow(clippy::large_enum_variant, reason = "made by a user's command, one at a time")]
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "qom-type", tag_enum = "ObjectType")]
 pub enum ObjectProperties {

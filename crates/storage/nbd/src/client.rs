@@ -24,7 +24,7 @@ pub struct Offer {
     pub preferred: u32,
     /// The longest read or write, bytes.
     pub max_block: u32,
-    /// The number of [`CONTEXT_ALLOCATION`] in this session.
+    /// The number of [`CONTEXT_ALLOCATION`] on this connection.
     pub allocation: Option<u32>,
 }
 
