@@ -169,8 +169,10 @@ fn two_nodes_are_compared() {
 fn questions_are_answered_while_storage_is_stuck() {
     rt::block_on(async {
         let bed = Bed::new("stuck");
-        bed.debug("").await.unwrap();
-        bed.try_add("{'driver':'raw','node-name':'r','file':'d'}").await.unwrap();
+        // A name of its own: breakpoints are found by it in the whole process, where other tests run too.
+        let stuck = "{'driver':'blkdebug','node-name':'stuck','image':{'driver':'file','filename':'@f'}}";
+        bed.try_add(stuck).await.unwrap();
+        bed.try_add("{'driver':'raw','node-name':'r','file':'stuck'}").await.unwrap();
         let exports = Exports::new(bed.graph.clone(), Arc::new(qom::ObjectTree::new()));
         let socket = bed.dir.join("s").display().to_string();
         let addr = format!("{{'addr':{{'type':'unix','path':'{socket}'}}}}");
@@ -185,7 +187,7 @@ fn questions_are_answered_while_storage_is_stuck() {
         let jobs = block::job::Jobs::new(bed.graph.clone());
         block_jobs::register(&mut table, &jobs);
         let r = bed.root("r").await;
-        let stop = Breakpoints::of("d").unwrap();
+        let stop = Breakpoints::of("stuck").unwrap();
         stop.set(BlkdebugEvent::ReadAio, "stop");
         stop.set(BlkdebugEvent::FlushToDisk, "flush");
         // Many requests are on their way and get nowhere.
@@ -194,11 +196,12 @@ fn questions_are_answered_while_storage_is_stuck() {
             let r = r.clone();
             stuck.push(rt::spawn_local(async move { r.read(i * 4096, buf(0, 4096)).await }));
         }
-        stop.held("stop", 50).await;
+        let patience = Duration::from_secs(30);
+        rt::timeout(patience, stop.held("stop", 50)).await.expect("50 reads stop");
         r.write(0, buf(1, 512), Default::default()).await.unwrap();
         let r2 = r.clone();
         stuck.push(rt::spawn_local(async move { r2.flush().await }));
-        stop.held("flush", 1).await;
+        rt::timeout(patience, stop.held("flush", 1)).await.expect("the flush stops");
         let asked: Vec<&str> = table.names().filter(|n| n.starts_with("query-")).collect();
         for must in [
             "query-block",
