@@ -151,9 +151,9 @@ pub struct BlockdevOptionsFile {
     pub locking: Option<OnOffAuto>,
     /// How to read and write. `io_uring` where the host has it, unless given.
     pub aio: Option<BlockdevAioOptions>,
-    /// The most requests handed to the kernel at once; 0, the default, leaves it to the program.
+    /// Accepted for compatibility: Rhea decides itself how many requests it hands to the kernel at once.
     pub aio_max_batch: Option<i64>,
-    /// Drop this file's pages from the page cache when another host is to take over. On unless given.
+    /// Accepted for compatibility: machines do not move to other hosts yet, so nothing is dropped.
     pub drop_cache: Option<bool>,
     /// Look whether dropping them worked; for debugging.
     #[qapi(unstable)]
@@ -291,7 +291,7 @@ pub struct BlockdevOptionsQcow2 {
     pub l2_cache_entry_size: Option<i64>,
     /// Bytes of memory for the cache of refcount blocks.
     pub refcount_cache_size: Option<i64>,
-    /// Seconds after which unused cache entries are given back; 0 for never. 600 unless given.
+    /// Accepted for compatibility, in seconds: cache entries are not given back before they must make room.
     pub cache_clean_interval: Option<i64>,
 }
 
