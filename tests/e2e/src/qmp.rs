@@ -108,6 +108,12 @@ impl Qmp {
         }
     }
 
+    /// All events that came before the reply to a command sent now.
+    pub fn events(&mut self) -> Result<Vec<Value>> {
+        self.run("query-version", json!({}))?;
+        Ok(self.events.drain(..).collect())
+    }
+
     /// Sends bytes as they are, for tests of bad input.
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.writer.write_all(bytes)?)

@@ -16,6 +16,7 @@
 //! | `-- file NAME ro` or `rw` or `closed` | how the process has an image's file open |
 //! | `-- events NAME…` | the events since the last such line, of `JOB_STATUS_CHANGE` the status; `…` skips any |
 //! | `-- job ID STATUS` | waits until the job has this status, or is gone (`null`) |
+//! | `! COMMAND` | other programs, as the shell runs them, must succeed |
 //! | `reference differs: WHY` | what follows the last command is not what the reference does: it is not compared there |
 //! | `reference ends: WHY` | the reference does not survive the next command: it is not held against the rest |
 //!

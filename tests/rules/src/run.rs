@@ -3,6 +3,7 @@
 use qapi::{Dict, Value};
 use std::collections::VecDeque;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 /// What came back: the value, or the error's class and text.
@@ -106,6 +107,10 @@ impl Run<'_> {
         }
         if let Some(rest) = line.strip_prefix("image ") {
             return crate::rhea::make_image(self.dir, rest);
+        }
+        if let Some(tool) = line.strip_prefix("! ") {
+            self.check_last()?;
+            return shell(tool);
         }
         if self.lenient {
             return Ok(());
@@ -244,6 +249,16 @@ impl Run<'_> {
         }
         Err(format!("it stays {now}"))
     }
+}
+
+/// Runs a line of other programs, which must succeed.
+fn shell(line: &str) -> Result<(), String> {
+    let out = Command::new("sh").args(["-c", line]).output().map_err(|e| e.to_string())?;
+    if out.status.success() {
+        return Ok(());
+    }
+    let text = [out.stdout, out.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
+    Err(format!("{}: {text}", out.status))
 }
 
 /// Whether the names are as wanted; `…` stands for any number of them.

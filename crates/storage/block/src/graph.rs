@@ -123,7 +123,7 @@ pub struct RootDef {
     pub id: RootId,
     /// The name of the drive, or empty.
     pub name: String,
-    /// The device's id or path, if a device uses it.
+    /// The device's path in the object tree (empty where it has none), if a device uses it.
     pub qdev: Option<String>,
     /// What a message calls it where it has no name.
     pub desc: String,
@@ -160,10 +160,25 @@ pub enum RootEvent {
 /// A user's callback. Called on whatever thread made the change; must not block.
 pub type OnChange = Arc<dyn Fn(RootEvent) + Send + Sync>;
 
+/// Where the devices stand that users named: the last part of the path is the name.
+const NAMED_DEVICES: &str = "/machine/peripheral/";
+
 impl RootDef {
+    /// The device that uses it: its id where the user gave one, or its path.
+    pub fn device(&self) -> Option<&str> {
+        let path = self.qdev.as_deref().filter(|q| !q.is_empty())?;
+        let id = path.strip_prefix(NAMED_DEVICES).filter(|id| !id.contains('/'));
+        Some(id.unwrap_or(path))
+    }
+
+    /// Whether `name` is the id or the path of the device that uses it.
+    pub fn is_device(&self, name: &str) -> bool {
+        !name.is_empty() && (self.device() == Some(name) || self.qdev.as_deref() == Some(name))
+    }
+
     /// How messages call this user.
     pub fn user_desc(&self) -> String {
-        let name = if self.name.is_empty() { self.qdev.as_deref().unwrap_or("") } else { &self.name };
+        let name = if self.name.is_empty() { self.device().unwrap_or("") } else { &self.name };
         if name.is_empty() {
             if self.desc.is_empty() { "an unnamed block device".into() } else { self.desc.clone() }
         } else {

@@ -24,7 +24,7 @@ fn device(
     let g = graph.snapshot();
     let (found, name) = match (device, id) {
         (Some(d), None) => (g.drive(d).cloned(), d),
-        (None, Some(i)) => (g.roots().find(|r| r.qdev.as_deref() == Some(i)).cloned(), i),
+        (None, Some(i)) => (g.roots().find(|r| r.is_device(i)).cloned(), i),
         _ => return Err(qerr!("Need exactly one of 'device' and 'id'")),
     };
     let not_found = || QError::with_class(ErrorClass::DeviceNotFound, format!("Device '{name}' not found"));

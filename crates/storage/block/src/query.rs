@@ -53,7 +53,7 @@ fn block_info(names: &Names, graph: &Arc<Graph>, r: &RootDef) -> BlockInfo {
     let node = r.node.and_then(|n| graph.node(n));
     BlockInfo {
         device: r.name.clone(),
-        qdev: r.qdev.clone().filter(|q| !q.is_empty()),
+        qdev: r.device().map(str::to_owned),
         r#type: "unknown".into(),
         // A drive without a device is said to be removable; devices with media to change are to come.
         removable: r.qdev.is_none(),

@@ -47,7 +47,7 @@ fn device_stats(graph: &Arc<Graph>, r: &RootDef) -> BlockStats {
     let node = r.node.and_then(|n| graph.node(n));
     let mut below = node.map(|n| node_stats(visible(Cx { graph, node: n }), true)).unwrap_or_default();
     below.device = Some(r.name.clone());
-    below.qdev = r.qdev.clone().filter(|q| !q.is_empty());
+    below.qdev = r.device().map(str::to_owned);
     let highest = below.stats.wr_highest_offset;
     below.stats = r.stats.info();
     below.stats.wr_highest_offset = highest;
@@ -96,7 +96,7 @@ impl BlockGraph {
 }
 
 fn set_histograms(snapshot: &Graph, c: &BlockLatencyHistogramSet) -> Result<(), QError> {
-    let root = snapshot.roots().find(|r| r.qdev.as_deref().is_some_and(|q| !q.is_empty() && q == c.id));
+    let root = snapshot.roots().find(|r| r.is_device(&c.id));
     let stats = match root {
         Some(r) => &r.stats,
         None => {

@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 pub struct RootConfig {
     /// The name of the block backend; may be empty. A drive that is attached by its name keeps its own.
     pub name: String,
-    /// The id or path of the guest device.
+    /// The path of the guest device in the object tree.
     pub qdev: Option<String>,
     /// What the user will do.
     pub perm: Perm,
