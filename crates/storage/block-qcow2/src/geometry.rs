@@ -152,9 +152,14 @@ impl Geometry {
         self.cluster_size() * self.l2_entries()
     }
 
+    /// log2 of [`Geometry::l2_coverage`].
+    fn l2_coverage_bits(&self) -> u32 {
+        2 * self.cluster_bits - if self.extended { 4 } else { 3 }
+    }
+
     /// Index into the L1 table for a guest offset.
     pub fn l1_index(&self, off: u64) -> u64 {
-        off >> (2 * self.cluster_bits - 3)
+        off >> self.l2_coverage_bits()
     }
 
     /// Index into the L2 table for a guest offset.
@@ -164,7 +169,7 @@ impl Geometry {
 
     /// L1 entries that a disk of `size` bytes needs.
     pub fn l1_entries_for(&self, size: u64) -> u64 {
-        let shift = 2 * self.cluster_bits - 3;
+        let shift = self.l2_coverage_bits();
         (size >> shift) + u64::from(size & ((1 << shift) - 1) != 0)
     }
 
@@ -290,6 +295,9 @@ mod tests {
         assert_eq!(g.l2_coverage(), 512 << 20);
         assert_eq!(g.l1_entries_for(1 << 30), 2);
         assert_eq!(g.l1_entries_for((1 << 30) + 1), 3);
+        let x = Geometry { extended: true, ..g };
+        assert_eq!((x.l2_coverage(), x.l1_index(x.l2_coverage())), (256 << 20, 1));
+        assert_eq!(x.l1_entries_for(1 << 30), 4);
         assert_eq!(g.refblock_entries(), 32768);
         // A compressed cluster that starts 100 bytes into a sector and runs over two more sectors.
         let e = spec::COMPRESSED | 2 << 54 | 0x12345 << 9 | 100;

@@ -347,3 +347,43 @@ fn data_files_both_ways() {
         }
     }
 }
+
+#[test]
+fn more_than_one_level_2_table() {
+    // A table of 16 KiB clusters maps 16 MiB with entries of 16 bytes, and not 32 MiB.
+    const TABLE: u64 = 16 << 20;
+    Sim::new(5).block_on(async {
+        let host = MemHost::new(Vec::new());
+        crate::create::create(&host, &extended(4 * TABLE + (1 << 20), 16 << 10)).await.unwrap();
+        assert_eq!(crate::image::read_header(&host).await.unwrap().l1_size, 5);
+        let image = open(&host, true).await;
+        let places: Vec<u64> = (0..5).flat_map(|i| [i * TABLE, i * TABLE + (1 << 19)]).collect();
+        for (i, at) in places.iter().enumerate() {
+            image.write(&host, *at, IoBuf::from_bytes(&[i as u8 + 1; 4096])).await.unwrap();
+        }
+        image.make_clean(&host).await.unwrap();
+        let read = async |image: &Image, at: u64| {
+            let buf = IoBuf::zeroed(4096);
+            image.read_guest(&host, at, buf.clone()).await.unwrap();
+            buf.to_vec()
+        };
+        let fresh = open(&host, false).await;
+        for (i, at) in places.iter().enumerate() {
+            assert!(read(&fresh, *at).await == [i as u8 + 1; 4096], "{at:#x}");
+        }
+        no_errors(&host, false).await;
+        if !have_tools() {
+            return;
+        }
+        let dir = Dir::new("tables");
+        std::fs::write(dir.path("a"), host.bytes()).unwrap();
+        tool("qemu-img", &dir.0, "check -q -f qcow2 a");
+        for (i, at) in places.iter().enumerate() {
+            let args =
+                ["-r", "-f", "qcow2", "-c", &format!("read -P {} {at} 4096", i + 1), "a"].map(String::from);
+            let out = std::process::Command::new("qemu-io").current_dir(&dir.0).args(args).output().unwrap();
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            assert!(!text.contains("failed"), "{at:#x}: {text}");
+        }
+    });
+}
