@@ -6,9 +6,10 @@ use crate::txn::Txn;
 use api::block_core::BlockdevOptions;
 use arc_swap::ArcSwap;
 use monitor::EventBus;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use qapi::{QError, qerr};
 use qom::ObjectTree;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -49,6 +50,10 @@ pub struct BlockGraph {
     pub(crate) changing: rt::sync::Mutex<()>,
     events: EventBus,
     objects: RwLock<Option<Arc<ObjectTree>>>,
+    /// Names of nodes that are being opened.
+    pub(crate) reserved: Mutex<BTreeSet<String>>,
+    /// How often everything was closed.
+    pub(crate) closings: AtomicU64,
     me: Weak<BlockGraph>,
 }
 
@@ -64,6 +69,8 @@ impl BlockGraph {
             changing: rt::sync::Mutex::new(()),
             events,
             objects: RwLock::new(None),
+            reserved: Mutex::default(),
+            closings: AtomicU64::new(0),
             me: me.clone(),
         })
     }
@@ -210,7 +217,8 @@ impl BlockGraph {
     /// value is dropped.
     pub async fn drain_all(&self) -> Drained {
         let graph = self.snapshot();
-        let gates: Vec<_> = graph.roots().map(|r| r.gate.clone()).collect();
+        // A node that is being opened only reads.
+        let gates: Vec<_> = graph.roots().filter(|r| r.held.is_none()).map(|r| r.gate.clone()).collect();
         let closed = gates.iter().map(|g| g.close()).collect();
         let hurried = Hurried::new(&graph, graph.roots().filter_map(|r| r.node));
         for g in gates {
@@ -222,9 +230,11 @@ impl BlockGraph {
     /// Ends everything, for the end of the program: waits for requests, then closes every node, parents first, with
     /// all that they have to write back. Roots answer `ENOMEDIUM` afterwards.
     pub async fn close_all(&self) {
+        self.closings.fetch_add(1, Relaxed);
         self.run(|me| async move {
             let _one = me.changing.lock().await;
             let mut txn = Txn::new(&me);
+            txn.ignore_holds();
             let ids: Vec<NodeId> = txn.base.nodes().map(|n| n.id).collect();
             // A request that never ends must not keep everything else from being written back.
             if rt::timeout(CLOSE_PATIENCE, txn.drain(&ids)).await.is_none() {

@@ -2,7 +2,7 @@
 
 use crate::control::BlockGraph;
 use crate::gate::Gate;
-use crate::graph::{RootDef, RootId};
+use crate::graph::{Graph, NodeId, RootDef, RootId};
 use crate::open::Place;
 use crate::options::insert_path;
 use crate::perm::PermPair;
@@ -267,6 +267,17 @@ fn plain_name(file: &str) -> Result<&str, QError> {
     }
 }
 
+/// An error where a drive cannot have this name.
+fn free_name(graph: &Graph, name: &str) -> Result<(), QError> {
+    if graph.drive(name).is_some() {
+        return Err(qerr!("Duplicate ID '{name}' for drive"));
+    }
+    if graph.by_name(name).is_some() {
+        return Err(qerr!("Device name '{name}' conflicts with an existing node name"));
+    }
+    Ok(())
+}
+
 impl BlockGraph {
     /// Adds a drive: its node, and a block backend of its name that a device can be attached to. Returns a warning to
     /// be shown, if the format had to be guessed and is `raw`.
@@ -275,43 +286,12 @@ impl BlockGraph {
     }
 
     async fn do_add_drive(&self, drive: Drive) -> Result<Option<String>, QError> {
-        let _one = self.changing.lock().await;
-        let mut txn = Txn::new(self);
+        let mut txn = Txn::aside(self);
+        let opened = self.open_drive(&mut txn, &drive).await;
+        let (mut txn, joined, (node, warning)) = txn.join(opened).await?;
         let name = drive.name();
-        if txn.base.drive(&name).is_some() {
-            return Err(qerr!("Duplicate ID '{name}' for drive"));
-        }
-        if txn.base.by_name(&name).is_some() {
-            return Err(qerr!("Device name '{name}' conflicts with an existing node name"));
-        }
-        let mut warning = None;
-        let mut node = None;
-        if !drive.is_empty() {
-            let plain = drive.file.as_deref().filter(|f| !f.starts_with("json:"));
-            let plain = plain.map(plain_name).transpose()?;
-            let protocol = match plain {
-                Some(f) => protocol_of(f.to_owned()).await,
-                None => "file",
-            };
-            let format = match (&drive.format, plain) {
-                (Some(f), _) => f.clone(),
-                (None, Some(file)) => {
-                    let guess = txn.probe_path(file).await?;
-                    warning = (guess == "raw").then(|| raw_warning(file));
-                    guess
-                }
-                (None, None) => "raw".into(),
-            };
-            self.driver_type(&format)?;
-            let options = drive.node_options(&format, protocol)?;
-            let Value::Dict(dict) = to_value(&options) else { return Err(qerr!("Invalid drive options")) };
-            let id = txn.open(dict, Place::top()).await?;
-            if warning.is_some()
-                && let Some(n) = txn.next.edit(id)
-            {
-                n.guessed = Some(Arc::new(self.drivers().to_vec()));
-            }
-            node = Some(id);
+        if let Err(e) = free_name(&txn.next, &name) {
+            return joined.end(Err(e)).await;
         }
         let id = RootId(self.next_id());
         let def = RootDef {
@@ -327,12 +307,52 @@ impl BlockGraph {
             on_error: drive.on_error,
             on_change: None,
             job: None,
+            held: None,
             gate: Gate::new(),
             stats: Arc::default(),
         };
         txn.next.roots.insert(id, Arc::new(def));
-        self.settle(txn).await?;
+        let done = self.settle(txn).await;
+        joined.end(done).await?;
         Ok(warning)
+    }
+
+    /// Opens the node of a drive; with it a warning, if there is one.
+    async fn open_drive(
+        &self,
+        txn: &mut Txn<'_>,
+        drive: &Drive,
+    ) -> Result<(Option<NodeId>, Option<String>), QError> {
+        free_name(&txn.base, &drive.name())?;
+        if drive.is_empty() {
+            return Ok((None, None));
+        }
+        let mut warning = None;
+        let plain = drive.file.as_deref().filter(|f| !f.starts_with("json:"));
+        let plain = plain.map(plain_name).transpose()?;
+        let protocol = match plain {
+            Some(f) => protocol_of(f.to_owned()).await,
+            None => "file",
+        };
+        let format = match (&drive.format, plain) {
+            (Some(f), _) => f.clone(),
+            (None, Some(file)) => {
+                let guess = txn.probe_path(file).await?;
+                warning = (guess == "raw").then(|| raw_warning(file));
+                guess
+            }
+            (None, None) => "raw".into(),
+        };
+        self.driver_type(&format)?;
+        let options = drive.node_options(&format, protocol)?;
+        let Value::Dict(dict) = to_value(&options) else { return Err(qerr!("Invalid drive options")) };
+        let id = txn.open(dict, Place::top()).await?;
+        if warning.is_some()
+            && let Some(n) = txn.next.edit(id)
+        {
+            n.guessed = Some(Arc::new(self.drivers().to_vec()));
+        }
+        Ok((Some(id), warning))
     }
 }
 

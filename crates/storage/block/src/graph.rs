@@ -143,6 +143,8 @@ pub struct RootDef {
     pub(crate) on_change: Option<OnChange>,
     /// The job that it belongs to, if it does.
     pub(crate) job: Option<crate::job::io::JobHold>,
+    /// It stands for the link of this name, of a node that is just being opened.
+    pub(crate) held: Option<&'static str>,
     pub(crate) gate: Arc<Gate>,
     /// What its device has done, all its versions together.
     pub stats: Arc<Stats>,

@@ -118,6 +118,7 @@ fn build(p: &Plain) -> Graph {
             on_error: Default::default(),
             on_change: None,
             job: None,
+            held: None,
             gate: Gate::new(),
             stats: Default::default(),
         };

@@ -15,8 +15,9 @@
 //!
 //! [`BlockGraph`] is the control handle; [`qmp`] registers the commands; [`drive`] understands `-drive`.
 
+pub mod aside;
 pub mod bitmap;
-pub mod control;
+mod control;
 mod copy;
 pub mod drive;
 pub mod driver;

@@ -3,7 +3,7 @@
 
 use crate::control::{BlockGraph, Hurried};
 use crate::drive::Drive;
-use crate::graph::RootDef;
+use crate::graph::{NodeId, RootDef};
 use crate::open::Place;
 use crate::probe::protocol_of;
 use crate::txn::Txn;
@@ -40,31 +40,31 @@ fn removable(graph: &BlockGraph, given: Option<&str>, id: Option<&str>) -> Resul
 impl BlockGraph {
     /// Takes the medium out of a drive that no device uses, or puts another one in.
     async fn do_change_medium(&self, root: Arc<RootDef>, drive: Option<Drive>) -> Result<(), QError> {
-        let _one = self.changing.lock().await;
-        let mut txn = Txn::new(self);
-        let node = match drive {
-            None => None,
-            Some(drive) => {
-                let file = drive.file.clone().unwrap_or_default();
-                let format = match &drive.format {
-                    Some(f) => f.clone(),
-                    None => txn.probe_path(&file).await?,
-                };
-                self.driver_type(&format).map_err(|_| qerr!("Unknown driver '{format}'"))?;
-                let options = drive.node_options(&format, protocol_of(file).await)?;
-                let Value::Dict(dict) = to_value(&options) else {
-                    return Err(qerr!("Invalid drive options"));
-                };
-                Some(txn.open(dict, Place::top()).await?)
-            }
+        let mut txn = Txn::aside(self);
+        let opened = self.open_medium(&mut txn, drive).await;
+        let (mut txn, joined, node) = txn.join(opened).await?;
+        let Some(def) = txn.base.root(root.id).cloned() else {
+            return joined.end(Err(qerr!("The drive has gone"))).await;
         };
-        let Some(def) = txn.base.root(root.id).cloned() else { return Err(qerr!("The drive has gone")) };
         let closed = (def.gate.close(), Hurried::new(&txn.base, def.node));
         def.gate.idle().await;
         txn.next.roots.insert(def.id, Arc::new(RootDef { node, seq: self.next_id(), ..(*def).clone() }));
-        let done = self.settle(txn).await;
+        let done = joined.end(self.settle(txn).await).await;
         drop(closed);
         done
+    }
+
+    async fn open_medium(&self, txn: &mut Txn<'_>, drive: Option<Drive>) -> Result<Option<NodeId>, QError> {
+        let Some(drive) = drive else { return Ok(None) };
+        let file = drive.file.clone().unwrap_or_default();
+        let format = match &drive.format {
+            Some(f) => f.clone(),
+            None => txn.probe_path(&file).await?,
+        };
+        self.driver_type(&format).map_err(|_| qerr!("Unknown driver '{format}'"))?;
+        let options = drive.node_options(&format, protocol_of(file).await)?;
+        let Value::Dict(dict) = to_value(&options) else { return Err(qerr!("Invalid drive options")) };
+        txn.open(dict, Place::top()).await.map(Some)
     }
 
     async fn change_medium(&self, root: Arc<RootDef>, drive: Option<Drive>) -> Result<(), QError> {

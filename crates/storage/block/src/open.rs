@@ -43,13 +43,14 @@ impl BlockGraph {
             .node_name
             .clone()
             .ok_or_else(|| qerr!("'node-name' must be specified for the root node"))?;
-        let _one = self.changing.lock().await;
-        let mut txn = Txn::new(self);
-        let id = txn.open(to_dict(&options), Place::top()).await?;
+        let mut txn = Txn::aside(self);
+        let opened = txn.open(to_dict(&options), Place::top()).await;
+        let (mut txn, joined, id) = txn.join(opened).await?;
         if let Some(n) = txn.next.edit(id) {
             n.monitor_owned = true;
         }
-        self.settle(txn).await.inspect_err(|e| tracing::debug!(node = %name, "blockdev-add: {e}"))
+        let done = joined.end(self.settle(txn).await).await;
+        done.inspect_err(|e| tracing::debug!(node = %name, "blockdev-add: {e}"))
     }
 
     /// Commits a transaction that opened nodes, and activates them. If a node cannot be activated, the graph becomes what
@@ -115,12 +116,14 @@ impl Txn<'_> {
             }
             None => self.ctl.auto_name(&self.next),
         };
+        self.rebase()?;
         if self.next.by_name(&name).is_some() {
             return Err(qerr!("Duplicate nodes with node-name='{name}'"));
         }
         if self.next.drive(&name).is_some() {
             return Err(qerr!("node-name={name} is conflicting with a device id"));
         }
+        self.reserve(&name)?;
         let ty = self.ctl.driver_type(dict.get("driver").and_then(Value::as_str).unwrap_or(""))?;
         let typed: BlockdevOptions = from_json(Value::Dict(dict.clone()))?;
         let specs = (ty.children)(&typed);
@@ -176,6 +179,7 @@ impl Txn<'_> {
         ty: &DriverType,
         typed: &BlockdevOptions,
     ) -> Result<(), QError> {
+        let _inside = self.enter_holds().await?;
         let graph = self.preview();
         let node = graph.node(id).ok_or_else(|| qerr!("The node has gone"))?;
         let cx = Cx { graph: &graph, node };
@@ -212,6 +216,7 @@ impl Txn<'_> {
             }
             ChildGiven::Absent | ChildGiven::Null => return Ok(()),
             ChildGiven::Reference(name) => {
+                self.rebase()?;
                 let not_found = || qerr!("Cannot find device='{name}' nor node-name='{name}'");
                 self.next.by_name(&name).filter(|n| n.driver.is_some()).ok_or_else(not_found)?.id
             }
@@ -222,7 +227,7 @@ impl Txn<'_> {
             return Err(cycle(name(child), spec.name, name(id)));
         }
         self.link(id, new_edge(spec), child);
-        Ok(())
+        self.hold_references().await
     }
 
     /// Opens the file that an image's header names as the holder of its data, by the rules for backing files' names.
@@ -306,7 +311,7 @@ impl Txn<'_> {
         file.insert("driver", probe::protocol_of(path.to_owned()).await);
         file.insert("filename", path);
         file.insert("read-only", true);
-        let mut aside = Txn::new(self.ctl);
+        let mut aside = Txn::aside(self.ctl);
         let id = aside.open(file, Place::top()).await?;
         let graph = aside.preview();
         let node = graph.node(id).ok_or_else(|| qerr!("The node has gone"))?;

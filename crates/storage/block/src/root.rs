@@ -316,6 +316,7 @@ impl BlockGraph {
                     on_error: ErrorPolicy::default(),
                     on_change: config.on_change,
                     job: None,
+                    held: None,
                     gate: Gate::new(),
                     stats: Arc::default(),
                 }

@@ -4,6 +4,7 @@
 //! has the drivers prepare; [`Txn::commit`] makes it real. Dropping a transaction at any time before that leaves
 //! everything as it was.
 
+use crate::aside::{Aside, Reserved};
 use crate::bitmap::BitmapPlan;
 use crate::control::{BlockGraph, Hurried};
 use crate::driver::{ChildSlot, Cx, NodePlan, Staged};
@@ -29,12 +30,16 @@ pub(crate) struct Txn<'g> {
     pub(crate) opened: Vec<NodeId>,
     /// The flags and permissions for which a node's driver stands now: those of `base`, or those a new node was
     /// opened with.
-    stands: BTreeMap<NodeId, (crate::driver::NodeFlags, PermPair)>,
+    pub(crate) stands: BTreeMap<NodeId, (crate::driver::NodeFlags, PermPair)>,
     staged: BTreeMap<NodeId, (NodePlan, Box<dyn Staged>)>,
     /// Frozen links that their job lets change in this transaction.
     pub(crate) thawed: std::collections::BTreeSet<(NodeId, ChildSlot)>,
     /// Changes of dirty bitmaps, which become real with the graph.
     pub(crate) bitmaps: BitmapPlan,
+    /// Set while nodes are opened without the lock on changes.
+    pub(crate) aside: Option<Aside>,
+    /// The names of the nodes that it opens.
+    pub(crate) names: Vec<Reserved<'g>>,
     rest: Rest,
 }
 
@@ -82,6 +87,8 @@ impl<'g> Txn<'g> {
             staged: BTreeMap::new(),
             thawed: std::collections::BTreeSet::new(),
             bitmaps: BitmapPlan::default(),
+            aside: None,
+            names: Vec::new(),
             rest: Rest::default(),
         }
     }
@@ -148,6 +155,7 @@ impl<'g> Txn<'g> {
     /// Checks the edited graph whole and has every driver prepare whose node changes. May be called again after more
     /// edits.
     pub(crate) async fn stage(&mut self) -> Result<(), QError> {
+        self.hold_references().await?;
         if let Some((id, at)) = self.next.broken_frozen_link(&self.base, &self.thawed) {
             return Err(frozen(&self.base, id, at));
         }
@@ -157,6 +165,10 @@ impl<'g> Txn<'g> {
         for id in eff.order.iter().rev() {
             let Some(node) = preview.node(*id) else { continue };
             let Some(driver) = node.driver.clone() else { continue };
+            // Nodes that others know change only with the lock; holds have done it.
+            if self.aside.is_some() && self.base.node(*id).is_some() {
+                continue;
+            }
             let Some((old_flags, old_perm)) = self.stands.get(id).copied() else { continue };
             let reopen = self.reopened.get(id);
             let plan = NodePlan {
@@ -343,7 +355,11 @@ fn describe_user(g: &Graph, node: NodeId, user: &User) -> String {
             let edge = n.and_then(|n| n.edges.get(*at)).map_or("", |e| e.name);
             (format!("node '{}'", n.map_or("", |n| n.name.as_str())), edge)
         }
-        User::Root(id) => (g.root(*id).map_or_else(String::new, |r| r.user_desc()), "root"),
+        User::Root(id) => {
+            let root = g.root(*id);
+            let edge = root.and_then(|r| r.held).unwrap_or("root");
+            (root.map_or_else(String::new, |r| r.user_desc()), edge)
+        }
     };
     format!("{who} (uses node '{child}' as '{edge}' child)")
 }

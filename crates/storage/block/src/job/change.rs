@@ -308,6 +308,7 @@ impl Change<'_, '_> {
             on_error: ErrorPolicy::default(),
             on_change: None,
             job: Some(JobHold { job: job.clone(), main, others }),
+            held: None,
             gate: gate.clone(),
             stats: Arc::default(),
         };

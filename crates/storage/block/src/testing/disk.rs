@@ -78,6 +78,7 @@ impl World {
             flushes: AtomicUsize::new(0),
             failing: Mutex::new(None),
             hanging: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             max_len: AtomicU64::new(1 << 30),
         });
         self.disks.lock().insert(name.to_owned(), disk.clone());
@@ -123,6 +124,7 @@ pub struct Disk {
     flushes: AtomicUsize,
     failing: Mutex<Option<Errno>>,
     hanging: AtomicBool,
+    stuck: AtomicBool,
     max_len: AtomicU64,
 }
 
@@ -156,6 +158,11 @@ impl Disk {
     /// Has writes wait until the same is called with false.
     pub fn set_hanging(&self, on: bool) {
         self.hanging.store(on, SeqCst);
+    }
+
+    /// Has reads wait until the same is called with false.
+    pub fn set_stuck(&self, on: bool) {
+        self.stuck.store(on, SeqCst);
     }
 
     /// What a write meets with before it does anything.
@@ -286,6 +293,9 @@ impl Driver for SimFile {
             self.world.delay().await;
             if self.world.chance(|f| f.read) {
                 return Err(Errno::IO);
+            }
+            while self.disk.stuck.load(SeqCst) {
+                rt::sleep(Duration::from_millis(1)).await;
             }
             self.disk.get(off, &buf);
             self.world.delay().await;
