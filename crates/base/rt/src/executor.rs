@@ -20,6 +20,7 @@ use slab::Slab;
 
 use crate::reactor::{Backend, EventFd, Reactor};
 use crate::sim::SimState;
+use crate::spin::Spin;
 use crate::task::{self, Completer, Header, JoinHandle, MAIN, TaskFuture, Wrapped};
 use crate::timer::Timers;
 
@@ -39,6 +40,24 @@ struct Inbox {
 
 /// Timers further away than this are looked at again in between: kernels differ in how far they can count.
 const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);
+
+/// The longest time that a storage thread looks for work before it sleeps: about what being woken costs.
+const LOOK: Duration = Duration::from_micros(32);
+
+/// What an executor may do with its thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conduct {
+    spin: Duration,
+    waits: bool,
+}
+
+impl Conduct {
+    /// For a thread that serves requests of storage and nothing else. Where work comes every few microseconds it looks out
+    /// for it instead of sleeping, and it makes some system calls itself that may wait for a moment.
+    pub fn storage() -> Conduct {
+        Conduct { spin: LOOK, waits: true }
+    }
+}
 
 const RUNNING: u8 = 0;
 const SLEEPING: u8 = 1;
@@ -94,10 +113,18 @@ pub(crate) struct Local {
     pub(crate) reactor: Option<Reactor>,
     pub(crate) sim: Option<SimState>,
     running: Cell<bool>,
+    /// Whether system calls may be made here that can wait.
+    pub(crate) waits: bool,
+    spin: RefCell<Spin>,
 }
 
 impl Local {
-    pub(crate) fn new(reactor: Option<Reactor>, sim: Option<SimState>, wakeup: EventFd) -> Rc<Local> {
+    pub(crate) fn new(
+        reactor: Option<Reactor>,
+        sim: Option<SimState>,
+        wakeup: EventFd,
+        conduct: Conduct,
+    ) -> Rc<Local> {
         Rc::new(Local {
             shared: Arc::new(Shared {
                 inbox: Mutex::default(),
@@ -111,6 +138,8 @@ impl Local {
             reactor,
             sim,
             running: Cell::new(false),
+            waits: conduct.waits,
+            spin: RefCell::new(Spin::new(conduct.spin)),
         })
     }
 
@@ -257,12 +286,47 @@ impl Local {
         } else if self.is_idle() {
             wait = None;
         }
+        let mut spin = self.spin.borrow_mut();
+        if !spin.is_on() || wait == Some(Duration::ZERO) {
+            drop(spin);
+            self.sleep(reactor, wait);
+            return;
+        }
+        let (begun, window) = (Instant::now(), spin.window());
+        // A timer that is due soon ends the sleep anyway.
+        if !window.is_zero() && wait.is_none_or(|w| w > window) && self.look_out(reactor, begun + window) {
+            spin.found();
+            reactor.turn(Some(Duration::ZERO));
+            return;
+        }
+        self.sleep(reactor, wait);
+        spin.slept(window, begun.elapsed());
+    }
+
+    /// Sleeps in the reactor; not at all where there is something to do by now.
+    fn sleep(&self, reactor: &Reactor, wait: Option<Duration>) {
         if wait == Some(Duration::ZERO) || !self.shared.prepare_sleep() {
             reactor.turn(Some(Duration::ZERO));
             return;
         }
         reactor.turn(wait);
         self.shared.awake();
+    }
+
+    /// Looks for work until `end`; whether there is any.
+    fn look_out(&self, reactor: &Reactor, end: Instant) -> bool {
+        reactor.submit();
+        loop {
+            for _ in 0..8 {
+                if reactor.is_ready() || self.shared.has_mail.load(Ordering::Relaxed) {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+        }
     }
 
     /// Drops every task and waits for the I/O that the kernel still holds.
@@ -371,21 +435,30 @@ impl Executor {
     /// An executor on io_uring, or on epoll and threads where the kernel refuses io_uring or the environment has
     /// `RHEA_AIO_FALLBACK=1`.
     pub fn new() -> IoResult<Executor> {
+        Executor::with_conduct(Conduct::default())
+    }
+
+    /// The same for a thread of this kind.
+    pub fn with_conduct(conduct: Conduct) -> IoResult<Executor> {
         let fallback = std::env::var_os("RHEA_AIO_FALLBACK").is_some_and(|v| v == "1");
         if !fallback {
-            match Executor::with_backend(Backend::Uring) {
+            match Executor::build(Backend::Uring, conduct) {
                 Ok(e) => return Ok(e),
                 Err(e) => tracing::debug!("no io_uring ({e}): using threads and epoll"),
             }
         }
-        Executor::with_backend(Backend::Epoll)
+        Executor::build(Backend::Epoll, conduct)
     }
 
     /// An executor on exactly this backend; an error where the kernel refuses it.
     pub fn with_backend(backend: Backend) -> IoResult<Executor> {
+        Executor::build(backend, Conduct::default())
+    }
+
+    fn build(backend: Backend, conduct: Conduct) -> IoResult<Executor> {
         let wakeup = EventFd::new()?;
         let reactor = Reactor::new(backend, &wakeup)?;
-        Ok(Executor { local: Local::new(Some(reactor), None, wakeup) })
+        Ok(Executor { local: Local::new(Some(reactor), None, wakeup, conduct) })
     }
 
     /// What this executor does its I/O with.
@@ -484,10 +557,15 @@ pub struct IoThread {
 impl IoThread {
     /// Starts the thread, under this name (cut to the system's 15 bytes).
     pub fn spawn(name: &str) -> IoResult<IoThread> {
+        IoThread::spawn_as(name, Conduct::default())
+    }
+
+    /// Starts a thread of this kind.
+    pub fn spawn_as(name: &str, conduct: Conduct) -> IoResult<IoThread> {
         let (ready_tx, ready_rx) = flume::bounded(1);
         let (stop_tx, stop_rx) = crate::sync::oneshot::channel::<()>();
         let thread = thread::Builder::new().name(name.replace('\0', "")).spawn(move || {
-            let executor = match Executor::new() {
+            let executor = match Executor::with_conduct(conduct) {
                 Ok(e) => e,
                 Err(e) => {
                     let _ = ready_tx.send(Err(e));

@@ -58,6 +58,11 @@ fn on_ring() -> bool {
     executor::with_current(|l| matches!(l.reactor, Some(Reactor::Uring(_)))).unwrap_or(false)
 }
 
+/// Whether this executor's thread may wait.
+fn may_wait() -> bool {
+    executor::with_current(|l| l.waits).unwrap_or(false)
+}
+
 impl File {
     /// A file on `fd`.
     pub fn from_fd(fd: OwnedFd, mode: AioMode) -> File {
@@ -143,11 +148,17 @@ impl File {
             return Ok(0);
         }
         let flags = if dsync { libc::RWF_DSYNC } else { 0 };
+        if let Some(writer) = self.writer.as_ref().filter(|_| !dsync && may_wait())
+            && let Some(done) = writer.write_here(self.fd(), pos, &buf)
+        {
+            return done;
+        }
         // A single one is best left to the ring; one that waits for the device would keep the others waiting.
         let counted = self.writer.as_ref().filter(|_| !dsync && on_ring()).map(|w| (w, w.begin()));
         if let Some((writer, _)) = counted.as_ref().filter(|(_, w)| w.among_others()) {
             return writer.write(&self.fd, pos, buf).await;
         }
+        let _long = self.writer.as_ref().map(|w| w.begin_long());
         loop {
             let ring = self.ring(&buf, |fd, iov| match iov {
                 [v] => opcode::Write::new(fd, v.iov_base.cast(), v.iov_len as u32)
@@ -186,6 +197,7 @@ impl File {
 
     /// Brings what was written to stable storage (`fdatasync`).
     pub async fn sync_data(&self) -> IoResult<()> {
+        let _long = self.writer.as_ref().map(|w| w.begin_long());
         let none = IoBuf::new();
         let ring =
             self.ring(&none, |fd, _| opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build());
@@ -205,6 +217,7 @@ impl File {
     pub async fn fallocate(&self, mode: i32, off: u64, len: u64) -> IoResult<()> {
         let pos = i64::try_from(off).map_err(|_| Errno::INVAL)?;
         let size = i64::try_from(len).map_err(|_| Errno::INVAL)?;
+        let _long = self.writer.as_ref().map(|w| w.begin_long());
         loop {
             let none = IoBuf::new();
             let ring =

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::executor::{self, Local};
+use crate::executor::{self, Conduct, Local};
 use crate::reactor::EventFd;
 
 /// Polls without a step of the clock after which a run counts as going round in circles.
@@ -126,7 +126,7 @@ impl Sim {
             steps: Cell::new(0),
         };
         let wakeup = EventFd::new().expect("the system has a descriptor left");
-        Sim { local: Local::new(None, Some(state), wakeup), seed }
+        Sim { local: Local::new(None, Some(state), wakeup, Conduct::default()), seed }
     }
 
     /// Runs `f` and every task that it spawns until `f` ends.

@@ -1,18 +1,25 @@
-//! Writes into the page cache, several at a time.
+//! Writes into the page cache.
 //!
 //! The ring cannot write into the page cache of most file systems without waiting, so it hands each such write to a
-//! thread of the kernel's, and the file's lock lets only one of them work. Two changes of threads a write cost more than the write.
-//! Here, writes that come while others are in flight queue up, and one thread of the pool does them in a row.
+//! thread of the kernel's, and the file's lock lets only one of them work. Two changes of threads a write cost ten times
+//! what the write does. So there are two other ways:
+//!
+//! * A thread that is [made for storage](crate::Conduct::storage) does short writes itself. Mostly that is a copy of some
+//!   kilobytes; but at times the file system lets writers wait, and [`Patience`] sees to it that the thread loses little
+//!   time by that.
+//! * Elsewhere, writes that come while others are in flight queue up, and one thread of the pool does them in a row.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use base::{Errno, IoResult};
 use mem::IoBuf;
 use parking_lot::Mutex;
 
 use crate::file::{iovecs, result};
+use crate::patience::{LATE, Patience};
 use crate::pool::submit;
 use crate::sync::oneshot;
 
@@ -20,14 +27,25 @@ use crate::sync::oneshot;
 const ROW: usize = 16;
 const ROW_BYTES: usize = 256 << 10;
 
+/// The longest write that a thread does itself, bytes: longer ones are worth a change of threads.
+const SHORT: usize = 128 << 10;
+
 /// File systems whose page cache the ring can write to: they keep what the ring does best.
 const ASYNC: [u64; 2] = [0x5846_5342 /* xfs */, 0x9123_683e /* btrfs */];
+
+/// File systems that keep their data on this host, so that a write waits for no other program: ext2 to ext4, tmpfs, f2fs.
+const LOCAL: [u64; 3] = [0xef53, 0x0102_1994, 0xf2f5_2010];
 
 /// The writes of an open file.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     queue: Mutex<Queue>,
     in_flight: AtomicUsize,
+    /// Whether a write waits for this host only.
+    local: bool,
+    /// Operations in flight that may hold the file's lock, or the file system's, for long.
+    long: AtomicUsize,
+    patience: Mutex<Patience>,
 }
 
 #[derive(Default)]
@@ -35,6 +53,8 @@ struct Queue {
     waiting: Vec<Write>,
     /// A thread is at work, and will look again.
     at_work: bool,
+    /// When it began what it does now.
+    since: Option<Instant>,
 }
 
 impl std::fmt::Debug for Queue {
@@ -65,19 +85,56 @@ impl Drop for InFlight<'_> {
     }
 }
 
+/// An operation that may take long, counted until it is dropped.
+pub(crate) struct Long<'a>(&'a Writer);
+
+impl Drop for Long<'_> {
+    fn drop(&mut self) {
+        self.0.long.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Writer {
     /// A writer for `fd`, if it is better off with one.
     pub(crate) fn for_fd(fd: BorrowedFd<'_>) -> Option<Arc<Writer>> {
         use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, fstatfs};
         let regular = FileType::from_raw_mode(fstat(fd).ok()?.st_mode) == FileType::RegularFile;
         let cached = !fcntl_getfl(fd).ok()?.contains(OFlags::DIRECT);
-        let handed_over = regular && cached && !ASYNC.contains(&(fstatfs(fd).ok()?.f_type as u64));
-        handed_over.then(Arc::default)
+        let fs = fstatfs(fd).ok()?.f_type as u64;
+        let handed_over = regular && cached && !ASYNC.contains(&fs);
+        handed_over.then(|| Arc::new(Writer { local: LOCAL.contains(&fs), ..Writer::default() }))
     }
 
     /// Begins a write.
     pub(crate) fn begin(&self) -> InFlight<'_> {
         InFlight(self, self.in_flight.fetch_add(1, Ordering::Relaxed) > 0)
+    }
+
+    /// Begins what no write should wait behind.
+    pub(crate) fn begin_long(&self) -> Long<'_> {
+        self.long.fetch_add(1, Ordering::Relaxed);
+        Long(self)
+    }
+
+    /// Writes on this thread, which is one for storage, unless that might make it wait: then `None`.
+    pub(crate) fn write_here(&self, fd: BorrowedFd<'_>, pos: i64, buf: &IoBuf) -> Option<IoResult<usize>> {
+        if !self.local || buf.len() > SHORT || self.long.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let begun = Instant::now();
+        if self.in_flight.load(Ordering::Relaxed) > 0
+            && self.queue.lock().since.is_some_and(|t| begun.saturating_duration_since(t) > LATE)
+        {
+            return None;
+        }
+        let watch = self.patience.lock().watch(begun)?;
+        let done = write_now(fd, pos, buf);
+        let took = begun.elapsed();
+        if took > LATE {
+            let waited = watch.has_waited();
+            self.patience.lock().took(begun, took, waited);
+        }
+        Some(done)
     }
 
     /// Writes after those that wait already. A dropped future does not stop it.
@@ -101,9 +158,10 @@ impl Writer {
             let row = {
                 let mut q = self.queue.lock();
                 if q.waiting.is_empty() {
-                    q.at_work = false;
+                    (q.at_work, q.since) = (false, None);
                     return;
                 }
+                q.since = Some(Instant::now());
                 let (mut n, mut bytes) = (0, 0);
                 while n < q.waiting.len().min(ROW) && bytes < ROW_BYTES {
                     bytes += q.waiting[n].buf.len();

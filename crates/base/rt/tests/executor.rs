@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rt::{AsyncFd, Backend, Executor, IoThread, JoinError};
+use rt::{AsyncFd, Backend, Conduct, Executor, IoThread, JoinError};
 
 /// Every executor that this machine can make.
 fn executors() -> Vec<Executor> {
@@ -20,6 +20,7 @@ fn executors() -> Vec<Executor> {
                 None
             }
         })
+        .chain(Executor::with_conduct(Conduct::storage()))
         .collect()
 }
 
@@ -236,6 +237,24 @@ fn io_threads_run_tasks_and_stop() {
 }
 
 /// An executor ends while others still wake it and spawn on it.
+#[test]
+fn nothing_is_missed_between_looking_for_work_and_sleeping() {
+    let [a, b] = ["ping", "pong"].map(|n| IoThread::spawn_as(n, Conduct::storage()).unwrap());
+    let (a, b) = (a.handle(), b.handle());
+    let done = rt::block_on(a.spawn(move || async move {
+        let mut sum = 0;
+        for i in 0..5000u64 {
+            sum += b.spawn(move || async move { i }).await;
+            if i % 500 == 0 {
+                // Longer than anybody looks, so that both sleep.
+                rt::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        sum
+    }));
+    assert_eq!(done, 5000 * 4999 / 2);
+}
+
 #[test]
 fn ending_under_fire() {
     for _ in 0..300 {

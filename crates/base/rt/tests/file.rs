@@ -8,7 +8,7 @@ use std::time::Duration;
 use base::Errno;
 use mem::{IoBuf, Memory};
 use rt::file::File;
-use rt::{AioMode, Backend, Executor};
+use rt::{AioMode, Backend, Conduct, Executor};
 
 const MODES: [AioMode; 3] = [AioMode::Threads, AioMode::Native, AioMode::IoUring];
 
@@ -34,16 +34,21 @@ impl Drop for Temp {
 }
 
 fn each(name: &str, f: impl AsyncFn(File, Temp)) {
-    for b in [Backend::Uring, Backend::Epoll] {
-        let ex = match Executor::with_backend(b) {
+    let kinds = [
+        ("ring", Executor::with_backend(Backend::Uring)),
+        ("epoll", Executor::with_backend(Backend::Epoll)),
+        ("storage", Executor::with_conduct(Conduct::storage())),
+    ];
+    for (kind, made) in kinds {
+        let ex = match made {
             Ok(e) => e,
             Err(e) => {
-                println!("skipped: {b:?}: {e}");
+                println!("skipped: {kind}: {e}");
                 continue;
             }
         };
         for mode in MODES {
-            let t = Temp::new(&format!("{name}-{b:?}-{mode:?}"));
+            let t = Temp::new(&format!("{name}-{kind}-{mode:?}"));
             let file = t.open(mode);
             ex.block_on(f(file, t));
         }

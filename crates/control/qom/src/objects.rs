@@ -126,7 +126,7 @@ pub struct IoThreadObject {
 
 impl IoThreadObject {
     fn new(id: &str) -> Result<IoThreadObject, QError> {
-        let thread = rt::IoThread::spawn(&format!("IO {id}"))
+        let thread = rt::IoThread::spawn_as(&format!("IO {id}"), rt::Conduct::storage())
             .map_err(|e| qerr!("Could not start I/O thread '{id}': {e}"))?;
         Ok(IoThreadObject { thread })
     }

@@ -107,8 +107,8 @@ async fn start(new: NewExport<'_>) -> Result<Arc<Served>, QError> {
     let (thread, exec) = match new.iothread.as_ref().and_then(|o| o.iothread()) {
         Some(exec) => (None, exec),
         None => {
-            let thread =
-                rt::IoThread::spawn("vhost-user").map_err(|e| qerr!("cannot start a thread: {e}"))?;
+            let thread = rt::IoThread::spawn_as("vhost-user", rt::Conduct::storage())
+                .map_err(|e| qerr!("cannot start a thread: {e}"))?;
             let exec = thread.handle();
             (Some(thread), exec)
         }

@@ -40,7 +40,7 @@ impl Threads {
         let mut places = self.places.lock();
         let least = places.iter().map(|p| p.clients).min();
         if places.len() < self.most && least != Some(0) {
-            match rt::IoThread::spawn(&format!("nbd-{}", places.len())) {
+            match rt::IoThread::spawn_as(&format!("nbd-{}", places.len()), rt::Conduct::storage()) {
                 Ok(thread) => places.push(Place { thread, clients: 0 }),
                 Err(e) => tracing::warn!("one thread less for NBD clients: {e}"),
             }

@@ -89,6 +89,21 @@ impl Reactor {
         }
     }
 
+    /// Submits what is new.
+    pub(crate) fn submit(&self) {
+        if let Reactor::Uring(u) = self {
+            u.submit();
+        }
+    }
+
+    /// Whether [`Reactor::turn`] would find something, as far as that can be told without a system call.
+    pub(crate) fn is_ready(&self) -> bool {
+        match self {
+            Reactor::Uring(u) => u.is_ready(),
+            Reactor::Epoll(_) => false,
+        }
+    }
+
     /// Cancels what is in flight and waits until the kernel has let go of it.
     pub(crate) fn shut_down(&self) {
         match self {

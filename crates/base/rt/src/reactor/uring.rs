@@ -76,6 +76,16 @@ fn build() -> std::io::Result<IoUring> {
     }
 }
 
+/// What a call of the ring answered, which is no error but one that passes.
+fn usual(done: std::io::Result<usize>) {
+    if let Err(e) = done {
+        // The time was up, a signal came, or completions must be taken before more can go in.
+        let e = Errno::from(e);
+        let usual = [Errno::INTR, Errno::BUSY, Errno::AGAIN].contains(&e) || e.raw() == libc::ETIME;
+        assert!(usual, "io_uring_enter: {e}");
+    }
+}
+
 impl Uring {
     pub(crate) fn new(wakeup: &EventFd) -> IoResult<Uring> {
         let ring = build()?;
@@ -194,13 +204,22 @@ impl Uring {
                 ring.submit_and_wait(1)
             }
         };
-        if let Err(e) = done {
-            // The time was up, a signal came, or completions must be taken before more can go in.
-            let e = Errno::from(e);
-            let usual = [Errno::INTR, Errno::BUSY, Errno::AGAIN].contains(&e) || e.raw() == libc::ETIME;
-            assert!(usual, "io_uring_enter: {e}");
-        }
+        usual(done);
         self.reap();
+    }
+
+    /// Submits what is new.
+    pub(crate) fn submit(&self) {
+        let mut ring = self.ring.borrow_mut();
+        if !ring.submission().is_empty() {
+            usual(ring.submit());
+        }
+    }
+
+    /// Whether there are completions, or work of the kernel's that leads to some.
+    pub(crate) fn is_ready(&self) -> bool {
+        let mut ring = self.ring.borrow_mut();
+        !ring.completion().is_empty() || ring.submission().taskrun()
     }
 
     /// Cancels everything and waits for the last completion.
