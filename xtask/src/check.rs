@@ -18,6 +18,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "block-filters",
             "block-crypto",
             "block-test",
+            "block-quorum",
             "block-qcow2",
             "nbd",
             "block-net",

@@ -41,6 +41,9 @@ pub fn introspection() -> Introspection {
     i.command::<block_core::BlockdevAdd>();
     i.command::<block_core::BlockdevReopen>();
     i.command::<block_core::BlockdevDel>();
+    i.command::<block_core::XBlockdevChange>();
+    i.event::<block_core::QuorumFailureEvent>();
+    i.event::<block_core::QuorumReportBadEvent>();
     i.command::<block_core::BlockResize>();
     i.command::<block_core::BlockdevSnapshotInternalSync>();
     i.command::<block_core::BlockdevSnapshotDeleteInternalSync>();

@@ -48,7 +48,7 @@ pub enum ChildSlot {
     /// The child named `backing`.
     Backing,
     /// Any other child; the driver numbers them.
-    Other(u8),
+    Other(u16),
 }
 
 /// What kind of driver it is.
@@ -73,6 +73,15 @@ pub struct ChildOption {
     pub role: Role,
     /// Whether the option must be given. (`backing` is not required: absent means "what the header says".)
     pub required: bool,
+}
+
+/// The list of children that a driver takes as an option, where children may come and go ([`crate::lists`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChildList {
+    /// The option's name. The edges are called `NAME.0`, `NAME.1` and so on.
+    pub name: &'static str,
+    /// What the edges are for.
+    pub role: Role,
 }
 
 /// An edge as a permission rule sees it.
@@ -491,6 +500,13 @@ pub trait Driver: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
+    /// A driver that has its own way to make the children stable (that one of them fails may be no failure) does it here,
+    /// and the core does not.
+    fn flush_children<'a>(&'a self, cx: &'a Cx<'a>) -> Option<IoFuture<'a>> {
+        let _ = cx;
+        None
+    }
+
     /// Sets the length. `exact`: exactly this length (a block device may otherwise be longer). Grown space reads as
     /// zeroes unless there is a backing child (the core then zeroes what it would show).
     fn truncate<'a>(&'a self, cx: &'a Cx<'a>, len: u64, exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
@@ -532,6 +548,30 @@ pub trait Driver: Send + Sync + 'static {
     fn amend<'a>(&'a self, cx: &'a Cx<'a>, options: &'a BlockdevAmendOptions, force: bool) -> CtlFuture<'a> {
         let _ = (cx, options, force);
         Box::pin(async { Err(qerr!("Driver does not support x-blockdev-amend")) })
+    }
+
+    /// The list of children to which `x-blockdev-change` may add, or from which it takes. `None`, the default: there is none.
+    fn child_list(&self, cx: &Cx<'_>) -> Option<ChildList> {
+        let _ = cx;
+        None
+    }
+
+    /// Whether a child may be added to the list at all.
+    fn may_add_child(&self, cx: &Cx<'_>) -> Result<(), QError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Whether this node can be a child of the list.
+    fn fits_child(&self, cx: &Cx<'_>, child: &Cx<'_>) -> Result<(), QError> {
+        let _ = (cx, child);
+        Ok(())
+    }
+
+    /// Whether a child may be taken from the list.
+    fn may_take_child(&self, cx: &Cx<'_>) -> Result<(), QError> {
+        let _ = cx;
+        Ok(())
     }
 
     /// Whether a dirty bitmap of this name and granularity (bytes) can be kept in the image.

@@ -63,6 +63,8 @@ pub struct Node {
     pub options: Arc<NodeOptions>,
     /// The links to its children.
     pub edges: SmallVec<[Edge; 2]>,
+    /// The number of the next child that is added to its list of children.
+    pub next_member: u16,
     /// What all its users together require and share. Computed by [`Graph::check`].
     pub pair: PermPair,
     /// Created by the monitor as a node of its own (`blockdev-add`), which keeps it alive.

@@ -88,6 +88,7 @@ fn build(p: &Plain) -> Graph {
             flags: flags(*bits),
             options: options.clone(),
             edges,
+            next_member: 0,
             pair: PermPair::NONE,
             monitor_owned: true,
             inherits_from: None,

@@ -26,6 +26,7 @@ pub mod graph;
 #[cfg(test)]
 mod graph_tests;
 pub mod job;
+pub mod lists;
 mod media;
 mod nodeops;
 mod open;

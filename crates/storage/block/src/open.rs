@@ -139,6 +139,7 @@ impl Txn<'_> {
             flags: node_flags,
             options: Arc::new(options),
             edges: SmallVec::new(),
+            next_member: crate::lists::next(&specs),
             pair: PermPair::NONE,
             monitor_owned: false,
             inherits_from: place.parent.map(|(p, _, _)| p),

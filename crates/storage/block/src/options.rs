@@ -1,6 +1,7 @@
 //! A node's options as they were given, split into its own and its children's, and the flags that follow from them.
 
 use crate::driver::{ChildOption, DetectZeroes, NodeFlags};
+use crate::lists::member;
 use crate::perm::Role;
 use api::block_core::BlockdevOptions;
 use qapi::{Dict, QError, Value, flatten, from_json, qerr, to_value};
@@ -89,8 +90,28 @@ pub(crate) struct Split {
 
 /// Splits `dict` into a node's own options and what it says of the children in `specs`.
 pub(crate) fn split(mut dict: Dict, specs: &[ChildOption]) -> Split {
-    let children = specs.iter().map(|s| (s.name, ChildGiven::from_value(dict.remove(s.name)))).collect();
-    Split { own: flatten(&Value::Dict(dict)).into_iter().collect(), children }
+    let mut children = BTreeMap::new();
+    for spec in specs {
+        let value = match member(spec.name) {
+            Some((list, n)) => match dict.get_mut(list) {
+                Some(Value::List(l)) => l.get_mut(usize::from(n)).map(std::mem::take),
+                _ => None,
+            },
+            None => dict.remove(spec.name),
+        };
+        children.insert(spec.name, ChildGiven::from_value(value));
+    }
+    for (list, _) in specs.iter().filter_map(|s| member(s.name)) {
+        dict.remove(list);
+    }
+    let empty = |(k, v): (&str, &Value)| {
+        matches!(v, Value::List(l) if l.is_empty()).then(|| (k.to_owned(), v.clone()))
+    };
+    let empty: Flat = dict.iter().filter_map(|(k, v)| empty((k, v))).collect();
+    let mut own: Flat = flatten(&Value::Dict(dict)).into_iter().collect();
+    // Flattening loses lists of nothing, which are not the same as no list.
+    own.extend(empty);
+    Split { own, children }
 }
 
 /// Puts own options and children together again.
@@ -102,10 +123,17 @@ pub(crate) fn join(own: &Flat, children: &BTreeMap<&'static str, ChildGiven>) ->
     if let Value::Dict(whole) = lists(Value::Dict(std::mem::take(&mut dict))) {
         dict = whole;
     }
+    // Of a list only the order counts: numbers may be missing.
+    let mut members: BTreeMap<&str, BTreeMap<u16, Value>> = BTreeMap::new();
     for (name, given) in children {
-        if let Some(v) = given.to_value() {
-            dict.insert(*name, v);
+        match (member(name), given.to_value()) {
+            (Some((list, n)), Some(v)) => drop(members.entry(list).or_default().insert(n, v)),
+            (None, Some(v)) => drop(dict.insert(*name, v)),
+            (_, None) => {}
         }
+    }
+    for (list, values) in members {
+        dict.insert(list, Value::List(values.into_values().collect()));
     }
     dict
 }
@@ -277,6 +305,28 @@ mod tests {
         assert_eq!(d.get("file"), Some(&Value::Str("f".into())));
         let f: Flat = flatten(&Value::Dict(d)).into_iter().filter(|(k, _)| k != "file").collect();
         assert_eq!(f, own);
+    }
+
+    #[test]
+    fn lists_of_children() {
+        use crate::lists::{list_option, member_name};
+        let specs: Vec<_> = (0..12).map(|n| list_option("children", n, Role::DATA)).collect();
+        let items = (0..12).map(|n| Value::from(format!("n{n}"))).collect();
+        let dict: Dict =
+            [("driver".to_owned(), Value::from("quorum")), ("children".to_owned(), Value::List(items))]
+                .into_iter()
+                .collect();
+        let mut parts = split(dict.clone(), &specs);
+        assert_eq!(parts.own, flat(&[("driver", "quorum".into())]));
+        assert_eq!(parts.children["children.10"], ChildGiven::Reference("n10".into()));
+        assert_eq!(join(&parts.own, &parts.children), dict);
+        // One goes, one comes.
+        parts.children.remove("children.2");
+        parts.children.insert(member_name("children", 12), ChildGiven::Reference("new".into()));
+        let now = join(&parts.own, &parts.children);
+        let Some(Value::List(l)) = now.get("children") else { panic!("{now:?}") };
+        let names: Vec<_> = l.iter().filter_map(Value::as_str).collect();
+        assert_eq!(names, ["n0", "n1", "n3", "n4", "n5", "n6", "n7", "n8", "n9", "n10", "n11", "new"]);
     }
 
     #[test]

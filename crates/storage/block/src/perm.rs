@@ -92,6 +92,8 @@ bitflags! {
         const COW = 8;
         /// The child that stands for the node (its length, its file name). One at most.
         const PRIMARY = 16;
+        /// The node writes to the child on its own account, also where nobody writes to the node.
+        const REPAIRED = 32;
     }
 }
 

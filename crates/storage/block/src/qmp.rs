@@ -22,6 +22,7 @@ pub fn register(table: &mut CommandTable, hmp: &mut HmpTable, graph: &Arc<BlockG
     crate::bitmap::qmp::register(table, graph);
     crate::resize::register(table, graph);
     crate::nodeops::register(table, graph);
+    crate::lists::register(table, graph);
     crate::query_stats::register(table, graph);
     let g = graph.clone();
     table.register(move |c: BlockdevAdd| {

@@ -3,6 +3,7 @@
 use crate::control::BlockGraph;
 use crate::driver::{BackingHint, ChildSlot, Cx, DetectZeroes, DriverInfo};
 use crate::graph::{Graph, Node, NodeId, RootDef};
+use crate::lists::member;
 use crate::open::resolve;
 use crate::perm::Role;
 use api::block_core::{
@@ -15,7 +16,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Options that say which bytes a node shows; all others only say how it works.
-const STRONG: [&str; 3] = ["filename", "size", "offset"];
+const STRONG: [&str; 7] =
+    ["filename", "size", "offset", "vote-threshold", "blkverify", "rewrite-corrupted", "read-pattern"];
 
 impl BlockGraph {
     /// All nodes, youngest first. `flat` leaves out the images behind each.
@@ -219,7 +221,16 @@ impl Names {
             if let Some(child) = self.names.get(&e.child)
                 && (e.slot != ChildSlot::Backing || !as_named)
             {
-                all.insert(e.name.to_owned(), Value::Dict(child.description.clone()));
+                let child = Value::Dict(child.description.clone());
+                match member(e.name) {
+                    None => drop(all.insert(e.name.to_owned(), child)),
+                    Some((list, _)) => {
+                        let list = all.entry(list.to_owned()).or_insert_with(|| Value::List(Vec::new()));
+                        if let Value::List(l) = list {
+                            l.push(child);
+                        }
+                    }
+                }
             }
         }
         if hint.is_some() && !cx.has_child(ChildSlot::Backing) {

@@ -479,6 +479,9 @@ impl<'a> Cx<'a> {
     }
 
     pub(crate) async fn flush_children(&self) -> IoResult<()> {
+        if let Some(own) = self.node.driver.as_ref().and_then(|d| d.flush_children(self)) {
+            return own.await;
+        }
         let mut result = Ok(());
         // A link without a role leads to what is written on the side (a job's target): that is not the node's own data.
         for edge in self.node.edges.iter().filter(|e| !e.role.is_empty()) {

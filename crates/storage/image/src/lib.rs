@@ -18,6 +18,7 @@ pub fn drivers() -> Vec<&'static DriverType> {
         block_filters::DRIVERS,
         block_crypto::DRIVERS,
         block_test::DRIVERS,
+        block_quorum::DRIVERS,
         block_qcow2::DRIVERS,
         block_net::DRIVERS,
     ]

@@ -28,6 +28,18 @@ pub struct BlockdevDel {
     pub node_name: String,
 }
 
+/// Adds a child to a node that has a list of them (`quorum`), or takes one away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(command = "x-blockdev-change", unstable)]
+pub struct XBlockdevChange {
+    /// The name of the block device or node whose children change.
+    pub parent: String,
+    /// The child to take away, by the name of the link to it (`children.1`). Not with `node`.
+    pub child: Option<String>,
+    /// The node to be added; nothing else may use it. Not with `child`.
+    pub node: Option<String>,
+}
+
 /// Lists all named block nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
 #[qapi(command = "query-named-block-nodes", ret = Vec<BlockDeviceInfo>)]

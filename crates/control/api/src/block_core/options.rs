@@ -7,6 +7,7 @@ use super::filters::{
     BlockdevOptionsCbw, BlockdevOptionsCompress, BlockdevOptionsCor, BlockdevOptionsPreallocate,
     BlockdevOptionsSnapshotAccess, BlockdevOptionsThrottle,
 };
+use super::quorum::BlockdevOptionsQuorum;
 use crate::common::OnOffAuto;
 use crate::sockets::SocketAddress;
 
@@ -131,6 +132,8 @@ pub enum BlockdevDriverOptions {
     Qcow2(BlockdevOptionsQcow2),
     /// A filter that allocates space ahead when its node grows.
     Preallocate(BlockdevOptionsPreallocate),
+    /// Several nodes that hold the same, and vote on it.
+    Quorum(BlockdevOptionsQuorum),
     /// The bytes of its child, or a part of them.
     Raw(BlockdevOptionsRaw),
     /// The past state that a `copy-before-write` filter keeps, for reading.

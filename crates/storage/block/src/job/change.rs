@@ -256,6 +256,7 @@ impl Change<'_, '_> {
             options: Arc::new(NodeOptions::new(&name, own, children)?),
             name,
             edges,
+            next_member: 0,
             pair: PermPair::NONE,
             monitor_owned: false,
             inherits_from: None,
