@@ -137,6 +137,13 @@ pub enum QCryptoBlockInfoQCow2 {
     Luks(QCryptoBlockInfoLUKS),
 }
 
+/// Options of an image with the old encryption of qcow and qcow2 that is opened or made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct QCryptoBlockOptionsQCow {
+    /// The id of the secret with the password. Needed to read or write data.
+    pub key_secret: Option<String>,
+}
+
 /// Options of a LUKS volume that is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
 pub struct QCryptoBlockOptionsLUKS {
@@ -163,6 +170,16 @@ pub struct QCryptoBlockCreateOptionsLUKS {
     pub iter_time: Option<i64>,
 }
 
+/// The encryption of a new image.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(tag = "format", tag_enum = "QCryptoBlockFormat")]
+pub enum QCryptoBlockCreateOptions {
+    /// The old encryption of qcow and qcow2: do not use it.
+    Qcow(QCryptoBlockOptionsQCow),
+    /// LUKS.
+    Luks(QCryptoBlockCreateOptionsLUKS),
+}
+
 /// What shall become of key slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Qapi)]
 pub enum QCryptoBlockLUKSKeyslotState {
@@ -187,4 +204,14 @@ pub struct QCryptoBlockAmendOptionsLUKS {
     pub iter_time: Option<i64>,
     /// The id of the secret with a password that opens the volume; that with which the node was opened unless given.
     pub secret: Option<String>,
+}
+
+/// A change of an image's encryption.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(tag = "format", tag_type = QCryptoBlockFormat)]
+pub enum QCryptoBlockAmendOptions {
+    /// The old encryption of qcow and qcow2: nothing of it can be changed.
+    Qcow,
+    /// The key slots of a LUKS volume.
+    Luks(QCryptoBlockAmendOptionsLUKS),
 }

@@ -224,7 +224,9 @@ impl Driver for Luks {
 
     fn amend<'a>(&'a self, cx: &'a Cx<'a>, options: &'a BlockdevAmendOptions, force: bool) -> CtlFuture<'a> {
         Box::pin(async move {
-            let BlockdevAmendOptions::Luks(o) = options;
+            let BlockdevAmendOptions::Luks(o) = options else {
+                return Err(qerr!("x-blockdev-amend doesn't support changing the block driver"));
+            };
             let secret = |id: &str| password(self.objects.as_deref(), id);
             let key = self.key_secret.as_deref();
             let _one = self.amending.lock().await;

@@ -8,6 +8,7 @@ use block::driver::CtlFuture;
 use block::job::{Body, Job, JobConfig, Jobs};
 use block::{BlockGraph, Perm, Root, RootConfig};
 use block_crypto::Place;
+use block_qcow2::create::Encryption;
 use block_qcow2::host::{RootHost, TwoRoots};
 use image::create::NewImage;
 use qapi::{QError, qerr};
@@ -71,11 +72,20 @@ impl Create {
         done
     }
 
+    fn encryption(&self, o: &BlockdevCreateOptionsQcow2) -> Result<Option<Encryption>, QError> {
+        let objects = self.graph.objects();
+        block_qcow2::create::encryption(o, |id| match objects {
+            Some(o) => o.password(id),
+            None => Err(qerr!("No secret with id '{id}'")),
+        })
+    }
+
     async fn qcow2(&self, o: &BlockdevCreateOptionsQcow2) -> Result<(), QError> {
+        let encrypt = self.encryption(o)?;
         let root = self.root(&o.file).await?;
         let done = match &o.data_file {
-            None => block_qcow2::create::create(&RootHost(&root), o).await,
-            Some(data) => self.qcow2_with_data(&root, data, o).await,
+            None => block_qcow2::create::create_with(&RootHost(&root), o, None, encrypt).await,
+            Some(data) => self.qcow2_with_data(&root, data, o, encrypt).await,
         };
         let flushed = root.flush().await.map_err(|e| qerr!("Could not flush the image: {e}"));
         root.detach().await;
@@ -90,6 +100,7 @@ impl Create {
         file: &Root,
         data: &BlockdevRef,
         o: &BlockdevCreateOptionsQcow2,
+        encrypt: Option<Encryption>,
     ) -> Result<(), QError> {
         let BlockdevRef::Reference(node) = data else {
             return Err(qerr!("'data-file' must be the name of a node"));
@@ -97,7 +108,7 @@ impl Create {
         let root = self.root(data).await?;
         let name = self.graph.image_info(node).map(|i| i.base.filename).unwrap_or_default();
         let host = TwoRoots { file, data: &root };
-        let done = block_qcow2::create::create_with(&host, o, Some(&name)).await;
+        let done = block_qcow2::create::create_with(&host, o, Some(&name), encrypt).await;
         root.detach().await;
         done
     }

@@ -2,10 +2,12 @@
 
 use base::Errno;
 use block::driver::Prealloc;
+use crypto::Secret;
 use qapi::{QError, qerr};
 
 use crate::check;
-use crate::header::{Header, RawExt};
+use crate::crypt::Key;
+use crate::header::{CryptMethod, Header, RawExt};
 use crate::host::Host;
 use crate::image::{Image, read_header};
 use crate::opts::Config;
@@ -24,6 +26,8 @@ pub struct Amend {
     pub data_file: Option<String>,
     /// The virtual size, bytes.
     pub size: Option<u64>,
+    /// The password of an encrypted image. Needed for all changes of it.
+    pub password: Option<Secret>,
 }
 
 fn io(what: &'static str) -> impl Fn(Errno) -> QError {
@@ -54,14 +58,23 @@ pub async fn amend<H: Host>(host: &H, a: &Amend) -> Result<(), QError> {
         change(host, false, |h| h.data_file = Some(name.clone())).await?;
     }
     if let Some(size) = a.size.filter(|s| *s != h.size) {
-        let image = open(host).await?;
+        let image = unlocked(host, a).await?;
         image.truncate(host, size, Prealloc::Off).await.map_err(io("resize the image"))?;
         image.make_clean(host).await.map_err(io("resize the image"))?;
     }
     if h.version > version {
-        downgrade(host).await?;
+        downgrade(host, a).await?;
     }
     host.flush().await.map_err(io("flush the image"))
+}
+
+/// Whether [`amend`] would do this, as far as it can be told before anything is changed.
+///
+/// # Errors
+/// Those that [`amend`] begins with.
+pub async fn possible<H: Host>(host: &H, a: &Amend) -> Result<(), QError> {
+    let h = read_header(host).await?;
+    plan(&h, a, a.version.unwrap_or(h.version)).map(drop)
 }
 
 /// Checks what is asked; answers log2 of the refcounts' width.
@@ -97,6 +110,9 @@ fn plan(h: &Header, a: &Amend, version: u32) -> Result<u32, QError> {
     }
     if a.size.is_some_and(|s| s % 512 != 0) {
         return Err(qerr!("The new size must be a multiple of 512"));
+    }
+    if h.crypt != CryptMethod::None && a.password.is_none() {
+        return Err(qerr!("Parameter 'encrypt.key-secret' is required for cipher"));
     }
     if h.has(incompat::CORRUPT) {
         return Err(qerr!("qcow2: Image is corrupt; cannot be opened read/write"));
@@ -139,15 +155,24 @@ async fn change<H: Host>(host: &H, names: bool, f: impl FnOnce(&mut Header)) -> 
     image.put_header(host, &mut m).await.map_err(io("write the header"))
 }
 
+/// The image with its data open.
+async fn unlocked<H: Host>(host: &H, a: &Amend) -> Result<Image, QError> {
+    let mut image = open(host).await?;
+    if let Some(p) = &a.password {
+        image.unlock(host, Key::Password(p, None)).await?;
+    }
+    Ok(image)
+}
+
 fn upgraded(h: &Header) -> Header {
     let fresh = Header::new(3, h.geometry, h.size, h.compression);
-    let mut extensions: Vec<RawExt> = fresh.extensions;
-    extensions.extend(h.extensions.iter().cloned());
+    let mut extensions: Vec<RawExt> = h.extensions.clone();
+    extensions.extend(fresh.extensions);
     Header { version: 3, length: fresh.length, extensions, ..h.clone() }
 }
 
-async fn downgrade<H: Host>(host: &H) -> Result<(), QError> {
-    let image = open(host).await?;
+async fn downgrade<H: Host>(host: &H, a: &Amend) -> Result<(), QError> {
+    let image = unlocked(host, a).await?;
     let backed = image.header().backing_file.is_some();
     image.modify(host).await.map_err(io("prepare the image"))?;
     image.expand_zeros(host, backed).await.map_err(io("turn zero into data clusters"))?;

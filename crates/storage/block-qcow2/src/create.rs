@@ -1,42 +1,89 @@
 //! Making a new image.
 
 use api::block_core::{BlockdevCreateOptionsQcow2, BlockdevQcow2Version, PreallocMode, Qcow2CompressionType};
+use api::crypto::QCryptoBlockCreateOptions;
 use base::Errno;
 use block::driver::Prealloc;
+use block_crypto::volume;
+use crypto::Secret;
+use crypto::luks::NewVolume;
 use qapi::{QError, QapiEnum, qerr};
 
+use crate::crypt::{Key, Slots};
 use crate::geometry::Geometry;
-use crate::header::{Compression, Header};
+use crate::header::{Compression, CryptMethod, CryptoExt, Header};
 use crate::host::{Host, write_bytes};
 use crate::image::Image;
 use crate::opts::Config;
 use crate::spec::{self, autoclear, compat};
+
+/// How the data of a new image is to be encrypted.
+#[derive(Debug)]
+pub struct Encryption {
+    new: NewVolume,
+    password: Secret,
+}
+
+/// What the options say about encryption. `password` finds the password that an id names.
+///
+/// # Errors
+/// A secret that is not given or not there; a way of encryption that cannot be made.
+pub fn encryption(
+    o: &BlockdevCreateOptionsQcow2,
+    password: impl FnOnce(&str) -> Result<Secret, QError>,
+) -> Result<Option<Encryption>, QError> {
+    let id = |id: &Option<String>| {
+        id.clone().ok_or_else(|| qerr!("Parameter 'encrypt.key-secret' is required for cipher"))
+    };
+    match &o.encrypt {
+        None => Ok(None),
+        Some(QCryptoBlockCreateOptions::Qcow(_)) => {
+            Err(qerr!("Images with the old encryption 'aes' cannot be made; use 'luks'"))
+        }
+        Some(QCryptoBlockCreateOptions::Luks(l)) => {
+            let password = password(&id(&l.key_secret)?)?;
+            Ok(Some(Encryption { new: block_crypto::new_volume(l, false)?, password }))
+        }
+    }
+}
 
 /// Writes an empty image into `host`, whose old content is lost.
 pub async fn create<H: Host>(host: &H, o: &BlockdevCreateOptionsQcow2) -> Result<(), QError> {
     if o.data_file.is_some() {
         return Err(qerr!("The external data file is not open"));
     }
-    create_with(host, o, None).await
+    create_with(host, o, None, None).await
 }
 
 /// [`create`] for an image whose data goes to another file: `data_file` is the name that the header is to have for it,
 /// and the host's calls for data lead there. What that file holds stays, but it gets the disk's size at least.
+/// `encrypt` is what [`encryption`] says.
 pub async fn create_with<H: Host>(
     host: &H,
     o: &BlockdevCreateOptionsQcow2,
     data_file: Option<&str>,
+    encrypt: Option<Encryption>,
 ) -> Result<(), QError> {
+    if o.encrypt.is_some() != encrypt.is_some() {
+        return Err(qerr!("Parameter 'encrypt.key-secret' is required for cipher"));
+    }
     let mut header = plan(o, data_file)?;
     let g = header.geometry;
     let cs = g.cluster_size();
+    // Before anything is lost: all that can fail without storage.
+    let volume = match encrypt {
+        Some(e) => Some(volume::generate(e.new, e.password).await?),
+        None => None,
+    };
+    let crypto_bytes = volume.as_ref().map_or(0, |v| v.header.payload_offset());
+    let crypto_clusters = g.clusters(crypto_bytes);
     let io = |e: Errno| qerr!("Could not write qcow2 header: {e}");
     host.truncate(0, Prealloc::Off).await.map_err(|e| qerr!("Could not resize image: {e}"))?;
 
-    // Cluster 0 the header, 1 the refcount table, 2 the first refcount block, then the L1 table.
+    // Cluster 0 the header, 1 the refcount table, 2 the first refcount block, then the L1 table, then the LUKS header.
     let l1_entries = g.l1_entries_for(o.size);
     let l1_clusters = g.clusters(l1_entries * 8);
-    let used = 3 + l1_clusters;
+    let used = 3 + l1_clusters + crypto_clusters;
     header.reftable_offset = cs;
     header.l1_size = l1_entries as u32;
     header.l1_offset = 3 * cs;
@@ -45,7 +92,7 @@ pub async fn create_with<H: Host>(
     let mut blocks = used.div_ceil(g.refblock_entries());
     let mut table_clusters = 1;
     let total = loop {
-        let total = 1 + table_clusters + blocks + l1_clusters;
+        let total = 1 + table_clusters + blocks + l1_clusters + crypto_clusters;
         let (b, t) = (total.div_ceil(g.refblock_entries()), g.clusters(blocks * 8));
         if b <= blocks && t <= table_clusters {
             break total;
@@ -75,6 +122,13 @@ pub async fn create_with<H: Host>(
         let bytes = vec![0u8; (l1_entries as usize * 8).next_multiple_of(512)];
         write_bytes(host, header.l1_offset, &bytes).await.map_err(io)?;
     }
+    if let Some(v) = &volume {
+        let place = CryptoExt { offset: header.l1_offset + l1_clusters * cs, length: crypto_bytes };
+        let reserved = host.write_zeroes(place.offset, crypto_clusters * cs).await;
+        reserved.map_err(|e| qerr!("Could not write encryption header: {e}"))?;
+        volume::write(&Slots { host, place }, v).await?;
+        header.set_crypto(place);
+    }
     // The header last: until it is there, this is no image.
     host.flush().await.map_err(io)?;
     let mut first = header.encode()?;
@@ -94,7 +148,10 @@ pub async fn create_with<H: Host>(
         PreallocMode::Falloc => Prealloc::Falloc,
         PreallocMode::Full => Prealloc::Full,
     };
-    let image = Image::open(host, "", true, |h| Config::new(h, None, false)).await?;
+    let mut image = Image::open(host, "", true, |h| Config::new(h, None, false)).await?;
+    if let Some(v) = &volume {
+        image.unlock(host, Key::Made(v)).await?;
+    }
     let fail = |e: Errno| qerr!("Could not preallocate: {e}");
     image.modify(host).await.map_err(fail)?;
     image.preallocate(host, 0, o.size, mode).await.map_err(fail)?;
@@ -195,6 +252,14 @@ fn plan(o: &BlockdevCreateOptionsQcow2, data_file: Option<&str>) -> Result<Heade
     h.data_file = data_file.map(Into::into);
     h.backing_file = o.backing_file.clone();
     h.backing_format = o.backing_fmt.map(|f| f.as_str().to_string());
+    if o.encrypt.is_some() {
+        h.crypt = CryptMethod::Luks;
+        h.set_crypto(CryptoExt { offset: 0, length: 0 });
+        if h.encode().is_err() {
+            // With clusters of 512 bytes there is no room for the names of features.
+            h.extensions.retain(|e| e.kind != spec::ext::FEATURE_NAMES);
+        }
+    }
     h.encode()?;
     Ok(h)
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use api::block_core::{
-    BlockImageCorruptedEvent, BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsQcow2, SnapshotInfo,
+    BlockImageCorruptedEvent, BlockdevAmendOptions, BlockdevDriverOptions, BlockdevOptions,
+    BlockdevOptionsQcow2, BlockdevQcow2Encryption, SnapshotInfo,
 };
+use api::crypto::QCryptoBlockAmendOptions;
 use base::{Errno, IoResult};
 use block::bitmap::Bitmap;
 use block::driver::{
@@ -18,9 +20,12 @@ use mem::IoBuf;
 use monitor::EventBus;
 use parking_lot::RwLock;
 use qapi::{QError, qerr};
+use qom::ObjectTree;
 use smallvec::{SmallVec, smallvec};
 
 use crate::check::{self, Fix};
+use crate::crypt::Key;
+use crate::header::{CryptMethod, Header};
 use crate::host::Host;
 use crate::image::Image;
 use crate::info;
@@ -29,6 +34,7 @@ use crate::opts::Config;
 use crate::snapshot::Snapshot;
 use crate::snapshots;
 use crate::spec::{self, incompat};
+use crypto::cipher::SECTOR;
 
 /// The description of the qcow2 driver.
 pub static QCOW2: DriverType = DriverType {
@@ -46,6 +52,8 @@ pub static QCOW2: DriverType = DriverType {
         "l2-cache-entry-size",
         "refcount-cache-size",
         "cache-clean-interval",
+        // What of it may change, and that it may not be left out, is looked at in `stage`.
+        "encrypt",
     ],
     supports_backing: true,
     supports_reopen: true,
@@ -87,7 +95,16 @@ fn open(ocx: OpenCx<'_>) -> OpenFuture<'_> {
         let host = NodeHost(ocx.cx);
         let writable = !ocx.flags.read_only && !ocx.flags.inactive;
         let config = |h: &crate::header::Header| Config::new(h, qcow2_options(ocx.options), ocx.flags.unmap);
-        let image = Image::open(&host, ocx.node_name, writable, config).await?;
+        let mut image = Image::open(&host, ocx.node_name, writable, config).await?;
+        let key = key_id(&image.header(), qcow2_options(ocx.options))?;
+        match key {
+            _ if ocx.no_io => image.unlock(&host, Key::None).await?,
+            Some(id) if image.header().crypt == CryptMethod::Luks => {
+                let password = password(ocx.objects.as_deref(), &id)?;
+                image.unlock(&host, Key::Password(&password, Some(&id))).await?;
+            }
+            _ => check_openable(&image.header())?,
+        }
         let given = ocx.cx.has_child(DATA);
         match image.header() {
             h if !h.geometry.data_file && given => {
@@ -98,10 +115,60 @@ fn open(ocx: OpenCx<'_>) -> OpenFuture<'_> {
             }
             _ => {}
         }
-        let events = ocx.events;
+        let (events, objects) = (ocx.events, ocx.objects);
         let image = Arc::new(RwLock::new(told(&events, image)));
-        Ok(Arc::new(Qcow2 { image, events }) as Arc<dyn Driver>)
+        Ok(Arc::new(Qcow2 { image, events, objects }) as Arc<dyn Driver>)
     })
+}
+
+/// The id of the secret that the options name for the image's data. Fails where they do not fit its encryption.
+fn key_id(h: &Header, o: Option<&BlockdevOptionsQcow2>) -> Result<Option<String>, QError> {
+    let given = match o.and_then(|o| o.encrypt.as_ref()) {
+        None => return Ok(None),
+        Some(BlockdevQcow2Encryption::Aes(a)) => (CryptMethod::Aes, &a.key_secret),
+        Some(BlockdevQcow2Encryption::Luks(l)) => (CryptMethod::Luks, &l.key_secret),
+    };
+    match (h.crypt, given.0.name()) {
+        (CryptMethod::None, f) => {
+            Err(qerr!("No encryption in image header, but options specified format '{f}'"))
+        }
+        (m, f) if m != given.0 => {
+            Err(qerr!("Header reported '{}' encryption format but options specify '{f}'", m.name()))
+        }
+        _ => Ok(given.1.clone()),
+    }
+}
+
+/// Without a key, only data that is not encrypted can be used.
+fn check_openable(h: &Header) -> Result<(), QError> {
+    match h.crypt {
+        CryptMethod::None => Ok(()),
+        CryptMethod::Luks => Err(qerr!("Parameter 'encrypt.key-secret' is required for cipher")),
+        CryptMethod::Aes => Err(qerr!(
+            "Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators"
+        )
+        .with_hint(
+            "You can use 'qemu-img convert' to convert your image to an alternative supported format, \
+                     such as unencrypted qcow2, or raw with the LUKS format instead.",
+        )),
+    }
+}
+
+fn password(objects: Option<&ObjectTree>, id: &str) -> Result<crypto::Secret, QError> {
+    objects.ok_or_else(|| qerr!("No secret with id '{id}'"))?.password(id)
+}
+
+/// The image opened anew, with the keys that it has.
+async fn again<H: Host>(
+    image: &Image,
+    host: &H,
+    name: &str,
+    writable: bool,
+    config: impl FnOnce(&Header) -> Result<Config, QError>,
+) -> Result<Image, QError> {
+    let mut fresh = Image::open(host, name, writable, config).await?;
+    fresh.unlock(host, Key::Same(image.crypt.as_deref())).await?;
+    Ok(fresh)
 }
 
 /// A node's children as an image's host.
@@ -167,6 +234,18 @@ pub struct Qcow2 {
     /// Replaced as a whole where the file may have changed under us (repair, activation).
     image: Arc<RwLock<Arc<Image>>>,
     events: EventBus,
+    objects: Option<Arc<ObjectTree>>,
+}
+
+/// The secret that a reopen names. The data's key stays what it is.
+fn same_key(image: &Image, o: Option<&BlockdevOptionsQcow2>) -> Result<Option<String>, QError> {
+    let id = key_id(&image.header(), o)?;
+    let reset = |name: &str| Err(qerr!("Option '{name}' cannot be reset to its default value"));
+    match image.crypt.as_ref().and_then(|c| c.key_secret()) {
+        Some(_) if o.is_none_or(|o| o.encrypt.is_none()) => reset("encrypt.format"),
+        Some(_) if id.is_none() => reset("encrypt.key-secret"),
+        _ => Ok(id),
+    }
 }
 
 /// Has an image's damage told to the users of events.
@@ -195,7 +274,10 @@ impl Driver for Qcow2 {
     }
 
     fn limits(&self, _cx: &Cx<'_>) -> Limits {
-        Limits::default()
+        match self.image.read().is_encrypted() {
+            true => Limits { request_alignment: SECTOR as u32, ..Limits::default() },
+            false => Limits::default(),
+        }
     }
 
     fn caps(&self, _cx: &Cx<'_>) -> Caps {
@@ -212,6 +294,11 @@ impl Driver for Qcow2 {
             let (kind, n) = image.lookup(&NodeHost(*cx), off, len).await?;
             let kind = match kind {
                 RunKind::Unallocated => ExtentKind::Unallocated,
+                // Nobody is to look at encrypted data, or at what was reserved for it, around the driver.
+                RunKind::Zero(_) if image.is_encrypted() => ExtentKind::Zero { offset: None },
+                RunKind::Normal { .. } if image.is_encrypted() => {
+                    ExtentKind::Own { offset: None, zero: false }
+                }
                 RunKind::Zero(offset) => ExtentKind::Zero { offset: offset.filter(|_| !image.geo.data_file) },
                 RunKind::Normal { host, .. } => {
                     ExtentKind::Child { slot: NodeHost(*cx).data(), offset: host }
@@ -229,7 +316,7 @@ impl Driver for Qcow2 {
 
     fn write<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, flags: WriteFlags) -> IoFuture<'a> {
         Box::pin(async move {
-            if flags.contains(WriteFlags::COMPRESSED) {
+            if flags.contains(WriteFlags::COMPRESSED) && !self.image().is_encrypted() {
                 return self.image().write_compressed(&NodeHost(*cx), off, buf).await;
             }
             self.image().write(&NodeHost(*cx), off, buf).await
@@ -263,11 +350,12 @@ impl Driver for Qcow2 {
                 let config = |h: &crate::header::Header| {
                     Config::new(h, qcow2_options(&next.options), next.flags.unmap)
                 };
-                let fresh = Image::open(&host, &next.node_name, writable, config).await?;
+                let fresh = again(&image, &host, &next.node_name, writable, config).await?;
                 return Ok(Box::new(Replace { slot: self.image.clone(), image: told(&self.events, fresh) })
                     as Box<dyn Staged>);
             }
             let header = image.header();
+            let key = if next.reopen { same_key(&image, qcow2_options(&next.options))? } else { None };
             let was = *image.config.read();
             let config = if next.reopen {
                 Config::new(&header, qcow2_options(&next.options), next.flags.unmap)?
@@ -287,7 +375,7 @@ impl Driver for Qcow2 {
             } else if config != was {
                 image.flush(&host).await.map_err(|e| qerr!("Failed to flush the L2 table cache: {e}"))?;
             }
-            Ok(Box::new(Change { image, config, writable }) as Box<dyn Staged>)
+            Ok(Box::new(Change { image, config, writable, key }) as Box<dyn Staged>)
         })
     }
 
@@ -312,7 +400,7 @@ impl Driver for Qcow2 {
                 .await
                 .map_err(fail)?;
             let config = *image.config.read();
-            let fresh = Image::open(&host, &image.node_name, true, |_| Ok(config)).await?;
+            let fresh = again(&image, &host, &image.node_name, true, |_| Ok(config)).await?;
             if fresh.is_dirty() {
                 return Err(qerr!("Could not repair dirty image"));
             }
@@ -322,7 +410,29 @@ impl Driver for Qcow2 {
     }
 
     fn compresses(&self, _cx: &Cx<'_>) -> bool {
-        !self.image().geo.data_file
+        // What is compressed would not be encrypted.
+        let image = self.image();
+        !image.geo.data_file && !image.is_encrypted()
+    }
+
+    fn amend<'a>(&'a self, cx: &'a Cx<'a>, options: &'a BlockdevAmendOptions, force: bool) -> CtlFuture<'a> {
+        Box::pin(async move {
+            let BlockdevAmendOptions::Qcow2(o) = options else {
+                return Err(qerr!("x-blockdev-amend doesn't support changing the block driver"));
+            };
+            let image = self.image();
+            match &o.encrypt {
+                None => Ok(()),
+                Some(_) if !image.is_encrypted() => Err(qerr!("image is not encrypted, can't amend")),
+                Some(QCryptoBlockAmendOptions::Qcow) => {
+                    Err(qerr!("Amend can't be used to change the qcow2 encryption format"))
+                }
+                Some(QCryptoBlockAmendOptions::Luks(o)) => {
+                    let secret = |id: &str| password(self.objects.as_deref(), id);
+                    image.amend_slots(&NodeHost(*cx), o, &secret, force).await
+                }
+            }
+        })
     }
 
     fn can_store_bitmap(&self, cx: &Cx<'_>, name: &str, granularity: u32) -> Result<(), QError> {
@@ -397,7 +507,7 @@ impl Driver for Qcow2 {
             // begun, and what is in memory is more than what is in the file; or it is not written to any more.
             if image.is_clean() {
                 let config = *image.config.read();
-                let fresh = Image::open(&host, &image.node_name, true, |_| Ok(config)).await?;
+                let fresh = again(&image, &host, &image.node_name, true, |_| Ok(config)).await?;
                 *self.image.write() = told(&self.events, fresh);
             }
             done.map(|s| Some(info::snapshot(&s)))
@@ -459,6 +569,7 @@ struct Change {
     image: Arc<Image>,
     config: Config,
     writable: bool,
+    key: Option<String>,
 }
 
 impl Staged for Change {
@@ -470,6 +581,9 @@ impl Staged for Change {
             map.set_limits(self.config.l2_entry_size, self.config.l2_cache_size);
         }
         *config = self.config;
+        if let (Some(c), Some(id)) = (&self.image.crypt, self.key) {
+            c.set_key_secret(Some(id));
+        }
         self.image.writable.store(self.writable, Ordering::Release);
         // The next write looks at dirty and autoclear bits again.
         if !self.writable {

@@ -24,6 +24,55 @@ impl Compression {
     }
 }
 
+/// How an image's data is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CryptMethod {
+    /// Not at all.
+    None,
+    /// The old way: AES-128 in CBC mode, the password itself being the key.
+    Aes,
+    /// LUKS: its header lies where the crypto extension says.
+    Luks,
+}
+
+impl CryptMethod {
+    /// The number in the header.
+    pub fn number(self) -> u32 {
+        match self {
+            CryptMethod::None => 0,
+            CryptMethod::Aes => 1,
+            CryptMethod::Luks => 2,
+        }
+    }
+
+    /// The name in options and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            CryptMethod::None => "none",
+            CryptMethod::Aes => "aes",
+            CryptMethod::Luks => "luks",
+        }
+    }
+}
+
+/// Where the LUKS header and its key slots lie (full disk encryption header pointer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CryptoExt {
+    /// Where they begin in the file; cluster-aligned.
+    pub offset: u64,
+    /// Bytes that they take.
+    pub length: u64,
+}
+
+impl CryptoExt {
+    /// The extension as it stands in the header.
+    pub fn encode(self) -> RawExt {
+        let mut data = self.offset.to_be_bytes().to_vec();
+        data.extend_from_slice(&self.length.to_be_bytes());
+        RawExt { kind: spec::ext::CRYPTO, data }
+    }
+}
+
 /// Where the bitmap directory stands (bitmaps extension).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BitmapsExt {
@@ -73,6 +122,8 @@ pub struct Header {
     pub autoclear: u64,
     /// The compression type.
     pub compression: Compression,
+    /// How the data is encrypted.
+    pub crypt: CryptMethod,
     /// The length that the header on disk says (72 for version 2).
     pub length: u32,
     /// Header bytes past those that Rhea knows; kept.
@@ -153,6 +204,13 @@ impl Header {
         let ext_end = if backing_offset != 0 { backing_offset as usize } else { cluster_size };
         let exts = Extensions::parse(first, length_usize, ext_end)?;
         exts.check_features(incompatible)?;
+        let crypt = match u32_at(field::CRYPT_METHOD) {
+            0 => CryptMethod::None,
+            1 => CryptMethod::Aes,
+            2 => CryptMethod::Luks,
+            n => return Err(qerr!("Unsupported encryption method {n}")),
+        };
+        exts.check_crypto(crypt, cluster_size)?;
 
         let comp_byte = if length_usize > field::COMPRESSION { first[field::COMPRESSION] } else { 0 };
         let compression = match comp_byte {
@@ -182,12 +240,6 @@ impl Header {
         }
         let data_file = incompatible & incompat::DATA_FILE != 0;
         let geometry = Geometry { cluster_bits: bits, refcount_order, extended, data_file };
-        match u32_at(field::CRYPT_METHOD) {
-            0 => {}
-            1 => return Err(qerr!("Images encrypted with 'aes' are not supported")),
-            2 => return Err(qerr!("Images encrypted with 'luks' are not supported")),
-            n => return Err(qerr!("Unsupported encryption method {n}")),
-        }
 
         let reftable_clusters = u32_at(field::REFTABLE_CLUSTERS);
         let reftable_offset = u64_at(field::REFTABLE_OFFSET);
@@ -255,6 +307,7 @@ impl Header {
             compatible: if v3 { u64_at(field::COMPATIBLE) } else { 0 },
             autoclear: if v3 { u64_at(field::AUTOCLEAR) } else { 0 },
             compression,
+            crypt,
             length,
             tail: first[known..length_usize].to_vec(),
             backing_file,
@@ -302,6 +355,7 @@ impl Header {
             compatible: 0,
             autoclear: 0,
             compression,
+            crypt: CryptMethod::None,
             length: if version >= 3 { spec::HEADER_LENGTH as u32 } else { spec::V2_HEADER_LENGTH as u32 },
             tail: Vec::new(),
             backing_file: None,
@@ -331,6 +385,7 @@ impl Header {
             put32(field::REFCOUNT_ORDER, self.geometry.refcount_order);
             put32(field::LENGTH, length as u32);
         }
+        put32(field::CRYPT_METHOD, self.crypt.number());
         let mut put64 = |at: usize, v: u64| b[at..at + 8].copy_from_slice(&v.to_be_bytes());
         put64(field::SIZE, self.size);
         put64(field::L1_OFFSET, self.l1_offset);
@@ -402,6 +457,17 @@ impl Header {
         Ok(b)
     }
 
+    /// Where the LUKS header lies, in an image encrypted with LUKS.
+    pub fn crypto(&self) -> Option<CryptoExt> {
+        self.extensions.iter().find(|e| e.kind == spec::ext::CRYPTO).and_then(parse_crypto)
+    }
+
+    /// Sets where the LUKS header lies.
+    pub fn set_crypto(&mut self, at: CryptoExt) {
+        self.extensions.retain(|e| e.kind != spec::ext::CRYPTO);
+        self.extensions.insert(0, at.encode());
+    }
+
     /// `1.1` for version 3, `0.10` for version 2.
     pub fn compat(&self) -> &'static str {
         if self.version >= 3 { "1.1" } else { "0.10" }
@@ -429,6 +495,10 @@ impl Header {
     pub fn lazy_refcounts(&self) -> bool {
         self.compatible & spec::compat::LAZY_REFCOUNTS != 0
     }
+}
+
+fn parse_crypto(e: &RawExt) -> Option<CryptoExt> {
+    Some(CryptoExt { offset: be64(&e.data, 0)?, length: be64(&e.data, 8)? })
 }
 
 /// Extensions being added behind a header.
@@ -503,6 +573,29 @@ impl Extensions {
             at += (len as usize).next_multiple_of(8);
         }
         Ok(x)
+    }
+
+    fn check_crypto(&self, method: CryptMethod, cluster_size: usize) -> HeaderResult<()> {
+        let found = self.rest.iter().find(|e| e.kind == spec::ext::CRYPTO);
+        let Some(e) = found else {
+            return match method {
+                CryptMethod::Luks => Err(qerr!("Missing CRYPTO header for crypt method {}", method.number())),
+                _ => Ok(()),
+            };
+        };
+        if method != CryptMethod::Luks {
+            return Err(qerr!("CRYPTO header extension only expected with LUKS encryption method"));
+        }
+        let Some(x) = parse_crypto(e).filter(|_| e.data.len() == 16) else {
+            return Err(qerr!("CRYPTO header extension size {}, but expected size 16", e.data.len()));
+        };
+        if !x.offset.is_multiple_of(cluster_size as u64) {
+            return Err(qerr!(
+                "Encryption header offset '{}' is not a multiple of cluster size '{cluster_size}'",
+                x.offset
+            ));
+        }
+        Ok(())
     }
 
     fn bitmaps(data: &[u8]) -> HeaderResult<BitmapsExt> {
@@ -626,6 +719,7 @@ mod tests {
         );
         says(96, &7u32.to_be_bytes(), "Reference count entry width too large; may not exceed 64 bits");
         says(32, &3u32.to_be_bytes(), "Unsupported encryption method 3");
+        says(32, &2u32.to_be_bytes(), "Missing CRYPTO header for crypt method 2");
         says(36, &0x7fff_ffffu32.to_be_bytes(), "Active L1 table too large");
         says(36, &1u32.to_be_bytes(), "L1 table is too small");
         says(40, &0x1234u64.to_be_bytes(), "Active L1 table offset invalid");
@@ -638,6 +732,35 @@ mod tests {
         says(104, &[1], "qcow2: Compression type incompatible feature bit must be set");
         says(104, &[5], "qcow2: unknown compression type: 5");
         says(116, &0xff_ffffu32.to_be_bytes(), "Header extension too large");
+    }
+
+    #[test]
+    fn the_place_of_the_encryption_header() {
+        let mut h = sample();
+        h.crypt = CryptMethod::Luks;
+        let x = CryptoExt { offset: 0x40000, length: 0x1f_9000 };
+        h.extensions.insert(0, x.encode());
+        let bytes = h.encode().unwrap();
+        let back = Header::parse(&bytes).unwrap();
+        assert_eq!((back.crypto(), &back), (Some(x), &h));
+        // The backing format comes first: 8 bytes and 5, padded to 16.
+        let at = 112 + 16;
+        assert_eq!(bytes[at..at + 4], spec::ext::CRYPTO.to_be_bytes());
+        let says = |at: usize, v: &[u8], text: &str| {
+            let mut b = bytes.clone();
+            b[at..at + v.len()].copy_from_slice(v);
+            assert_eq!(Header::parse(&b).unwrap_err().desc(), text);
+        };
+        says(at + 4, &8u32.to_be_bytes(), "CRYPTO header extension size 8, but expected size 16");
+        says(
+            at + 8,
+            &0x40200u64.to_be_bytes(),
+            "Encryption header offset '262656' is not a multiple of cluster size '65536'",
+        );
+        let only = "CRYPTO header extension only expected with LUKS encryption method";
+        says(32, &0u32.to_be_bytes(), only);
+        says(32, &1u32.to_be_bytes(), only);
+        says(at, &[0x77], "Missing CRYPTO header for crypt method 2");
     }
 
     proptest! {

@@ -21,6 +21,7 @@ use parking_lot::RwLock;
 use qapi::{QError, qerr};
 
 use crate::bitmap::{self, BitmapInfo};
+use crate::crypt::Crypt;
 use crate::epoch::Epochs;
 use crate::geometry::Geometry;
 use crate::header::{self, Header};
@@ -114,6 +115,8 @@ pub struct Image {
     pub(crate) readers: Epochs,
     /// What is kept of persistent bitmaps while they change.
     pub(crate) live: Arc<Live>,
+    /// How the guest's data is encrypted, if it is.
+    pub(crate) crypt: Option<Arc<Crypt>>,
 }
 
 /// Reads the first cluster and parses the header.
@@ -126,7 +129,8 @@ pub async fn read_header<H: Host>(host: &H) -> Result<Header, QError> {
 }
 
 impl Image {
-    /// Opens an image: reads the header and all tables that stay in memory. Writes nothing.
+    /// Opens an image: reads the header and all tables that stay in memory. Writes nothing. Encrypted data stays closed
+    /// until [`Image::unlock`].
     pub async fn open<H: Host>(
         host: &H,
         node_name: &str,
@@ -161,11 +165,13 @@ impl Image {
             .collect();
         let protected = Protected::new(&header, &snapshots, snapshot_bytes, &config);
         let map = L2Map::new(g, header.version, l1, config.l2_entry_size, config.l2_cache_size);
+        let crypt = Crypt::closed(&header);
         Ok(Image {
             geo: g,
             version: header.version,
             node_name: node_name.to_string(),
-            size: AtomicU64::new(header.size),
+            // What is encrypted is whole sectors.
+            size: AtomicU64::new(header.size & if crypt.is_some() { !511 } else { !0 }),
             map: RwLock::new(map),
             places: RwLock::new(Places { protected, refblocks }),
             ranges: RangeLocks::default(),
@@ -193,6 +199,7 @@ impl Image {
             on_damage: RwLock::new(None),
             readers: Epochs::default(),
             live: Arc::default(),
+            crypt,
         })
     }
 

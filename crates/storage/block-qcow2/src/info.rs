@@ -4,6 +4,7 @@ use api::block_core::{
     ImageInfoSpecific, ImageInfoSpecificQCow2, Qcow2BitmapInfo, Qcow2BitmapInfoFlags, Qcow2CompressionType,
     SnapshotInfo,
 };
+use api::crypto::QCryptoBlockInfoQCow2;
 use block::driver::DriverInfo;
 
 use crate::bitmap::BitmapInfo;
@@ -13,7 +14,11 @@ use crate::snapshot::Snapshot;
 use crate::spec::incompat;
 
 /// What only qcow2 images have.
-pub fn specific(h: &Header, bitmaps: &[BitmapInfo]) -> ImageInfoSpecificQCow2 {
+pub fn specific(
+    h: &Header,
+    bitmaps: &[BitmapInfo],
+    encrypt: Option<QCryptoBlockInfoQCow2>,
+) -> ImageInfoSpecificQCow2 {
     let v3 = h.version >= 3;
     ImageInfoSpecificQCow2 {
         compat: h.compat().to_string(),
@@ -23,7 +28,7 @@ pub fn specific(h: &Header, bitmaps: &[BitmapInfo]) -> ImageInfoSpecificQCow2 {
         lazy_refcounts: v3.then(|| h.lazy_refcounts()),
         corrupt: v3.then(|| h.has(incompat::CORRUPT)),
         refcount_bits: i64::from(h.geometry.refcount_bits()),
-        encrypt: None,
+        encrypt,
         bitmaps: (!bitmaps.is_empty()).then(|| bitmaps.iter().map(bitmap).collect()),
         compression_type: match h.compression {
             Compression::Zlib => Qcow2CompressionType::Zlib,
@@ -58,13 +63,14 @@ pub fn snapshot(s: &Snapshot) -> SnapshotInfo {
 /// The driver's part of query answers. Does not wait for storage.
 pub fn driver_info(image: &Image) -> DriverInfo {
     let s = image.shown.read();
+    let encrypt = image.crypt.as_ref().and_then(|c| c.info());
     DriverInfo {
         actual_size: None,
         cluster_size: Some(image.geometry().cluster_size()),
         dirty: Some(s.header.has(incompat::DIRTY)),
         compressed: None,
-        encrypted: None,
-        format_specific: Some(ImageInfoSpecific::Qcow2(specific(&s.header, &s.bitmaps))),
+        encrypted: image.is_encrypted().then_some(true),
+        format_specific: Some(ImageInfoSpecific::Qcow2(specific(&s.header, &s.bitmaps, encrypt))),
         snapshots: s.snapshots.iter().map(snapshot).collect(),
     }
 }

@@ -62,7 +62,7 @@ impl Image {
             let (kind, n) = self.lookup(h, off + done, inside - done).await?;
             let part = buf.slice(done as usize..(done + n) as usize);
             match kind {
-                RunKind::Normal { host, .. } => h.data_read(host, part).await?,
+                RunKind::Normal { host, .. } => self.read_data(h, host, part).await?,
                 RunKind::Zero(_) => part.fill(0),
                 RunKind::Unallocated => self.read_backing(h, off + done, part).await?,
                 RunKind::Compressed(entry) => self.read_compressed(h, entry, off + done, part).await?,
@@ -139,7 +139,7 @@ impl Image {
             };
             self.check_guest_place(h, host, n).await?;
             let from = (done + wrote) as usize;
-            h.data_write(host, buf.slice(from..from + n as usize)).await?;
+            self.write_data(h, host, buf.slice(from..from + n as usize)).await?;
             self.unflushed.store(true, Ordering::Release);
             wrote += n;
         }
@@ -327,8 +327,8 @@ impl Image {
         let tail = (step.fill.end - at) as usize - data.len();
         let host = step.host + (step.fill.start - step.guest.start);
         let host_data = host + head as u64;
-        // Behind the file's end everything is zero already.
-        let zero_there = host >= h.data_len()?;
+        // Behind the file's end everything is zero already; but what is encrypted does not look like that.
+        let zero_there = self.crypt.is_none() && host >= h.data_len()?;
         let head_buf = self.old_bytes(h, step.fill.start, head).await?;
         let tail_buf = self.old_bytes(h, step.fill.end - tail as u64, tail).await?;
         let (skip_head, skip_tail) = (
@@ -345,7 +345,7 @@ impl Image {
         if !skip_tail {
             whole.append(tail_buf.unwrap_or_else(|| IoBuf::zeroed(tail)));
         }
-        h.data_write(start, whole).await
+        self.write_data(h, start, whole).await
     }
 
     /// The guest's bytes before an allocating write; `None` where they are known to be zeros.

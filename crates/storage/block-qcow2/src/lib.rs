@@ -10,7 +10,9 @@
 //! - [`snapshots`]: internal snapshots; [`bitmaps`]: persistent dirty bitmaps; `live`: how they survive a crash; `pack`:
 //!   compressed writes.
 //!
-//! Not done: encryption (images with it are refused).
+//! - [`crypt`]: LUKS inside the image.
+//!
+//! Not done: the old encryption `aes` (such images can be checked and told about, but not read).
 //! Options that change nothing here: `cache-clean-interval` (caches are bounded and stay), and `inactive-l2` of
 //! `overlap-check` (snapshots' L2 tables are guarded by their refcounts only).
 
@@ -21,6 +23,7 @@ pub mod bitmaps;
 pub mod check;
 pub mod compress;
 pub mod create;
+pub mod crypt;
 pub mod driver;
 mod epoch;
 pub mod geometry;

@@ -26,6 +26,8 @@ pub enum Section {
     InactiveL1,
     /// The bitmap directory.
     BitmapDirectory,
+    /// The LUKS header and its key slots.
+    CryptoHeader,
 }
 
 impl Section {
@@ -40,6 +42,7 @@ impl Section {
             Section::SnapshotTable => "snapshot table",
             Section::InactiveL1 => "inactive L1 table",
             Section::BitmapDirectory => "bitmap directory",
+            Section::CryptoHeader => "encryption header",
         }
     }
 }
@@ -96,6 +99,10 @@ impl Protected {
                 b.directory_offset,
                 b.directory_size,
             );
+        }
+        // Nothing could be read any more without it.
+        if let Some(c) = h.crypto().filter(|c| c.offset.checked_add(c.length).is_some()) {
+            add(o.main_header, Section::CryptoHeader, c.offset, c.length);
         }
         p
     }

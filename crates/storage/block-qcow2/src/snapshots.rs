@@ -323,8 +323,8 @@ impl Image {
     /// Has the header lead to another active L1 table and size, at once.
     async fn put_active<H: Host>(&self, h: &H, m: &mut Meta, to: &Active, l1: &[u64]) -> Result<(), Errno> {
         let mut b = to.size.to_be_bytes().to_vec();
-        // Encryption stands in between: none.
-        b.extend_from_slice(&[0; 4]);
+        // How data is encrypted stands in between.
+        b.extend_from_slice(&m.header.crypt.number().to_be_bytes());
         b.extend_from_slice(&to.l1_size.to_be_bytes());
         b.extend_from_slice(&to.l1_offset.to_be_bytes());
         write_bytes(h, field::SIZE as u64, &b).await?;

@@ -382,7 +382,8 @@ impl Image {
             let count = g.clusters(stop - at);
             let mut m = self.meta.lock().await;
             let (host, fresh) = self.new_place(h, &mut m, at, count).await?;
-            let raw = m.header.raw_data_file();
+            // An encrypted data file is no disk for anybody else.
+            let raw = m.header.raw_data_file() && self.crypt.is_none();
             // What the place held before does not show, but for a data file that is the disk.
             let flag = if self.version >= 3 && !g.extended && !raw { spec::ZERO } else { 0 };
             let bits = match (g.extended, raw, h.backing_len()) {
@@ -391,7 +392,15 @@ impl Image {
                 (true, false, None) => ALL_ZERO,
                 (true, false, Some(_)) => 0,
             };
-            if self.version < 3 && host < h.file_len()? {
+            if self.version < 3 && self.crypt.is_some() {
+                let (mut done, len) = (0, count << g.cluster_bits);
+                while done < len {
+                    let n = (len - done).min(ZERO_BUFFER);
+                    self.write_data(h, host + done, IoBuf::zeroed(n as usize)).await?;
+                    done += n;
+                }
+                self.unflushed.store(true, Ordering::Release);
+            } else if self.version < 3 && host < h.file_len()? {
                 h.write_zeroes(host, count << g.cluster_bits).await?;
                 self.unflushed.store(true, Ordering::Release);
             }

@@ -369,7 +369,7 @@ fn the_data_file_of_a_header_is_opened_by_the_rules() {
         let named = |name: &str| {
             let o = common::options(1 << 20, 16384, None);
             let host = common::Bytes::default();
-            common::at_once(block_qcow2::create::create_with(&host, &o, Some(name))).unwrap();
+            common::at_once(block_qcow2::create::create_with(&host, &o, Some(name), None)).unwrap();
             host.0.take()
         };
         b.world.create("a", named("d"));

@@ -5,6 +5,7 @@ use api::crypto::QCryptoBlockCreateOptionsLUKS;
 use block::Perm;
 use block::driver::{Prealloc, WriteFlags};
 use block_crypto::Place;
+use block_qcow2::create::Encryption;
 use block_qcow2::host::{RootHost, TwoRoots};
 use crypto::Secret;
 use mem::IoBuf;
@@ -37,6 +38,8 @@ pub enum NewImage {
     },
     /// A qcow2 image; its `file` is not looked at. A `data-file` is the name of a file, made too, relative to the image.
     Qcow2(Box<BlockdevCreateOptionsQcow2>),
+    /// The same, encrypted as its options say.
+    EncryptedQcow2(Box<BlockdevCreateOptionsQcow2>, Secret),
 }
 
 /// A qcow2 image with every option at its default.
@@ -50,6 +53,7 @@ pub fn qcow2_defaults(size: u64) -> BlockdevCreateOptionsQcow2 {
         version: None,
         backing_file: None,
         backing_fmt: None,
+        encrypt: None,
         cluster_size: None,
         preallocation: None,
         lazy_refcounts: None,
@@ -72,7 +76,10 @@ pub async fn create(name: &str, image: &NewImage) -> Result<(), QError> {
     made.await.map_err(|e| qerr!("Could not create '{name}': {}", base::Errno::from(e)))?;
     let file = open_file(name, OpenFlags { write: true, ..OpenFlags::default() }).await?;
     let done = match image {
-        NewImage::Qcow2(o) if o.data_file.is_some() => with_data_file(name, &file, o).await,
+        NewImage::Qcow2(o) if o.data_file.is_some() => with_data_file(name, &file, o, None).await,
+        NewImage::EncryptedQcow2(o, p) if o.data_file.is_some() => {
+            with_data_file(name, &file, o, Some(p)).await
+        }
         _ => fill(&file, image).await,
     };
     file.close().await;
@@ -80,7 +87,13 @@ pub async fn create(name: &str, image: &NewImage) -> Result<(), QError> {
 }
 
 /// A qcow2 image whose data goes to another file, which is made too.
-async fn with_data_file(name: &str, file: &Opened, o: &BlockdevCreateOptionsQcow2) -> Result<(), QError> {
+async fn with_data_file(
+    name: &str,
+    file: &Opened,
+    o: &BlockdevCreateOptionsQcow2,
+    password: Option<&Secret>,
+) -> Result<(), QError> {
+    let encrypt = encryption(o, password)?;
     let Some(BlockdevRef::Reference(data)) = &o.data_file else {
         return Err(qerr!("The external data file must be given by its name"));
     };
@@ -93,7 +106,7 @@ async fn with_data_file(name: &str, file: &Opened, o: &BlockdevCreateOptionsQcow
         let file_root = file.root(&file.node, perm, Perm::CONSISTENT_READ).await?;
         let data_root = data_file.root(&data_file.node, perm, Perm::CONSISTENT_READ).await?;
         let host = TwoRoots { file: &file_root, data: &data_root };
-        let done = block_qcow2::create::create_with(&host, o, Some(data)).await;
+        let done = block_qcow2::create::create_with(&host, o, Some(data), encrypt).await;
         data_root.detach().await;
         file_root.detach().await;
         done
@@ -101,6 +114,15 @@ async fn with_data_file(name: &str, file: &Opened, o: &BlockdevCreateOptionsQcow
     .await;
     data_file.close().await;
     done
+}
+
+fn encryption(
+    o: &BlockdevCreateOptionsQcow2,
+    password: Option<&Secret>,
+) -> Result<Option<Encryption>, QError> {
+    block_qcow2::create::encryption(o, |id| {
+        password.cloned().ok_or_else(|| qerr!("No secret with id '{id}'"))
+    })
 }
 
 /// The block layer's name for it.
@@ -143,6 +165,10 @@ async fn fill(file: &Opened, image: &NewImage) -> Result<(), QError> {
             }
         }
         NewImage::Qcow2(o) => block_qcow2::create::create(&RootHost(&root), o).await,
+        NewImage::EncryptedQcow2(o, password) => match encryption(o, Some(password)) {
+            Ok(e) => block_qcow2::create::create_with(&RootHost(&root), o, None, e).await,
+            Err(e) => Err(e),
+        },
     };
     let flushed = root.flush().await.map_err(|e| qerr!("Could not flush the image: {e}"));
     root.detach().await;

@@ -1,6 +1,7 @@
-//! What `rhea img` does, as a library: [`create`], [`info`] and [`check`] answer data; [`img`] is the command line
+//! What `rhea img` does, as a library: [`create`], [`info`], [`check`] and [`amend`] answer data; [`img`] is the command line
 //! with its texts. All of it goes through the block graph, with the drivers `file`, `host_device`, `raw` and `qcow2`.
 
+pub mod amend;
 pub mod check;
 pub mod create;
 pub mod img;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use api::block_core::{
     BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsFile, BlockdevOptionsLUKS, BlockdevOptionsQcow2,
-    BlockdevOptionsRaw, BlockdevRef, BlockdevRefOrNull,
+    BlockdevOptionsRaw, BlockdevQcow2Encryption, BlockdevRef, BlockdevRefOrNull,
 };
 use base::Errno;
 use block::driver::Prealloc;
 use block::{BlockGraph, Perm, Policy, Root, RootConfig};
+use crypto::Secret;
 use mem::IoBuf;
 use monitor::EventBus;
 use qapi::{QError, qerr};
@@ -61,6 +62,8 @@ pub struct Opened {
     pub format: String,
     /// The node of the file that holds it.
     pub file: Option<String>,
+    /// The password that it was opened with.
+    pub password: Option<Secret>,
 }
 
 impl std::fmt::Debug for Opened {
@@ -108,7 +111,7 @@ pub async fn open_file(name: &str, flags: OpenFlags) -> Result<Opened, QError> {
     let format =
         if matches!(o.driver, BlockdevDriverOptions::HostDevice(_)) { "host_device" } else { "file" };
     graph.add(o).await?;
-    Ok(Opened { graph, node: FILE.into(), format: format.into(), file: None })
+    Ok(Opened { graph, node: FILE.into(), format: format.into(), file: None, password: None })
 }
 
 /// Opens an image without its backing files. Messages are those of the cause: the caller says whose image it was.
@@ -166,12 +169,56 @@ pub async fn open_container(source: &Source, flags: OpenFlags) -> Result<Opened,
     Ok(opened)
 }
 
-async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
+/// Opens only the file that holds an image.
+pub async fn open_below(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
+    if !source.image_opts {
+        return open_file(&source.name, flags).await;
+    }
+    let file = match described(source)?.driver {
+        BlockdevDriverOptions::Qcow2(q) => q.file,
+        _ => return Err(qerr!("The image's format has no file of its own")),
+    };
+    let BlockdevRef::Definition(mut o) = file else {
+        return Err(qerr!("'file' must be described with the image"));
+    };
+    o.node_name = Some(FILE.into());
+    o.read_only = Some(!flags.write);
+    let graph = graph(flags, source.objects.as_ref());
+    graph.add(*o).await?;
+    Ok(Opened { graph, node: FILE.into(), format: "file".into(), file: None, password: None })
+}
+
+/// What a description says.
+fn described(source: &Source) -> Result<BlockdevOptions, QError> {
     let unknown = |e: qapi::QError| match e.desc().strip_prefix("Parameter 'driver' does not accept value ") {
         Some(name) => qerr!("Unknown driver {name}"),
         None => e,
     };
-    let mut o: BlockdevOptions = qapi::from_arg(&source.name, Some("file")).map_err(unknown)?;
+    let mut text = source.name.clone();
+    let mut parsed = qapi::from_arg::<BlockdevOptions>(&text, Some("file"));
+    // What need not be said: the image knows itself how it is encrypted, and most of them lie in files.
+    let defaults = [("encrypt.format", "luks"), ("file.driver", "file")];
+    for _ in &defaults {
+        let missing = |name: &str, e: &QError| e.desc() == format!("Parameter '{name}' is missing");
+        let Err(e) = &parsed else { break };
+        let Some((name, value)) = defaults.iter().find(|(n, _)| missing(n, e)) else { break };
+        text.push_str(&format!(",{name}={value}"));
+        parsed = qapi::from_arg(&text, Some("file"));
+    }
+    parsed.map_err(unknown)
+}
+
+/// The password that a description names.
+fn password_of(o: &BlockdevOptions, objects: Option<&Arc<ObjectTree>>) -> Option<Secret> {
+    let BlockdevDriverOptions::Qcow2(q) = &o.driver else { return None };
+    let Some(BlockdevQcow2Encryption::Luks(l)) = &q.encrypt else { return None };
+    // One that is not there is told of when the image is opened.
+    objects?.password(l.key_secret.as_deref()?).ok()
+}
+
+async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
+    let mut o = described(source)?;
+    let password = password_of(&o, source.objects.as_ref());
     o.node_name.get_or_insert_with(|| TOP.into());
     let node = o.node_name.clone().unwrap_or_default();
     o.read_only = Some(!flags.write);
@@ -191,7 +238,7 @@ async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QEr
         }
         None => return Err(qerr!("Cannot find device='' nor node-name='{node}'")),
     };
-    Ok(Opened { graph, node, format, file })
+    Ok(Opened { graph, node, format, file, password })
 }
 
 impl Opened {

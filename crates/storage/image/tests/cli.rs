@@ -339,3 +339,170 @@ fn luks_volumes() {
         }
     }
 }
+
+const SECRETS: &str = "--object secret,id=s,data=pw --object secret,id=n,data=new";
+
+/// A command line with the secrets, and a description of an encrypted image.
+fn with_secrets(line: &str) -> String {
+    line.replace("SECRETS", SECRETS)
+        .replace("DESC", "--image-opts driver=qcow2,encrypt.key-secret=s,file.filename=@e")
+}
+
+#[test]
+fn encrypted_qcow2_images() {
+    let d = Dir::new("qcow2-luks");
+    let make =
+        "create SECRETS -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 @e 4M";
+    let run = |line: &str| img(&d, &with_secrets(line));
+    let (code, out, err) = run(make);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(
+        out.contains("fmt=qcow2 encrypt.format=luks encrypt.key-secret=s encrypt.iter-time=10 cluster_size=")
+    );
+    let (_, out, _) = run("info @e");
+    for part in ["encrypted: yes\n", "        cipher alg: aes-256\n", "    encrypt:\n"] {
+        assert!(out.contains(part), "{out}");
+    }
+    let sound = "No errors were found on the image.\nImage end offset: 2359296\n";
+    assert_eq!(run("check @e"), (0, sound.into(), String::new()));
+    assert_eq!(run("check SECRETS DESC"), (0, sound.into(), String::new()));
+    if !have_reference() {
+        return;
+    }
+    let same = |line: &str| {
+        let words = words(&d, &with_secrets(line));
+        let (ours, theirs) = (ours(&words), theirs(&words));
+        assert_eq!(ours, theirs, "{line}");
+    };
+    for line in [
+        "info @e",
+        "info --output=json @e",
+        "check SECRETS DESC",
+        "check --output json SECRETS DESC",
+        "create SECRETS -f qcow2 -o encryption=on @x 4M",
+        "create SECRETS -f qcow2 -o encrypt.format=luks @x 4M",
+        "create SECRETS -f qcow2 -o encrypt.format=foo @x 4M",
+        "create SECRETS -f qcow2 -o encrypt.key-secret=s @x 4M",
+        "create SECRETS -f qcow2 -o encrypt.format=luks,encrypt.key-secret=zz @x 4M",
+        "create SECRETS -f qcow2 -o encrypt.format=aes,encrypt.key-secret=s,encrypt.cipher-alg=aes-128 @x 4M",
+        "create SECRETS -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=foo @x 4M",
+        "create SECRETS -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encryption=on @x 4M",
+    ] {
+        if line.contains("encryption=on @x") && !line.contains("luks") {
+            // What the reference means by it, Rhea does not make.
+            assert_eq!(run(line).0, 1);
+            continue;
+        }
+        same(line);
+    }
+    // Made by the reference.
+    assert_eq!(theirs(&words(&d, &with_secrets(make))).0, 0);
+    same("info @e");
+    same("check SECRETS DESC");
+    let o = "encrypt.format=aes,encrypt.key-secret=s";
+    assert_eq!(theirs(&words(&d, &with_secrets(&format!("create -q SECRETS -f qcow2 -o {o} @a 4M")))).0, 0);
+    same("info @a");
+    same("info --output json @a");
+    assert_eq!(run("check @a").0, 0);
+}
+
+/// Lines that both are given, one after another; output and exit codes are the same, and so is what the image is then.
+const AMEND: &str = "
+amend @p
+amend -o compat=0.10 @p
+amend -o compat=1.1 @p
+amend -o compat=2.0 @p
+amend -o foo=1 @p
+amend -o compat=0.10 @p
+amend -o refcount_bits=8 @p
+amend -o compat=v3,lazy_refcounts=on @p
+amend -o refcount_bits=8,lazy_refcounts=off @p
+amend -o compat=v2 @p
+amend -q -o refcount_bits=1 @p
+amend -o refcount_bits=3 @p
+amend -o refcount_bits=foo @p
+amend -o size=8M @p
+amend -o size=1M @p
+amend -o size=100 @p
+amend -o backing_file=x,backing_fmt=raw @p
+amend -o backing_file=x @p
+amend -o cluster_size=65536 @p
+amend -o preallocation=full @p
+amend -o extended_l2=on @p
+amend -o compression_type=zstd @p
+amend -o data_file=x @p
+amend -o data_file_raw=on @p
+amend -o encryption=on @p
+amend -o encrypt.format=luks @p
+amend -o encrypt.state=active,encrypt.new-secret=n @p
+amend -o encrypt.state=active,encrypt.new-secret=n @e
+amend SECRETS -o encrypt.state=active,encrypt.new-secret=n,encrypt.iter-time=10 DESC
+amend SECRETS -o encrypt.state=active,encrypt.new-secret=n,encrypt.iter-time=10,encrypt.keyslot=1 DESC
+amend SECRETS --force -o encrypt.state=active,encrypt.new-secret=n,encrypt.iter-time=10,encrypt.keyslot=1 DESC
+amend SECRETS -o encrypt.state=inactive,encrypt.old-secret=n DESC
+amend SECRETS -o encrypt.state=inactive,encrypt.keyslot=0 DESC
+amend SECRETS -o encrypt.state=inactive,encrypt.old-secret=s DESC
+amend SECRETS -o encrypt.state=foo DESC
+amend SECRETS -o encrypt.key-secret=s DESC
+amend SECRETS -o encrypt.keyslot=1 DESC
+amend SECRETS -o compat=0.10 DESC
+amend SECRETS -o lazy_refcounts=on DESC
+amend SECRETS -o compat=1.1,size=6M DESC
+amend -f raw -o size=1M @p
+amend -f qcow2 -o size=1M
+amend -f qcow2 -o size=1M a b
+amend -f qcow2 -o size=1M nonexistent
+amend -t foo -o size=1M @p
+amend --image-opts -f qcow2 -o size=1M @p
+";
+
+#[test]
+fn images_are_amended_as_the_reference_does() {
+    let (mine, other) = (Dir::new("amend-mine"), Dir::new("amend-other"));
+    for d in [&mine, &other] {
+        assert_eq!(img(d, "create -q -f qcow2 @p 4M").0, 0);
+        let o = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+        assert_eq!(img(d, &with_secrets(&format!("create -q SECRETS -f qcow2 -o {o} @e 4M"))).0, 0);
+    }
+    let reference = have_reference();
+    let about = |d: &Dir, name: &str| {
+        let (code, out, _) = img(d, &format!("info @{name}"));
+        assert_eq!(code, 0);
+        let told = ["compat:", "lazy refcounts", "refcount bits", "virtual size", "active:"];
+        out.lines().filter(|l| told.iter().any(|t| l.contains(t))).map(str::to_string).collect::<Vec<_>>()
+    };
+    for line in AMEND.lines().filter(|l| !l.is_empty()) {
+        let line = with_secrets(line);
+        let (code, out, err) = img(&mine, &line);
+        assert!(code <= 1, "{line}");
+        if !reference {
+            continue;
+        }
+        let (their_code, their_out, their_err) = theirs(&words(&other, &line));
+        let here = |t: String| t.replace(&other.at(""), &mine.at(""));
+        assert_eq!((code, out, err), (their_code, here(their_out), here(their_err)), "{line}");
+        for name in ["p", "e"] {
+            assert_eq!(about(&mine, name), about(&other, name), "{line}: {name}");
+        }
+    }
+    for name in ["p", "e"] {
+        assert_eq!(img(&mine, &format!("check -q @{name}")), (0, String::new(), String::new()));
+    }
+    let (_, out, _) = img(&mine, "amend -p -o lazy_refcounts=off @p");
+    assert_eq!(out, "    (0.00/100%)\r    (100.00/100%)\r\n");
+    for line in ["amend -f qcow2 -o help", "amend -f luks -o help", "amend -o help @p", "amend --help"] {
+        let (code, out, err) = img(&mine, line);
+        assert_eq!((code, err.as_str(), out.is_empty()), (0, "", false), "{line}");
+    }
+    // Key slots of plain LUKS volumes.
+    let run = |line: &str| img(&mine, &with_secrets(line));
+    assert_eq!(run("create -q SECRETS -f luks -o key-secret=s,iter-time=10 @l 1M").0, 0);
+    let desc = "--image-opts driver=luks,key-secret=s,file.filename=@l";
+    let add = format!("amend SECRETS -o state=active,new-secret=n,iter-time=10 {desc}");
+    assert_eq!(run(&add), (0, String::new(), String::new()));
+    assert_eq!(about(&mine, "l").iter().filter(|l| l.contains("active: true")).count(), 2);
+    let erase = format!("amend SECRETS -o state=inactive,keyslot=0 {desc}");
+    assert_eq!(run(&erase), (0, String::new(), String::new()));
+    let (code, _, err) = run(&erase);
+    assert!(code == 1 && err.contains("Invalid password, cannot unlock any keyslot"), "{err}");
+}

@@ -3,7 +3,10 @@
 use qapi::Qapi;
 
 use super::{BlockdevRef, Qcow2CompressionType};
-use crate::crypto::{QCryptoBlockAmendOptionsLUKS, QCryptoBlockCreateOptionsLUKS};
+use crate::crypto::{
+    QCryptoBlockAmendOptions, QCryptoBlockAmendOptionsLUKS, QCryptoBlockCreateOptions,
+    QCryptoBlockCreateOptionsLUKS,
+};
 
 /// How much of a new image is allocated at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
@@ -66,6 +69,8 @@ pub struct BlockdevCreateOptionsQcow2 {
     pub backing_file: Option<String>,
     /// Format of the backing file, for the header.
     pub backing_fmt: Option<super::BlockdevDriver>,
+    /// How its data is to be encrypted. Not unless given.
+    pub encrypt: Option<QCryptoBlockCreateOptions>,
     /// Bytes of a cluster: a power of two from 512 to 2 MiB. 65536 unless given.
     #[qapi(size)]
     pub cluster_size: Option<u64>,
@@ -108,12 +113,21 @@ pub enum BlockdevCreateOptions {
     Qcow2(BlockdevCreateOptionsQcow2),
 }
 
+/// A change of a qcow2 image's options.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct BlockdevAmendOptionsQcow2 {
+    /// What changes of its encryption.
+    pub encrypt: Option<QCryptoBlockAmendOptions>,
+}
+
 /// A change of an image's format options.
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "driver", tag_enum = "BlockdevAmendDriver")]
 pub enum BlockdevAmendOptions {
     /// The key slots of a LUKS volume.
     Luks(QCryptoBlockAmendOptionsLUKS),
+    /// The options of a qcow2 image.
+    Qcow2(BlockdevAmendOptionsQcow2),
 }
 
 /// Changes an image's format options, as a job. It is never dismissed by itself.

@@ -9,6 +9,7 @@ use super::filters::{
 };
 use super::quorum::BlockdevOptionsQuorum;
 use crate::common::OnOffAuto;
+use crate::crypto::{BlockdevQcow2EncryptionFormat, QCryptoBlockOptionsLUKS, QCryptoBlockOptionsQCow};
 use crate::sockets::SocketAddress;
 
 /// What becomes of discard requests that reach a node.
@@ -263,6 +264,16 @@ pub enum Qcow2OverlapChecks {
     Mode(Qcow2OverlapCheckMode),
 }
 
+/// How a qcow2 image is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(tag = "format", tag_type = BlockdevQcow2EncryptionFormat)]
+pub enum BlockdevQcow2Encryption {
+    /// The old encryption of qcow and qcow2: do not use it. A machine refuses it.
+    Aes(QCryptoBlockOptionsQCow),
+    /// LUKS inside the image.
+    Luks(QCryptoBlockOptionsLUKS),
+}
+
 /// Options of a qcow2 image.
 #[derive(Clone, Debug, PartialEq, Qapi)]
 pub struct BlockdevOptionsQcow2 {
@@ -284,6 +295,8 @@ pub struct BlockdevOptionsQcow2 {
     pub pass_discard_other: Option<bool>,
     /// Keep the clusters that a discard empties allocated, so that the image stays in one piece. Off unless given.
     pub discard_no_unref: Option<bool>,
+    /// How it is encrypted, and its key. Needed to read or write the data of an image that is encrypted.
+    pub encrypt: Option<BlockdevQcow2Encryption>,
     /// Protection of metadata. `cached` unless given.
     pub overlap_check: Option<Qcow2OverlapChecks>,
     /// Bytes of memory for both metadata caches together.
@@ -310,6 +323,7 @@ impl BlockdevOptionsQcow2 {
             pass_discard_snapshot: None,
             pass_discard_other: None,
             discard_no_unref: None,
+            encrypt: None,
             overlap_check: None,
             cache_size: None,
             l2_cache_size: None,

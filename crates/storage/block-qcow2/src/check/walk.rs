@@ -30,6 +30,9 @@ impl<H: Host> Checker<'_, H> {
             let (_, bytes) = crate::snapshot::load(self.host, &h, self.file_len).await?;
             self.count(h.snapshot_offset, bytes);
         }
+        if let Some(c) = h.crypto() {
+            self.count(c.offset, c.length);
+        }
         self.count_bitmaps().await?;
         self.count(h.reftable_offset, u64::from(h.reftable_clusters) << g.cluster_bits);
         self.count_refblocks().await;

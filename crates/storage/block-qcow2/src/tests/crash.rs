@@ -92,44 +92,49 @@ pub fn crashed(base: &[u8], log: &[Event], at: usize, rng: &mut Rng) -> Vec<u8> 
     file
 }
 
+/// Runs a guest on an image that nobody has used, and looks at what is left by crashes at many points.
+pub async fn crash(seed: u64, w: &World) {
+    let base = w.host.file.borrow().clone();
+    let marks = guest(w).await;
+    let log = w.host.log.borrow().clone();
+    let mut rng = Rng::new(seed);
+    for _ in 0..25 {
+        let at = rng.below(log.len() as u64 + 1) as usize;
+        let mut host = MemHost::new(crashed(&base, &log, at, &mut rng));
+        host.backing = w.host.backing.clone();
+        let mut said = Vec::new();
+        let dirty = crate::check::is_dirty(&host).await.unwrap();
+        let fix = if dirty { Fix::All } else { Fix::None };
+        let r = check(&host, fix, &mut |l| said.push(l.to_string())).await.unwrap();
+        assert_eq!(
+            (r.corruptions, r.check_errors),
+            (0, 0),
+            "seed {seed} at {at} of {}: {said:#?}",
+            log.len()
+        );
+        let image = open(&host, true).await;
+        let after = World { host, image };
+        let now = read_all(&after).await;
+        let mark = marks.iter().rev().find(|m| m.at <= at).unwrap();
+        for (i, sector) in now.chunks(512).enumerate() {
+            assert!(
+                mark.allowed[i].iter().any(|a| a == sector),
+                "seed {seed} at {at} of {}: sector {i} shows what was never there",
+                log.len()
+            );
+        }
+        // And it can be written again.
+        after.image.write(&after.host, 0, IoBuf::from_bytes(&[7; 512])).await.unwrap();
+    }
+}
+
 #[test]
 fn after_a_crash_flushed_data_is_there_and_the_image_is_sound() {
     for seed in 0..48u64 {
         let lazy = seed % 4 == 3;
         Sim::new(seed).block_on(async {
             let w = world(seed.is_multiple_of(2), lazy).await;
-            let base = w.host.file.borrow().clone();
-            let marks = guest(&w).await;
-            let log = w.host.log.borrow().clone();
-            let mut rng = Rng::new(seed);
-            for _ in 0..25 {
-                let at = rng.below(log.len() as u64 + 1) as usize;
-                let mut host = MemHost::new(crashed(&base, &log, at, &mut rng));
-                host.backing = w.host.backing.clone();
-                let mut said = Vec::new();
-                let dirty = crate::check::is_dirty(&host).await.unwrap();
-                let fix = if dirty { Fix::All } else { Fix::None };
-                let r = check(&host, fix, &mut |l| said.push(l.to_string())).await.unwrap();
-                assert_eq!(
-                    (r.corruptions, r.check_errors),
-                    (0, 0),
-                    "seed {seed} at {at} of {}: {said:#?}",
-                    log.len()
-                );
-                let image = open(&host, true).await;
-                let after = World { host, image };
-                let now = read_all(&after).await;
-                let mark = marks.iter().rev().find(|m| m.at <= at).unwrap();
-                for (i, sector) in now.chunks(512).enumerate() {
-                    assert!(
-                        mark.allowed[i].iter().any(|a| a == sector),
-                        "seed {seed} at {at} of {}: sector {i} shows what was never there",
-                        log.len()
-                    );
-                }
-                // And it can be written again.
-                after.image.write(&after.host, 0, IoBuf::from_bytes(&[7; 512])).await.unwrap();
-            }
+            crash(seed, &w).await;
         });
     }
 }

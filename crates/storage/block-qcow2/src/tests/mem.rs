@@ -212,6 +212,7 @@ pub fn options(size: u64, cluster_size: u64) -> BlockdevCreateOptionsQcow2 {
         version: None,
         backing_file: None,
         backing_fmt: None,
+        encrypt: None,
         cluster_size: Some(cluster_size),
         preallocation: None,
         lazy_refcounts: None,

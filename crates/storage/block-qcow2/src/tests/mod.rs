@@ -2,6 +2,7 @@
 
 mod amend;
 mod crash;
+mod crypt;
 mod kept;
 mod malformed;
 mod mem;

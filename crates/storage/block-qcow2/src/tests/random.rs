@@ -10,6 +10,7 @@ use rt::sim::Sim;
 
 use super::mem::{MemHost, options};
 use crate::check::{Fix, check};
+use crate::crypt::Key;
 use crate::image::Image;
 use crate::l2map::RunKind;
 use crate::opts::Config;
@@ -53,7 +54,9 @@ pub async fn open(host: &MemHost, writable: bool) -> Image {
         c.refcount_cache_size = 1;
         Ok(c)
     };
-    Image::open(host, "test", writable, small).await.unwrap()
+    let mut image = Image::open(host, "test", writable, small).await.unwrap();
+    image.unlock(host, Key::Password(&super::crypt::password(), Some("s"))).await.unwrap();
+    image
 }
 
 pub async fn read_all(w: &World) -> Vec<u8> {
@@ -76,11 +79,16 @@ pub async fn no_errors(host: &MemHost, leaks_allowed: bool) {
 }
 
 /// One random request, applied to the image and to the model.
-async fn request(w: &World, model: &mut Vec<u8>) {
+pub async fn request(w: &World, model: &mut Vec<u8>) {
     let rng = rt::sim::rng();
     let size = model.len() as u64;
-    let off = rng.below(size);
-    let len = 1 + rng.below((size - off).min(1 << (1 + rng.below(17))));
+    let mut off = rng.below(size);
+    let mut len = 1 + rng.below((size - off).min(1 << (1 + rng.below(17))));
+    if w.image.is_encrypted() {
+        // Whole sectors; the disk is.
+        len = (off + len).next_multiple_of(512) - off / 512 * 512;
+        off = off / 512 * 512;
+    }
     let range = off as usize..(off + len) as usize;
     match rng.below(12) {
         0..=5 => {
@@ -107,7 +115,7 @@ async fn request(w: &World, model: &mut Vec<u8>) {
         9 => w.image.flush(&w.host).await.unwrap(),
         10 => {
             let new = 512 * (1 + rng.below(1500));
-            if w.host.backing.is_none() && rng.below(4) == 0 {
+            if w.host.backing.is_none() && w.image.header().snapshot_count == 0 && rng.below(4) == 0 {
                 w.image.truncate(&w.host, new, Prealloc::Off).await.unwrap();
                 model.resize(new as usize, 0);
             }

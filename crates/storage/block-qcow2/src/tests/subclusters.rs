@@ -285,7 +285,7 @@ fn a_data_file_holds_the_data_and_the_image_the_map() {
             o.extended_l2 = Some(seed.is_multiple_of(3));
             o.data_file_raw = Some(raw);
             let host = with_data();
-            crate::create::create_with(&host, &o, Some("d")).await.unwrap();
+            crate::create::create_with(&host, &o, Some("d"), None).await.unwrap();
             let mut w = World { image: open(&host, true).await, host };
             let mut model = vec![0u8; size as usize];
             for _ in 0..80 {

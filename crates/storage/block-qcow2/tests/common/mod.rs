@@ -81,6 +81,7 @@ pub fn options(
         version: None,
         backing_file: backing.map(|b| b.0.to_string()),
         backing_fmt: backing.map(|b| b.1),
+        encrypt: None,
         cluster_size: Some(cluster_size),
         preallocation: None,
         lazy_refcounts: None,

@@ -30,7 +30,8 @@ const HELP: &str = "  -f, --format FMT        the image's format; found out wher
   -h, --help              this text
 ";
 
-const CACHE_MODES: [&str; 6] = ["none", "off", "directsync", "writeback", "unsafe", "writethrough"];
+pub(super) const CACHE_MODES: [&str; 6] =
+    ["none", "off", "directsync", "writeback", "unsafe", "writethrough"];
 
 pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     let p = tool.parse("check", SPECS, given)?;

@@ -4,8 +4,9 @@ use api::block_core::{
     BlockdevCreateOptionsQcow2, BlockdevDriver, BlockdevQcow2Version, BlockdevRef, PreallocMode,
     Qcow2CompressionType,
 };
-use api::crypto::QCryptoBlockCreateOptionsLUKS;
+use api::crypto::{QCryptoBlockCreateOptions, QCryptoBlockCreateOptionsLUKS};
 use base::units::{SizeError, parse_size};
+use crypto::Secret;
 use qapi::{QError, QapiEnum, qerr};
 use qom::ObjectTree;
 use std::sync::Arc;
@@ -40,27 +41,53 @@ image it may be left out and is that image's then.
 
 /// What an option's value is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Type {
+pub(super) enum Type {
     Str,
     Size,
     Bool,
     Num,
 }
 
-struct Opt {
-    name: &'static str,
+pub(super) struct Opt {
+    pub(super) name: &'static str,
     ty: Type,
     /// Empty: known but not there yet.
     help: &'static str,
 }
 
-const fn opt(name: &'static str, ty: Type, help: &'static str) -> Opt {
+impl Opt {
+    /// Its line in a list.
+    pub(super) fn line(&self) -> String {
+        let ty = match self.ty {
+            Type::Str => "str",
+            Type::Size => "size",
+            Type::Bool => "bool (on/off)",
+            Type::Num => "num",
+        };
+        format!("  {:<22} - {}\n", format!("{}=<{ty}>", self.name), self.help)
+    }
+}
+
+/// Whether images of the format are made with an option of this name.
+pub(super) fn is_option(format: &str, name: &str) -> bool {
+    options_of(format, true).is_some_and(|l| l.iter().any(|o| o.name == name))
+}
+
+pub(super) const fn opt(name: &'static str, ty: Type, help: &'static str) -> Opt {
     Opt { name, ty, help }
 }
 
 /// In the order in which a new image's options are printed.
 const QCOW2: &[Opt] = &[
     opt("encryption", Type::Bool, ""),
+    opt("encrypt.format", Type::Str, "How the data is encrypted (luks)"),
+    opt("encrypt.key-secret", Type::Str, "Id of the secret with the password"),
+    opt("encrypt.cipher-alg", Type::Str, "Cipher (aes-256, aes-128, serpent-256, ...)"),
+    opt("encrypt.cipher-mode", Type::Str, "Mode of the cipher (xts, cbc, ctr, ecb)"),
+    opt("encrypt.ivgen-alg", Type::Str, "How initialisation vectors are made (plain64, plain, essiv)"),
+    opt("encrypt.ivgen-hash-alg", Type::Str, "Hash for essiv"),
+    opt("encrypt.hash-alg", Type::Str, "Hash of the key derivation (sha256, sha1, sha512, ...)"),
+    opt("encrypt.iter-time", Type::Num, "Milliseconds that deriving a key takes"),
     opt("cluster_size", Type::Size, "Bytes of a cluster (512 to 2M)"),
     opt("extended_l2", Type::Bool, "Track 32nds of clusters"),
     opt("preallocation", Type::Str, "What to allocate at once (off, metadata, falloc, full)"),
@@ -98,20 +125,24 @@ const FILE: &[Opt] = &[
 
 /// Name and value of each option, in the order of printing; the text is what is printed.
 #[derive(Default)]
-struct Values(Vec<(&'static str, String)>);
+pub(super) struct Values(Vec<(&'static str, String)>);
 
 impl Values {
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|v| v.0 == name).map(|v| v.1.as_str())
     }
 
-    fn number(&self, name: &str) -> Option<u64> {
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.parse().ok()
     }
 
-    fn set(&mut self, name: &'static str, v: String) {
+    pub(super) fn set(&mut self, name: &'static str, v: String) {
         self.0.retain(|e| e.0 != name);
         self.0.push((name, v));
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|v| v.0)
     }
 
     fn sort(&mut self, specs: &[&Opt]) {
@@ -202,14 +233,7 @@ fn list_options(tool: &mut Tool<'_>, format: &str, with_file: bool) -> CmdResult
     let mut text =
         if with_file { "Supported options:\n".to_string() } else { format!("Supported {format} options:\n") };
     for o in list {
-        let ty = match o.ty {
-            Type::Str => "str",
-            Type::Size => "size",
-            Type::Bool => "bool (on/off)",
-            Type::Num => "num",
-        };
-        let name = format!("{}=<{ty}>", o.name);
-        text.push_str(&format!("  {name:<22} - {}\n", o.help));
+        text.push_str(&o.line());
     }
     if !with_file {
         text.push_str("\nThe file itself may take more options: name it to see them.\n");
@@ -219,7 +243,7 @@ fn list_options(tool: &mut Tool<'_>, format: &str, with_file: bool) -> CmdResult
 }
 
 /// Splits at commas; a doubled comma is one of the text.
-fn split(text: &str) -> Vec<String> {
+pub(super) fn split(text: &str) -> Vec<String> {
     let mut out = vec![String::new()];
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -237,7 +261,7 @@ fn split(text: &str) -> Vec<String> {
     out
 }
 
-fn checked(o: &Opt, v: &str) -> Result<String, QError> {
+pub(super) fn checked(o: &Opt, v: &str) -> Result<String, QError> {
     const SUFFIXES: &str = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.";
     Ok(match o.ty {
         Type::Str => v.to_string(),
@@ -322,15 +346,43 @@ impl Job<'_> {
         line.push('\n');
         let unsupported =
             specs.iter().find(|s| s.help.is_empty() && v.get(s.name).is_some_and(|t| t != "off"));
+        let twice = v.get("encryption").is_some() && v.get("encrypt.format").is_some();
         let image = match (unsupported, self.format) {
+            _ if twice => {
+                Err(qerr!("'encrypt.format' and its alias 'encryption' can't be used at the same time"))
+            }
             (Some(s), _) => Err(qerr!("Option '{}' is not supported yet", s.name)),
-            (None, "qcow2") => qcow2(&v, size).map(|o| NewImage::Qcow2(Box::new(o))),
+            (None, "qcow2") => self.qcow2(&v, size),
             (None, "luks") => luks(&v, size, &self.objects),
             (None, _) => {
                 preallocation(&v).map(|p| NewImage::Raw { size, preallocation: p.unwrap_or_default() })
             }
         };
         Ok((line, image))
+    }
+
+    fn qcow2(&self, v: &Values, size: u64) -> Result<NewImage, QError> {
+        let mut o = Box::new(qcow2(v, size)?);
+        if v.0.iter().any(|o| o.0.starts_with("encrypt.")) {
+            let password = match v.get("encrypt.format") {
+                None => return Err(qerr!("Parameter 'encrypt.format' is missing")),
+                Some("luks") => {
+                    let options = luks_options(v, "encrypt.")?;
+                    o.encrypt = Some(QCryptoBlockCreateOptions::Luks(options));
+                    password(v, "encrypt.", &self.objects)?
+                }
+                Some("aes") => {
+                    let known = ["encrypt.format", "encrypt.key-secret"];
+                    return match v.0.iter().find(|o| o.0.starts_with("encrypt.") && !known.contains(&o.0)) {
+                        Some(o) => Err(qerr!("Parameter '{}' is unexpected", o.0)),
+                        None => Err(qerr!("Images with the old encryption 'aes' cannot be made; use 'luks'")),
+                    };
+                }
+                Some(f) => return Err(qerr!("Parameter 'format' does not accept value '{f}'")),
+            };
+            return Ok(NewImage::EncryptedQcow2(o, password));
+        }
+        Ok(NewImage::Qcow2(o))
     }
 
     /// Looks at the backing image; answers its size where that is needed.
@@ -407,18 +459,28 @@ fn qcow2(v: &Values, size: u64) -> Result<BlockdevCreateOptionsQcow2, QError> {
     })
 }
 
+/// Options of a LUKS volume, whose names begin with `prefix`.
+fn luks_options(v: &Values, prefix: &str) -> Result<QCryptoBlockCreateOptionsLUKS, QError> {
+    let name = |n: &str| format!("{prefix}{n}");
+    Ok(QCryptoBlockCreateOptionsLUKS {
+        key_secret: v.get(&name("key-secret")).map(Into::into),
+        cipher_alg: enumerated(v, &name("cipher-alg"), "cipher-alg")?,
+        cipher_mode: enumerated(v, &name("cipher-mode"), "cipher-mode")?,
+        ivgen_alg: enumerated(v, &name("ivgen-alg"), "ivgen-alg")?,
+        ivgen_hash_alg: enumerated(v, &name("ivgen-hash-alg"), "ivgen-hash-alg")?,
+        hash_alg: enumerated(v, &name("hash-alg"), "hash-alg")?,
+        iter_time: v.number(&name("iter-time")).map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
+    })
+}
+
+fn password(v: &Values, prefix: &str, objects: &ObjectTree) -> Result<Secret, QError> {
+    let id = v.get(&format!("{prefix}key-secret"));
+    objects.password(id.ok_or_else(|| qerr!("Parameter '{prefix}key-secret' is required for cipher"))?)
+}
+
 fn luks(v: &Values, size: u64, objects: &ObjectTree) -> Result<NewImage, QError> {
-    let options = QCryptoBlockCreateOptionsLUKS {
-        key_secret: v.get("key-secret").map(Into::into),
-        cipher_alg: enumerated(v, "cipher-alg", "cipher-alg")?,
-        cipher_mode: enumerated(v, "cipher-mode", "cipher-mode")?,
-        ivgen_alg: enumerated(v, "ivgen-alg", "ivgen-alg")?,
-        ivgen_hash_alg: enumerated(v, "ivgen-hash-alg", "ivgen-hash-alg")?,
-        hash_alg: enumerated(v, "hash-alg", "hash-alg")?,
-        iter_time: v.number("iter-time").map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
-    };
-    let id = v.get("key-secret").ok_or_else(|| qerr!("Parameter 'key-secret' is required for cipher"))?;
-    let password = objects.password(id)?;
+    let options = luks_options(v, "")?;
+    let password = password(v, "", objects)?;
     let preallocation = preallocation(v)?.unwrap_or_default();
     let detached = v.get("detached-header") == Some("on");
     Ok(NewImage::Luks { options, password, size, preallocation, detached })

@@ -1,5 +1,6 @@
 //! The command line of `rhea img` (and of the same binary called as `qemu-img`).
 
+mod amend_cmd;
 mod args;
 mod check_cmd;
 mod create_cmd;
@@ -115,16 +116,16 @@ fn objects(tool: &mut Tool<'_>, given: &[String]) -> Result<Arc<ObjectTree>, Fai
     Ok(Arc::new(tree))
 }
 
-const COMMANDS: [(&str, &str, fn(&mut Tool<'_>, &[String]) -> CmdResult); 3] = [
+const COMMANDS: [(&str, &str, fn(&mut Tool<'_>, &[String]) -> CmdResult); 4] = [
+    ("amend", "Change what an image is", amend_cmd::run),
     ("check", "Look for damage and wasted space in an image, and repair it", check_cmd::run),
     ("create", "Make a new image", create_cmd::run),
     ("info", "Tell what an image is", info_cmd::run),
 ];
 
 /// Commands of the reference that are to come.
-const LATER: [&str; 12] = [
-    "amend", "bench", "bitmap", "commit", "compare", "convert", "dd", "map", "measure", "rebase", "resize",
-    "snapshot",
+const LATER: [&str; 11] = [
+    "bench", "bitmap", "commit", "compare", "convert", "dd", "map", "measure", "rebase", "resize", "snapshot",
 ];
 
 fn help(tool: &mut Tool<'_>) {

@@ -1,0 +1,220 @@
+//! `amend`.
+
+use api::block_core::{BlockdevAmendOptions, BlockdevAmendOptionsQcow2};
+use api::crypto::{QCryptoBlockAmendOptions, QCryptoBlockAmendOptionsLUKS, QCryptoBlockLUKSKeyslotState};
+use qapi::{QError, QapiEnum, qerr};
+
+use super::args::{Spec, flag, long_flag, long_value, value};
+use super::create_cmd::{Opt, Type, Values, checked, is_option, opt, split};
+use super::{CmdResult, Tool, wait};
+use crate::amend::{Change, amend};
+use crate::open::{OpenFlags, Source, open};
+
+const SPECS: &[Spec] = &[
+    flag('h', "help"),
+    flag('q', "quiet"),
+    flag('p', "progress"),
+    value('f', "format"),
+    long_flag("image-opts"),
+    value('t', "cache"),
+    long_flag("force"),
+    value('o', "options"),
+    long_value("object"),
+];
+
+const HELP: &str = "  -f, --format FMT        the image's format; found out where it is not given
+  --image-opts            FILENAME is a description (driver=...,file.filename=...), not a file name
+  -o, --options A=B,...   what to change; '-o help' lists it
+  --force                 do it even if it makes data unreadable for good
+  -t, --cache MODE        accepted for compatibility
+  --object TYPE,id=ID,..  an object that an option or a description names, such as a secret
+  -p, --progress          show progress
+  -q, --quiet             print errors only
+  -h, --help              this text
+";
+
+const QCOW2: &[Opt] = &[
+    opt("backing_file", Type::Str, "Name of the image behind this one; it cannot be changed here"),
+    opt("backing_fmt", Type::Str, "Format of the image behind this one; it cannot be changed here"),
+    opt("compat", Type::Str, "Version: v2 (0.10) or v3 (1.1)"),
+    opt("data_file", Type::Str, "Name of the file that holds the data"),
+    opt("data_file_raw", Type::Bool, "The data file alone is the disk, too"),
+    opt("encrypt.iter-time", Type::Num, "Milliseconds that deriving a key takes"),
+    opt("encrypt.keyslot", Type::Num, "The key slot"),
+    opt("encrypt.new-secret", Type::Str, "Id of the secret with the new password"),
+    opt("encrypt.old-secret", Type::Str, "Id of the secret with the password whose slots are erased"),
+    opt("encrypt.state", Type::Str, "What becomes of the slots (active, inactive)"),
+    opt("lazy_refcounts", Type::Bool, "Put updates of refcounts off"),
+    opt("refcount_bits", Type::Num, "Bits of a refcount (1 to 64)"),
+    opt("size", Type::Size, "Bytes that a guest sees"),
+];
+
+const LUKS: &[Opt] = &[
+    opt("iter-time", Type::Num, "Milliseconds that deriving a key takes"),
+    opt("keyslot", Type::Num, "The key slot"),
+    opt("new-secret", Type::Str, "Id of the secret with the new password"),
+    opt("old-secret", Type::Str, "Id of the secret with the password whose slots are erased"),
+    opt("state", Type::Str, "What becomes of the slots (active, inactive)"),
+];
+
+fn options_of(format: &str) -> Result<&'static [Opt], QError> {
+    match format {
+        "qcow2" => Ok(QCOW2),
+        "luks" => Ok(LUKS),
+        f if crate::drivers().iter().any(|d| d.name == f) => {
+            Err(qerr!("Format driver '{f}' does not support option amendment"))
+        }
+        f => Err(qerr!("Unknown file format '{f}'")),
+    }
+}
+
+pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
+    let p = tool.parse("amend", SPECS, given)?;
+    let (mut format, mut image_opts, mut quiet, mut progress, mut force) = (None, false, false, false, false);
+    let (mut options, mut objects, mut cache) = (Vec::new(), Vec::new(), None);
+    for (name, v) in p.options {
+        match name {
+            "help" => {
+                let text = format!(
+                    "Change what an image is.\n\nUsage: {} amend [OPTIONS] -o OPTIONS FILENAME\n\n{HELP}",
+                    tool.prog
+                );
+                tool.print(&text);
+                return Ok(0);
+            }
+            "quiet" => quiet = true,
+            "progress" => progress = true,
+            "format" => format = Some(v),
+            "image-opts" => image_opts = true,
+            "cache" => cache = Some(v),
+            "force" => force = true,
+            "options" => options.push(v),
+            "object" => objects.push(v),
+            _ => {}
+        }
+    }
+    if options.is_empty() {
+        return tool.usage("amend", "Must specify options (-o)");
+    }
+    let options: Vec<String> = options.iter().flat_map(|o| split(o)).collect();
+    let help = options.iter().any(|o| o == "help" || o == "?");
+    if let (true, Some(f)) = (help, &format) {
+        return list(tool, f);
+    }
+    let [name] = &p.rest[..] else { return tool.fail("Expecting one image file name") };
+    if image_opts && format.is_some() {
+        return tool.fail("--image-opts and --format are mutually exclusive");
+    }
+    if let Some(c) = cache.filter(|c| !super::check_cmd::CACHE_MODES.contains(&c.as_str())) {
+        return tool.fail(&format!("Invalid cache option: {c}"));
+    }
+    let objects = Some(super::objects(tool, &objects)?);
+    let source = Source { name: name.clone(), format, image_opts, objects };
+    let show = progress && !quiet;
+    if show && !help {
+        tool.print("    (0.00/100%)\r");
+    }
+    let done = wait(tool, async {
+        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        let image = open(&source, flags).await.map_err(|e| e.prepend(&format!("Could not open '{name}'")))?;
+        let format = image.format.clone();
+        if help {
+            image.close().await;
+            return Ok(Some(format));
+        }
+        let change = options_of(&format).and_then(|known| change(&format, known, &options));
+        match change {
+            Ok(c) => amend(&source, image, &c, force).await.map(|()| None),
+            Err(e) => {
+                image.close().await;
+                Err(e)
+            }
+        }
+    })?;
+    match done {
+        Ok(Some(format)) => list(tool, &format),
+        Ok(None) => {
+            if show {
+                tool.print("    (100.00/100%)\r\n");
+            }
+            Ok(0)
+        }
+        Err(e) => {
+            if show {
+                tool.print("\n");
+            }
+            tool.fail_with(&e)
+        }
+    }
+}
+
+fn list(tool: &mut Tool<'_>, format: &str) -> CmdResult {
+    match options_of(format) {
+        Ok(list) => {
+            let mut text = format!("Amend options for '{format}':\n");
+            list.iter().for_each(|o| text.push_str(&o.line()));
+            tool.print(&text);
+            Ok(0)
+        }
+        Err(e) => tool.fail_with(&e),
+    }
+}
+
+fn change(format: &str, known: &'static [Opt], given: &[String]) -> Result<Change, QError> {
+    let mut v = Values::default();
+    for o in given {
+        let (name, text) = o.split_once('=').unwrap_or((o, "on"));
+        let Some(spec) = known.iter().find(|s| s.name == name) else {
+            let e = qerr!("Invalid parameter '{name}'");
+            let other = is_option(format, name);
+            return Err(if other {
+                e.with_hint("This option is only supported for image creation")
+            } else {
+                e
+            });
+        };
+        v.set(spec.name, checked(spec, text)?);
+    }
+    if format == "luks" {
+        return Ok(Change::Options(BlockdevAmendOptions::Luks(slots(&v, "")?)));
+    }
+    let c = block_qcow2::amend::Amend {
+        version: match v.get("compat") {
+            None => None,
+            Some("0.10" | "v2") => Some(2),
+            Some("1.1" | "v3") => Some(3),
+            Some(other) => return Err(qerr!("Unknown compatibility level {other}")),
+        },
+        refcount_bits: v.number("refcount_bits"),
+        lazy_refcounts: v.get("lazy_refcounts").map(|t| t == "on"),
+        data_file: v.get("data_file").map(Into::into),
+        ..Default::default()
+    };
+    let encrypt = match v.names().any(|n| n.starts_with("encrypt.")) {
+        true => Some(QCryptoBlockAmendOptions::Luks(slots(&v, "encrypt.")?)),
+        false => None,
+    };
+    Ok(Change::Qcow2 {
+        amend: Box::new(c),
+        size: v.number("size"),
+        encrypt: encrypt.map(|e| BlockdevAmendOptions::Qcow2(BlockdevAmendOptionsQcow2 { encrypt: Some(e) })),
+        backing_file: v.get("backing_file").map(Into::into),
+        backing_format: v.get("backing_fmt").map(Into::into),
+        raw: v.get("data_file_raw") == Some("on"),
+    })
+}
+
+fn slots(v: &Values, prefix: &str) -> Result<QCryptoBlockAmendOptionsLUKS, QError> {
+    let get = |n: &str| v.get(&format!("{prefix}{n}"));
+    let number = |n: &str| v.number(&format!("{prefix}{n}")).map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+    let state = get("state").ok_or_else(|| qerr!("Parameter 'state' is missing"))?;
+    let bad = || qerr!("Parameter 'state' does not accept value '{state}'");
+    Ok(QCryptoBlockAmendOptionsLUKS {
+        state: QCryptoBlockLUKSKeyslotState::from_str(state).ok_or_else(bad)?,
+        new_secret: get("new-secret").map(Into::into),
+        old_secret: get("old-secret").map(Into::into),
+        keyslot: number("keyslot"),
+        iter_time: number("iter-time"),
+        secret: None,
+    })
+}
