@@ -78,7 +78,7 @@ pub fn qapi_impl(ty: &Ident, container: &Container) -> TokenStream {
             }
 
             fn output(&self) -> ::qapi::Value {
-                let mut dict = ::qapi::Dict::new();
+                let mut dict = ::qapi::Dict::with_capacity(8);
                 ::qapi::Members::output_members(self, &mut dict);
                 ::qapi::Value::Dict(dict)
             }
@@ -140,22 +140,22 @@ fn write(m: &Member) -> TokenStream {
     let Member { ident, ty, name, .. } = m;
     if m.union {
         return quote! {
-            dict.insert(<#ty as ::qapi::Union>::TAG, ::qapi::QapiEnum::as_str(::qapi::Union::tag(&self.#ident)));
+            dict.put(<#ty as ::qapi::Union>::TAG, ::qapi::QapiEnum::as_str(::qapi::Union::tag(&self.#ident)));
         };
     }
     if m.flatten {
         return quote!(::qapi::Members::output_members(&self.#ident, dict););
     }
     match (&m.inner, &m.condition) {
-        (None, _) => quote!(dict.insert(#name, ::qapi::Qapi::output(&self.#ident));),
+        (None, _) => quote!(dict.put(#name, ::qapi::Qapi::output(&self.#ident));),
         (Some(_), None) => quote! {
             if let ::core::option::Option::Some(v) = &self.#ident {
-                dict.insert(#name, ::qapi::Qapi::output(v));
+                dict.put(#name, ::qapi::Qapi::output(v));
             }
         },
         (Some(_), Some(cond)) => quote! {
             if cfg!(#cond) && let ::core::option::Option::Some(v) = &self.#ident {
-                dict.insert(#name, ::qapi::Qapi::output(v));
+                dict.put(#name, ::qapi::Qapi::output(v));
             }
         },
     }

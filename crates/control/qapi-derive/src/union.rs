@@ -44,10 +44,10 @@ pub fn expand(input: &DeriveInput, container: &Container, data: &DataEnum) -> Re
         match (&c.ty, &container.wrap) {
             (Some(t), None) => quote!(Self::#ident(v) => <#t as ::qapi::Members>::output_members(v, dict)),
             (Some(t), Some(wrap)) => {
-                quote!(Self::#ident(v) => { dict.insert(#wrap, <#t as ::qapi::Qapi>::output(v)); })
+                quote!(Self::#ident(v) => { dict.put(#wrap, <#t as ::qapi::Qapi>::output(v)); })
             }
             (None, None) => quote!(Self::#ident => {}),
-            (None, Some(wrap)) => quote!(Self::#ident => { dict.insert(#wrap, ::qapi::Dict::new()); }),
+            (None, Some(wrap)) => quote!(Self::#ident => { dict.put(#wrap, ::qapi::Dict::new()); }),
         }
     });
     let branches = cases.iter().map(|c| {
@@ -78,7 +78,7 @@ pub fn expand(input: &DeriveInput, container: &Container, data: &DataEnum) -> Re
             }
 
             fn output_members(&self, dict: &mut ::qapi::Dict) {
-                dict.insert(#tag, ::qapi::QapiEnum::as_str(::qapi::Union::tag(self)));
+                dict.put(#tag, ::qapi::QapiEnum::as_str(::qapi::Union::tag(self)));
                 ::qapi::Union::output_branch(self, dict);
             }
 

@@ -1,5 +1,6 @@
 //! Values: what JSON text and key=value text are read into, before a type is known.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// A value of the management protocol.
@@ -129,6 +130,9 @@ impl From<Dict> for Value {
     }
 }
 
+/// A member.
+type Entry = (Cow<'static, str>, Value);
+
 /// From this many members on, keys are looked up by hash.
 const INDEX_FROM: usize = 24;
 
@@ -138,7 +142,7 @@ const INDEX_FROM: usize = 24;
 /// ones keep a hash index, so that input made to be slow is not.
 #[derive(Clone, Debug, Default)]
 pub struct Dict {
-    entries: Vec<(String, Value)>,
+    entries: Vec<Entry>,
     index: Option<HashMap<String, usize>>,
 }
 
@@ -146,6 +150,11 @@ impl Dict {
     /// An empty one.
     pub fn new() -> Dict {
         Dict::default()
+    }
+
+    /// An empty one with room for `members`.
+    pub fn with_capacity(members: usize) -> Dict {
+        Dict { entries: Vec::with_capacity(members), index: None }
     }
 
     /// How many members it has.
@@ -182,16 +191,25 @@ impl Dict {
 
     /// Sets the member `key`, at its old place where it had one; returns its old value.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
-        let (key, value) = (key.into(), value.into());
+        self.set(Cow::Owned(key.into()), value.into())
+    }
+
+    /// [`Dict::insert`] with a key that need not be copied.
+    pub fn put(&mut self, key: &'static str, value: impl Into<Value>) -> Option<Value> {
+        self.set(Cow::Borrowed(key), value.into())
+    }
+
+    fn set(&mut self, key: Cow<'static, str>, value: Value) -> Option<Value> {
         if let Some(i) = self.position(&key) {
             return Some(std::mem::replace(&mut self.entries[i].1, value));
         }
         if let Some(index) = &mut self.index {
-            index.insert(key.clone(), self.entries.len());
+            index.insert(key.clone().into_owned(), self.entries.len());
         }
         self.entries.push((key, value));
         if self.index.is_none() && self.entries.len() >= INDEX_FROM {
-            self.index = Some(self.entries.iter().enumerate().map(|(i, (k, _))| (k.clone(), i)).collect());
+            let numbered = self.entries.iter().enumerate();
+            self.index = Some(numbered.map(|(i, (k, _))| (k.clone().into_owned(), i)).collect());
         }
         None
     }
@@ -211,12 +229,12 @@ impl Dict {
 
     /// The members in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.entries.iter().map(|(k, v)| (k.as_str(), v))
+        self.entries.iter().map(|(k, v)| (&**k, v))
     }
 
     /// The keys in order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|(k, _)| k.as_str())
+        self.entries.iter().map(|(k, _)| &**k)
     }
 }
 
@@ -238,10 +256,10 @@ impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Dict {
 
 impl IntoIterator for Dict {
     type Item = (String, Value);
-    type IntoIter = std::vec::IntoIter<(String, Value)>;
+    type IntoIter = std::iter::Map<std::vec::IntoIter<Entry>, fn(Entry) -> (String, Value)>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.entries.into_iter()
+        self.entries.into_iter().map(|(k, v)| (k.into_owned(), v))
     }
 }
 

@@ -71,7 +71,11 @@ impl Writer {
 
     fn string(&mut self, s: &str) {
         self.out.push('"');
-        for c in s.chars() {
+        // Mostly nothing is to be escaped, and what stands as it is goes in one piece.
+        let plain = |b: &u8| matches!(b, b' '..=b'~') && *b != b'"' && *b != b'\\';
+        let n = s.as_bytes().iter().position(|b| !plain(b)).unwrap_or(s.len());
+        self.out.push_str(&s[..n]);
+        for c in s[n..].chars() {
             match c {
                 '"' => self.out.push_str("\\\""),
                 '\\' => self.out.push_str("\\\\"),
