@@ -14,6 +14,9 @@ pub(crate) struct Args {
     seed: u64,
 }
 
+/// The whole block layer; the packages below are parts of it, with other formats and graphs.
+const WHOLE: &str = "simulation";
+
 /// The packages that have a test `sim`: the core with a small format of the tests, and real qcow2 nodes.
 const PACKAGES: [&str; 2] = ["block", "block-qcow2"];
 
@@ -32,6 +35,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
             .context("starting cargo")?;
         ensure!(status.success(), "a difference: the seed stands above");
     }
+    println!("sim: the whole");
+    let numbers = [args.runs.to_string(), args.seed.to_string()];
+    let status = Command::new("cargo")
+        .args(["run", "--release", "-p", WHOLE, "--", "--runs", &numbers[0], "--seed", &numbers[1]])
+        .status()
+        .context("starting cargo")?;
+    ensure!(status.success(), "a difference: the seed stands above");
     println!("sim: no difference");
     Ok(())
 }

@@ -26,6 +26,32 @@ fn an_intermediate_commit() {
 }
 
 #[test]
+fn a_verb_is_done_to_its_end_for_a_client_that_goes_away() {
+    for verb in ["cancel", "finalize"] {
+        run(|b| async move {
+            b.world.set_faults(block::testing::Faults { delay: 1000, ..Default::default() });
+            b.stream("{'job-id':'s','device':'hd2','auto-finalize':false}").await.unwrap();
+            b.until("s", "pending").await;
+            let job = b.jobs.get("s").unwrap();
+            {
+                let asked = async {
+                    match verb {
+                        "cancel" => b.jobs.cancel(&job, true).await,
+                        _ => b.jobs.finalize_job(&job).await,
+                    }
+                };
+                let mut asked = std::pin::pin!(asked);
+                let polled =
+                    asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+                assert!(polled.is_pending());
+            }
+            b.until("s", "null").await;
+            assert!(b.jobs.get("s").is_err());
+        });
+    }
+}
+
+#[test]
 fn manual_finalize_and_dismiss() {
     run(|b| async move {
         b.commit(

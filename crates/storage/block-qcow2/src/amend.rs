@@ -147,8 +147,8 @@ async fn change<H: Host>(host: &H, names: bool, f: impl FnOnce(&mut Header)) -> 
     let mut m = image.meta.lock().await;
     let mut next = m.header.clone();
     f(&mut next);
-    if names && next.encode().is_err() {
-        next.extensions.retain(|e| e.kind != spec::ext::FEATURE_NAMES);
+    if names {
+        next.make_room();
     }
     next.encode()?;
     m.header = next;

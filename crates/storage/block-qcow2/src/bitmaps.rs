@@ -264,15 +264,12 @@ impl Image {
         self.write_back(h, m).await
     }
 
-    /// The header with another directory. The names of features are only for people: they give way where the first
-    /// cluster has no room for both.
+    /// The header with another directory.
     fn plan_header(&self, m: &Meta, ext: Option<BitmapsExt>, kept: Option<u32>) -> IoResult<Header> {
         let mut next = m.header.clone();
         next.bitmaps = ext;
         next.kept_bitmaps = ext.and(kept);
-        if next.encode().is_err() {
-            next.extensions.retain(|e| e.kind != spec::ext::FEATURE_NAMES);
-        }
+        next.make_room();
         if next.encode().is_err() {
             next.kept_bitmaps = None;
             next.encode().map_err(|_| Errno::NOSPC)?;

@@ -255,11 +255,8 @@ fn plan(o: &BlockdevCreateOptionsQcow2, data_file: Option<&str>) -> Result<Heade
     if o.encrypt.is_some() {
         h.crypt = CryptMethod::Luks;
         h.set_crypto(CryptoExt { offset: 0, length: 0 });
-        if h.encode().is_err() {
-            // With clusters of 512 bytes there is no room for the names of features.
-            h.extensions.retain(|e| e.kind != spec::ext::FEATURE_NAMES);
-        }
     }
+    h.make_room();
     h.encode()?;
     Ok(h)
 }

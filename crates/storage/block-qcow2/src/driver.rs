@@ -366,7 +366,8 @@ impl Driver for Qcow2 {
                 if !image.writable.load(Ordering::Acquire) {
                     return Err(qerr!("qcow2: Image is corrupt; cannot be opened read/write"));
                 }
-            } else if !writable || (was.lazy_refcounts && !config.lazy_refcounts) {
+            } else if !writable || was.lazy_refcounts != config.lazy_refcounts {
+                // The dirty bit stands or falls with lazy refcounts: the next change of the image sees to it.
                 if !writable && image.writable.load(Ordering::Acquire) {
                     keep_bitmaps(&image, cx).await;
                 }
@@ -546,6 +547,7 @@ impl Driver for Qcow2 {
             }
             let before = m.header.clone();
             (m.header.backing_file, m.header.backing_format) = (name, format);
+            m.header.make_room();
             image.put_header(&host, &mut m).await.map_err(|e| {
                 m.header = before;
                 io(e)

@@ -319,6 +319,13 @@ impl Header {
         })
     }
 
+    /// Has it fit the first cluster, where it can: the names of features are only for people, and give way.
+    pub(crate) fn make_room(&mut self) {
+        if self.encode().is_err() {
+            self.extensions.retain(|e| e.kind != spec::ext::FEATURE_NAMES);
+        }
+    }
+
     /// A fresh header for a new image: no tables yet, the standard feature names.
     pub fn new(version: u32, geometry: Geometry, size: u64, compression: Compression) -> Header {
         let mut names = Vec::with_capacity(spec::FEATURE_NAMES.len() * spec::FEATURE_ENTRY);

@@ -71,6 +71,9 @@ impl Image {
         self.begin(h).await?;
         let done = async {
             let mut m = self.meta.lock().await;
+            // First the flags, then the counts: what is left half-way by a crash is leaked, and never looks like a
+            // cluster of its own that others share.
+            self.set_flags(h, &mut m, true).await.map_err(io("update the L2 tables"))?;
             let l1 = self.map.read().l1.clone();
             self.add_references(h, &mut m, &l1).await.map_err(io("update reference counts"))?;
             let highest = list.iter().filter_map(|s| s.id.parse::<u64>().ok()).max().unwrap_or(0);
@@ -81,7 +84,6 @@ impl Image {
                 ..new
             };
             s.l1_offset = self.write_l1_copy(h, &mut m, &l1).await.map_err(io("write the L1 table"))?;
-            self.set_flags(h, &mut m).await.map_err(io("update the L2 tables"))?;
             list.push(s.clone());
             self.put_snapshots(h, &mut m, &list).await.map_err(io("write the snapshot table"))?;
             Ok(s)
@@ -102,7 +104,7 @@ impl Image {
             let mut m = self.meta.lock().await;
             self.put_snapshots(h, &mut m, &list).await.map_err(io("write the snapshot table"))?;
             self.drop_table(h, &mut m, &l1, s.l1_offset).await.map_err(io("update reference counts"))?;
-            self.set_flags(h, &mut m).await.map_err(io("update the L2 tables"))
+            self.set_flags(h, &mut m, false).await.map_err(io("update the L2 tables"))
         }
         .await;
         self.end(h).await?;
@@ -131,7 +133,7 @@ impl Image {
             let now = Active { size, l1_size: l1.len() as u32, l1_offset };
             self.put_active(h, &mut m, &now, &l1).await.map_err(&fail)?;
             self.drop_table(h, &mut m, &old, old_offset).await.map_err(io("update reference counts"))?;
-            self.set_flags(h, &mut m).await.map_err(io("update the L2 tables"))
+            self.set_flags(h, &mut m, false).await.map_err(io("update the L2 tables"))
         }
         .await;
         self.end(h).await?;
@@ -346,8 +348,9 @@ impl Image {
         self.barrier(h).await
     }
 
-    /// Sets the "count is one" flags of the active tables right, in the file and in memory.
-    async fn set_flags<H: Host>(&self, h: &H, m: &mut Meta) -> Result<(), Errno> {
+    /// Sets the "count is one" flags of the active tables right, in the file and in memory; stable when it ends. `shared`:
+    /// everything is about to be counted twice.
+    async fn set_flags<H: Host>(&self, h: &H, m: &mut Meta, shared: bool) -> Result<(), Errno> {
         let g = self.geo;
         let l1 = self.map.read().l1.clone();
         for (i, entry) in l1.into_iter().enumerate() {
@@ -360,7 +363,7 @@ impl Image {
             for e in l2.chunks_exact_mut(g.entry_words() as usize) {
                 let entry = Entry { word: e[0], bits: e.get(1).copied().unwrap_or(0) };
                 let (Mapping::Normal(o) | Mapping::ZeroAlloc(o)) = g.mapping(entry) else { continue };
-                let one = self.refcount(h, m, o >> g.cluster_bits).await? == 1;
+                let one = !shared && self.refcount(h, m, o >> g.cluster_bits).await? == 1;
                 let right = if one { e[0] | spec::COPIED } else { e[0] & !spec::COPIED };
                 changed |= right != e[0];
                 e[0] = right;
@@ -370,7 +373,7 @@ impl Image {
                 self.unflushed.store(true, Ordering::Release);
             }
             self.map.write().forget_table(table);
-            let one = self.refcount(h, m, table >> g.cluster_bits).await? == 1;
+            let one = !shared && self.refcount(h, m, table >> g.cluster_bits).await? == 1;
             let right = if one { entry | spec::COPIED } else { entry & !spec::COPIED };
             if right != entry {
                 write_bytes(h, m.header.l1_offset + i as u64 * 8, &right.to_be_bytes()).await?;

@@ -263,6 +263,29 @@ fn resizing_and_internal_snapshots_by_the_monitor() {
 }
 
 #[test]
+fn the_dirty_bit_stands_as_soon_as_refcounts_become_lazy() {
+    Sim::new(11).block_on(async {
+        let b = Bench::new();
+        b.world.create("a", common::image(&common::options(1 << 20, 4096, None)));
+        let node = |more: &str| {
+            format!("{{'driver':'qcow2','node-name':'a','file':{{'driver':'file','filename':'a'}}{more}}}")
+        };
+        let dirty = || b.world.disk("a").unwrap().bytes()[79] & 1 != 0;
+        b.add(&node("")).await.unwrap();
+        let root = b.root("a", RW).await;
+        root.write(0, IoBuf::from_bytes(&[1; 512]), WriteFlags::empty()).await.unwrap();
+        assert!(!dirty());
+        b.reopen(&node(",'lazy-refcounts':true")).await.unwrap();
+        root.write(1 << 16, IoBuf::from_bytes(&[1; 512]), WriteFlags::empty()).await.unwrap();
+        assert!(dirty());
+        b.reopen(&node("")).await.unwrap();
+        assert!(!dirty());
+        root.detach().await;
+        b.graph.close_all().await;
+    });
+}
+
+#[test]
 fn persistent_bitmaps_live_with_the_image() {
     Sim::new(7).block_on(async {
         let b = Bench::new();

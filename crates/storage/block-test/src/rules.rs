@@ -26,6 +26,8 @@ pub(crate) struct Rules {
     errors: Vec<BlkdebugInjectErrorOptions>,
     states: Vec<BlkdebugSetStateOptions>,
     state: i64,
+    /// Rules of `once` that had their time.
+    spent: Vec<bool>,
     /// The rules in `errors` that count now; the one that is asked first comes first.
     active: Vec<usize>,
 }
@@ -35,7 +37,8 @@ impl Rules {
         errors: Vec<BlkdebugInjectErrorOptions>,
         states: Vec<BlkdebugSetStateOptions>,
     ) -> Rules {
-        let mut rules = Rules { errors, states, state: 1, active: Vec::new() };
+        let spent = vec![false; errors.len()];
+        let mut rules = Rules { errors, states, state: 1, spent, active: Vec::new() };
         rules.event(BlkdebugEvent::None);
         rules
     }
@@ -45,7 +48,8 @@ impl Rules {
         let now = |state: Option<i64>| state.unwrap_or(0) == 0 || state == Some(self.state);
         let counts = |e: &BlkdebugInjectErrorOptions| e.event == event && now(e.state);
         // The youngest is asked first.
-        let found: Vec<usize> = (0..self.errors.len()).rev().filter(|i| counts(&self.errors[*i])).collect();
+        let all = (0..self.errors.len()).rev();
+        let found: Vec<usize> = all.filter(|i| !self.spent[*i] && counts(&self.errors[*i])).collect();
         let next = self.states.iter().rfind(|s| s.event == event && now(s.state));
         let next = next.map_or(self.state, |s| s.new_state);
         if !found.is_empty() {
@@ -75,6 +79,7 @@ impl Rules {
         };
         let injected = Injected { error, immediately: rule.immediately.unwrap_or(false) };
         if rule.once == Some(true) {
+            self.spent[self.active[i]] = true;
             self.active.remove(i);
         }
         Some(injected)
@@ -127,6 +132,16 @@ mod tests {
         let nospc = Some(Injected { error: Some(Errno::NOSPC), immediately: true });
         assert_eq!(r.check(io(T::Write, 1024, 513)), nospc);
         assert_eq!(r.check(io(T::Write, 1024, 513)), None);
+    }
+
+    #[test]
+    fn once_is_once_whatever_happens_later() {
+        let rule = BlkdebugInjectErrorOptions { once: Some(true), ..error(E::ReadAio) };
+        let mut r = Rules::new(vec![rule], vec![]);
+        r.event(E::ReadAio);
+        assert!(r.check(io(T::Read, 0, 512)).is_some());
+        r.event(E::ReadAio);
+        assert_eq!(r.check(io(T::Read, 0, 512)), None);
     }
 
     #[test]

@@ -73,6 +73,19 @@ fn the_disk_stays_whatever_the_image_becomes() {
 }
 
 #[test]
+fn names_of_features_give_way_in_a_small_first_cluster() {
+    Sim::new(3).block_on(async {
+        let mut o = options(1 << 20, 512);
+        o.backing_file = Some("a/base/with/a/long/name.qcow2".into());
+        o.backing_fmt = Some(api::block_core::BlockdevDriver::Qcow2);
+        let host = MemHost::new(Vec::new());
+        crate::create::create(&host, &o).await.unwrap();
+        let h = header(&host);
+        assert_eq!((h.backing_file, h.backing_format), (o.backing_file, Some("qcow2".into())));
+    });
+}
+
+#[test]
 fn what_cannot_be_changes_nothing() {
     Sim::new(1).block_on(async {
         let host = filled(4096, true).await;

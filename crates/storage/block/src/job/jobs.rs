@@ -80,6 +80,13 @@ impl Jobs {
         }));
     }
 
+    /// Does something to its end, whatever happens to the caller.
+    async fn to_the_end(&self, f: impl AsyncFnOnce(Arc<Jobs>) + 'static) {
+        if let Some(me) = self.me.upgrade() {
+            rt::spawn_local(async move { f(me).await }).await;
+        }
+    }
+
     /// A job's work has ended.
     async fn done(&self, job: &Arc<Job>, result: Result<(), QError>) {
         let ok = {
@@ -284,7 +291,8 @@ impl Jobs {
         };
         job.wake();
         if ended {
-            self.abort(&job.group.clone(), Some(job)).await;
+            let job = job.clone();
+            self.to_the_end(async move |me| me.abort(&job.group.clone(), Some(&job)).await).await;
         }
         Ok(())
     }
@@ -306,7 +314,8 @@ impl Jobs {
     /// `job-finalize`: all jobs of the transaction.
     pub async fn finalize_job(&self, job: &Arc<Job>) -> Result<(), QError> {
         Self::check(job, JobVerb::Finalize)?;
-        self.finalize(&job.group.clone()).await;
+        let group = job.group.clone();
+        self.to_the_end(async move |me| me.finalize(&group).await).await;
         Ok(())
     }
 

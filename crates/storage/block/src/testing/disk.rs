@@ -12,7 +12,7 @@ use mem::IoBuf;
 use parking_lot::Mutex;
 use qapi::qerr;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -71,9 +71,7 @@ impl World {
     /// Makes a file with these bytes.
     pub fn create(&self, name: &str, bytes: Vec<u8>) -> Arc<Disk> {
         let disk = Arc::new(Disk {
-            data: Mutex::new(bytes.clone()),
-            stable: Mutex::new((0, bytes)),
-            began: AtomicUsize::new(0),
+            content: Mutex::new(Content { data: bytes.clone(), stable: bytes, ..Content::default() }),
             limits: Mutex::new(Limits::default()),
             flushes: AtomicUsize::new(0),
             failing: Mutex::new(None),
@@ -90,9 +88,24 @@ impl World {
         self.disks.lock().get(name).cloned()
     }
 
+    /// Forgets the file of this name; nodes that have it open keep it.
+    pub fn remove(&self, name: &str) {
+        self.disks.lock().remove(name);
+    }
+
+    /// The names of all files.
+    pub fn names(&self) -> Vec<String> {
+        self.disks.lock().keys().cloned().collect()
+    }
+
     /// Sets what goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         *self.faults.lock() = faults;
+    }
+
+    /// What goes wrong now.
+    pub fn faults(&self) -> Faults {
+        *self.faults.lock()
     }
 
     /// How many staged changes are in the air; 0 whenever no transaction runs.
@@ -113,13 +126,61 @@ impl World {
     }
 }
 
+/// One change of a file.
+#[derive(Debug)]
+enum Event {
+    Write(u64, Vec<u8>),
+    Resize(u64),
+}
+
+impl Event {
+    fn apply(&self, data: &mut Vec<u8>) {
+        match self {
+            Event::Write(off, bytes) => {
+                let (at, end) = (*off as usize, *off as usize + bytes.len());
+                if data.len() < end {
+                    data.resize(end, 0);
+                }
+                data[at..end].copy_from_slice(bytes);
+            }
+            Event::Resize(len) => data.resize(*len as usize, 0),
+        }
+    }
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+struct Content {
+    /// The bytes as a reader sees them.
+    data: Vec<u8>,
+    /// Those that a crash cannot take away.
+    stable: Vec<u8>,
+    /// What led from the one to the other, in order.
+    pending: VecDeque<Event>,
+    /// How many changes became stable so far.
+    settled: usize,
+}
+
+impl Content {
+    fn change(&mut self, event: Event) {
+        event.apply(&mut self.data);
+        self.pending.push_back(event);
+    }
+
+    /// Makes the first `upto` changes stable.
+    fn settle(&mut self, upto: usize) {
+        while self.settled < upto {
+            let Some(event) = self.pending.pop_front() else { return };
+            event.apply(&mut self.stable);
+            self.settled += 1;
+        }
+    }
+}
+
 /// A simulated file.
 #[derive(Debug)]
 pub struct Disk {
-    data: Mutex<Vec<u8>>,
-    /// The bytes of the youngest flush that succeeded, and its number.
-    stable: Mutex<(usize, Vec<u8>)>,
-    began: AtomicUsize,
+    content: Mutex<Content>,
     limits: Mutex<Limits>,
     flushes: AtomicUsize,
     failing: Mutex<Option<Errno>>,
@@ -131,18 +192,49 @@ pub struct Disk {
 impl Disk {
     /// The bytes as a reader sees them.
     pub fn bytes(&self) -> Vec<u8> {
-        self.data.lock().clone()
+        self.content.lock().data.clone()
     }
 
-    /// The bytes that would be there after a crash.
+    /// The bytes that are there after any crash.
     pub fn stable_bytes(&self) -> Vec<u8> {
-        self.stable.lock().1.clone()
+        self.content.lock().stable.clone()
+    }
+
+    /// The bytes that are there after one possible crash: of what was not flushed, all, nothing, or any part, down to
+    /// single sectors of a write. What went to the same place keeps its order.
+    pub fn crash_bytes(&self, rng: &mut rt::sim::Rng) -> Vec<u8> {
+        let content = self.content.lock();
+        let mut bytes = content.stable.clone();
+        let how = rng.below(4);
+        for event in &content.pending {
+            match event {
+                _ if how == 0 || (how == 1 && rng.chance(1, 2)) => {}
+                Event::Write(off, new) if how != 2 && rng.chance(1, 4) => {
+                    for (i, sector) in new.chunks(512).enumerate() {
+                        if rng.chance(1, 2) {
+                            Event::Write(off + i as u64 * 512, sector.to_vec()).apply(&mut bytes);
+                        }
+                    }
+                }
+                event => event.apply(&mut bytes),
+            }
+        }
+        bytes
     }
 
     /// Loses what was not flushed.
     pub fn crash(&self) {
-        let stable = self.stable.lock().1.clone();
-        *self.data.lock() = stable;
+        let mut content = self.content.lock();
+        content.data = content.stable.clone();
+        content.settled += content.pending.len();
+        content.pending.clear();
+    }
+
+    /// Replaces all bytes; a crash does not take them away.
+    pub fn set_content(&self, bytes: Vec<u8>) {
+        let mut content = self.content.lock();
+        let settled = content.settled + content.pending.len();
+        *content = Content { data: bytes.clone(), stable: bytes, settled, ..Content::default() };
     }
 
     /// What the driver demands of requests; it panics where one does not keep to it.
@@ -190,7 +282,7 @@ impl Disk {
 
     /// Fills `buf` with the bytes from `off` on; zeroes behind the end.
     fn get(&self, off: u64, buf: &IoBuf) {
-        let data = self.data.lock();
+        let data = &self.content.lock().data;
         let have = (data.len() as u64).saturating_sub(off).min(buf.len() as u64) as usize;
         if have > 0 {
             buf.copy_from(0, &data[off as usize..off as usize + have]);
@@ -199,12 +291,11 @@ impl Disk {
     }
 
     fn put(&self, off: u64, bytes: &[u8]) {
-        let mut data = self.data.lock();
-        let (at, end) = (off as usize, off as usize + bytes.len());
-        if data.len() < end {
-            data.resize(end, 0);
-        }
-        data[at..end].copy_from_slice(bytes);
+        self.content.lock().change(Event::Write(off, bytes.to_vec()));
+    }
+
+    fn len(&self) -> u64 {
+        self.content.lock().data.len() as u64
     }
 }
 
@@ -267,7 +358,7 @@ impl Drop for SimStaged {
 
 impl Driver for SimFile {
     fn len(&self, _: &Cx<'_>) -> u64 {
-        self.disk.data.lock().len() as u64
+        self.disk.len()
     }
 
     fn limits(&self, _: &Cx<'_>) -> Limits {
@@ -282,7 +373,8 @@ impl Driver for SimFile {
         Box::pin(async move {
             let total = self.len(cx);
             let n = len.min(4096 - off % 4096).min(total - off);
-            let zero = self.disk.data.lock()[off as usize..(off + n) as usize].iter().all(|b| *b == 0);
+            let zero =
+                self.disk.content.lock().data[off as usize..(off + n) as usize].iter().all(|b| *b == 0);
             Ok(Extent { len: n, kind: ExtentKind::Own { offset: Some(off), zero }, eof: off + n == total })
         })
     }
@@ -361,17 +453,15 @@ impl Driver for SimFile {
     fn flush<'a>(&'a self, _: &'a Cx<'a>) -> IoFuture<'a> {
         Box::pin(async move {
             // What was complete when the flush began is stable when it ends.
-            let now = self.disk.data.lock().clone();
-            let began = self.disk.began.fetch_add(1, SeqCst);
+            let upto = {
+                let content = self.disk.content.lock();
+                content.settled + content.pending.len()
+            };
             self.world.delay().await;
             if self.world.chance(|f| f.flush) {
                 return Err(Errno::IO);
             }
-            // Flushes may end in another order than they began.
-            let mut stable = self.disk.stable.lock();
-            if began >= stable.0 {
-                *stable = (began, now);
-            }
+            self.disk.content.lock().settle(upto);
             self.disk.flushes.fetch_add(1, SeqCst);
             Ok(())
         })
@@ -380,7 +470,7 @@ impl Driver for SimFile {
     fn truncate<'a>(&'a self, _: &'a Cx<'a>, len: u64, _: bool, _: Prealloc) -> IoFuture<'a> {
         Box::pin(async move {
             self.disk.room(0, len)?;
-            self.disk.data.lock().resize(len as usize, 0);
+            self.disk.content.lock().change(Event::Resize(len));
             Ok(())
         })
     }
@@ -401,10 +491,6 @@ impl Driver for SimFile {
     }
 
     fn info(&self, _: &Cx<'_>) -> DriverInfo {
-        DriverInfo {
-            actual_size: Some(self.disk.data.lock().len() as u64),
-            dirty: Some(false),
-            ..DriverInfo::default()
-        }
+        DriverInfo { actual_size: Some(self.disk.len()), dirty: Some(false), ..DriverInfo::default() }
     }
 }
