@@ -1,17 +1,20 @@
 //! Block drivers for tests: `blkdebug`, which fails and holds back requests by rules, and `blkverify`, which compares two
-//! nodes.
+//! nodes, `blklogwrites`, which keeps a log of writes.
 
 mod blkdebug;
+mod blklogwrites;
 mod blkverify;
 mod breakpoints;
 mod config;
+mod dm_log;
 mod rules;
 
 pub use blkdebug::BLKDEBUG;
+pub use blklogwrites::BLKLOGWRITES;
 pub use blkverify::BLKVERIFY;
 pub use breakpoints::Breakpoints;
 
 use block::driver::DriverType;
 
 /// The drivers of this crate.
-pub static DRIVERS: &[&DriverType] = &[&BLKDEBUG, &BLKVERIFY];
+pub static DRIVERS: &[&DriverType] = &[&BLKDEBUG, &BLKVERIFY, &BLKLOGWRITES];

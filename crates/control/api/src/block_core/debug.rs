@@ -113,3 +113,19 @@ pub struct BlockdevOptionsBlkverify {
     /// The node that is right. What the test node says is compared with it.
     pub raw: BlockdevRef,
 }
+
+/// Options of `blklogwrites`.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsBlklogwrites {
+    /// The node below.
+    pub file: BlockdevRef,
+    /// The node that the log is written to.
+    pub log: BlockdevRef,
+    /// The length of the log's sectors, bytes: a power of two. Requests are multiples of it. 512 unless given; not with
+    /// `log-append`.
+    pub log_sector_size: Option<u32>,
+    /// Go on with the log that is there already. Off unless given.
+    pub log_append: Option<bool>,
+    /// The log's superblock is written after so many entries, and with each flush. 4096 unless given.
+    pub log_super_update_interval: Option<u64>,
+}

@@ -2,7 +2,7 @@
 
 use qapi::Qapi;
 
-use super::debug::{BlockdevOptionsBlkdebug, BlockdevOptionsBlkverify};
+use super::debug::{BlockdevOptionsBlkdebug, BlockdevOptionsBlklogwrites, BlockdevOptionsBlkverify};
 use super::filters::{
     BlockdevOptionsCbw, BlockdevOptionsCompress, BlockdevOptionsCor, BlockdevOptionsPreallocate,
     BlockdevOptionsSnapshotAccess, BlockdevOptionsThrottle,
@@ -112,6 +112,8 @@ pub enum BlockdevDriverOptions {
     CopyBeforeWrite(BlockdevOptionsCbw),
     /// A filter for tests: makes requests fail by rules, and asks for alignment.
     Blkdebug(BlockdevOptionsBlkdebug),
+    /// A filter for tests: keeps a log of all writes.
+    Blklogwrites(BlockdevOptionsBlklogwrites),
     /// A filter for tests: does everything with two nodes and compares what they read.
     Blkverify(BlockdevOptionsBlkverify),
     /// A filter that stores what it reads from backing files in the node above them.
