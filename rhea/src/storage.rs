@@ -46,6 +46,7 @@ impl Storage {
         graph.set_objects(objects.clone());
         let exports = Exports::new(graph.clone(), objects.clone());
         exports.register(Arc::new(vhost_user::VhostUserBlk));
+        exports.register(Arc::new(fuse::Fuse::default()));
         Ok(Storage {
             exports,
             jobs: Jobs::new(graph.clone()),

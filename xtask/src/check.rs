@@ -23,6 +23,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "nbd",
             "block-net",
             "export",
+            "fuse",
             "image",
             "block-jobs",
         ],

@@ -65,6 +65,23 @@ impl AsyncFd {
         }
     }
 
+    /// Writes what can be written of `buf` without waiting, in one call.
+    ///
+    /// # Errors
+    /// [`Errno::AGAIN`] where nothing can be written now; otherwise the system's.
+    pub fn try_write_from(&self, buf: &IoBuf) -> IoResult<usize> {
+        let iov = iovecs(buf);
+        loop {
+            // SAFETY: the list and the segments that it points at live through the call. Racing accesses are the
+            // memory's contract (see `mem`).
+            let n = unsafe { libc::writev(self.fd.as_raw_fd(), iov.as_ptr(), iov.len() as i32) };
+            match result(n) {
+                Err(Errno::INTR) => {}
+                r => return r,
+            }
+        }
+    }
+
     async fn ready(&self, interest: Interest) -> IoResult<()> {
         let local = executor::current_local();
         match &local.reactor {

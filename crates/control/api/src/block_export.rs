@@ -13,6 +13,8 @@ pub enum BlockExportKind {
     Nbd(BlockExportOptionsNbd),
     /// As a disk for a virtual machine of another program, over the vhost-user protocol.
     VhostUserBlk(BlockExportOptionsVhostUserBlk),
+    /// As a regular file of this host, through the kernel's FUSE.
+    Fuse(BlockExportOptionsFuse),
 }
 
 /// Options of an NBD export.
@@ -40,6 +42,29 @@ pub struct BlockExportOptionsVhostUserBlk {
     pub logical_block_size: Option<u64>,
     /// How many queues the machine may use, 1 to 256. 1 unless given.
     pub num_queues: Option<u16>,
+}
+
+/// Who may use the file of a FUSE export.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum FuseExportAllowOther {
+    /// Only the user of this process.
+    Off,
+    /// Other users too, as the file's owner and permissions say. An error where the kernel does not let it.
+    On,
+    /// Other users too where the kernel lets it.
+    #[default]
+    Auto,
+}
+
+/// Options of a FUSE export.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct BlockExportOptionsFuse {
+    /// The regular file over which the node is mounted: what it is to be seen as.
+    pub mountpoint: String,
+    /// Writes behind the end lengthen the node; they fail otherwise. It counts for writable exports. Off unless given.
+    pub growable: Option<bool>,
+    /// Who may use the file. `auto` unless given.
+    pub allow_other: Option<FuseExportAllowOther>,
 }
 
 /// A block export: the options common to all kinds, and the kind with its own.

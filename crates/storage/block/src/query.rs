@@ -115,6 +115,11 @@ fn driver_info(cx: Cx<'_>) -> DriverInfo {
     info
 }
 
+/// Bytes that a node and what it stores them in take on the host.
+pub(crate) fn allocated(cx: Cx<'_>) -> Option<u64> {
+    driver_info(cx).actual_size
+}
+
 fn int(v: u64) -> i64 {
     i64::try_from(v).unwrap_or(i64::MAX)
 }

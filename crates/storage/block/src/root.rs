@@ -226,6 +226,11 @@ impl Root {
         self.with_cx(Limits::default(), |cx| cx.limits())
     }
 
+    /// Bytes that are allocated for the node on the host, if that is known.
+    pub fn allocated(&self) -> Option<u64> {
+        self.with_cx(None, crate::query::allocated)
+    }
+
     /// The name of the node, if there is one.
     pub fn node_name(&self) -> Option<String> {
         self.with_cx(None, |cx| Some(cx.node_name().to_owned()))

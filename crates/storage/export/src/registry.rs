@@ -352,5 +352,6 @@ fn type_of(kind: &BlockExportKind) -> BlockExportType {
     match kind {
         BlockExportKind::Nbd(_) => BlockExportType::Nbd,
         BlockExportKind::VhostUserBlk(_) => BlockExportType::VhostUserBlk,
+        BlockExportKind::Fuse(_) => BlockExportType::Fuse,
     }
 }
