@@ -20,7 +20,7 @@ use slab::Slab;
 
 use crate::reactor::{Backend, EventFd, Reactor};
 use crate::sim::SimState;
-use crate::spin::Spin;
+use crate::spin::{Polling, Spin};
 use crate::task::{self, Completer, Header, JoinHandle, MAIN, TaskFuture, Wrapped};
 use crate::timer::Timers;
 
@@ -41,13 +41,14 @@ struct Inbox {
 /// Timers further away than this are looked at again in between: kernels differ in how far they can count.
 const LONGEST_SLEEP: Duration = Duration::from_secs(86_400);
 
-/// The longest time that a storage thread looks for work before it sleeps: about what being woken costs.
-const LOOK: Duration = Duration::from_micros(32);
+/// The longest time that a storage thread looks for work before it sleeps: about what being woken costs. It is the default
+/// of `poll-max-ns` too.
+const LOOK: Duration = Duration::from_nanos(32_768);
 
 /// What an executor may do with its thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Conduct {
-    spin: Duration,
+    polling: Polling,
     waits: bool,
 }
 
@@ -55,7 +56,12 @@ impl Conduct {
     /// For a thread that serves requests of storage and nothing else. Where work comes every few microseconds it looks out
     /// for it instead of sleeping, and it makes some system calls itself that may wait for a moment.
     pub fn storage() -> Conduct {
-        Conduct { spin: LOOK, waits: true }
+        Conduct { polling: Polling { most: LOOK, ..Polling::default() }, waits: true }
+    }
+
+    /// The same with another way to look for work.
+    pub fn polling(self, polling: Polling) -> Conduct {
+        Conduct { polling, ..self }
     }
 }
 
@@ -139,7 +145,7 @@ impl Local {
             sim,
             running: Cell::new(false),
             waits: conduct.waits,
-            spin: RefCell::new(Spin::new(conduct.spin)),
+            spin: RefCell::new(Spin::new(conduct.polling)),
         })
     }
 

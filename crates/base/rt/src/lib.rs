@@ -38,5 +38,6 @@ pub use file::AioMode;
 pub use keyring::read_key;
 pub use pool::unblock;
 pub use reactor::Backend;
+pub use spin::Polling;
 pub use task::{JoinError, JoinHandle};
 pub use timer::{Sleep, now, sleep, sleep_until, timeout, yield_now};

@@ -12,11 +12,21 @@ const LEAST: Duration = Duration::from_micros(4);
 /// The most waits that are slept through after looking in vain.
 const MOST_SKIPPED: u32 = 4096;
 
+/// How an executor looks for work before it sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Polling {
+    /// The longest time to look, at most a second; zero for not at all.
+    pub most: Duration,
+    /// What the time is multiplied with where it was too short; 0 for 2.
+    pub grow: u32,
+    /// What the time is divided by where waits are longer than `most`; 0 to begin anew.
+    pub shrink: u32,
+}
+
 /// What was learnt from the waits so far.
 #[derive(Debug)]
 pub(crate) struct Spin {
-    /// The longest time to look.
-    most: Duration,
+    how: Polling,
     /// How long to look now.
     window: Duration,
     /// Waits to sleep through at the next failure, and still.
@@ -25,11 +35,11 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    /// Looks for `most` at most; never on a host with one processor.
-    pub(crate) fn new(most: Duration) -> Spin {
+    /// Nothing yet. On a host with one processor nothing will ever come while looking.
+    pub(crate) fn new(how: Polling) -> Spin {
         let alone = std::thread::available_parallelism().map_or(1, usize::from) < 2;
-        let most = if alone { Duration::ZERO } else { most };
-        Spin { most, window: Duration::ZERO, penalty: 0, skip: 0 }
+        let most = if alone { Duration::ZERO } else { how.most.min(Duration::from_secs(1)) };
+        Spin { how: Polling { most, ..how }, window: Duration::ZERO, penalty: 0, skip: 0 }
     }
 
     /// How long to look before the sleep that is to come; zero for not at all.
@@ -43,7 +53,7 @@ impl Spin {
 
     /// Whether the length of sleeps is of interest.
     pub(crate) fn is_on(&self) -> bool {
-        !self.most.is_zero()
+        !self.how.most.is_zero()
     }
 
     /// There was work in the time of looking.
@@ -57,10 +67,12 @@ impl Spin {
             self.penalty = (self.penalty * 2).clamp(1, MOST_SKIPPED);
             self.skip = self.penalty;
         }
-        if idle > self.most {
-            self.window = Duration::ZERO;
+        let Polling { most, grow, shrink } = self.how;
+        if idle > most {
+            self.window = self.window.checked_div(shrink).unwrap_or_default();
         } else if idle > looked {
-            self.window = (self.window * 2).clamp(LEAST, self.most);
+            let factor = if grow == 0 { 2 } else { grow };
+            self.window = self.window.saturating_mul(factor).max(LEAST).min(most);
         }
     }
 }
@@ -74,7 +86,8 @@ mod tests {
     }
 
     fn spin() -> Spin {
-        Spin { most: us(32), window: us(0), penalty: 0, skip: 0 }
+        let how = Polling { most: us(32), ..Polling::default() };
+        Spin { how, window: us(0), penalty: 0, skip: 0 }
     }
 
     #[test]
@@ -89,6 +102,21 @@ mod tests {
         assert_eq!(s.window(), us(32));
         s.slept(us(0), us(1000));
         assert_eq!(s.window(), us(0));
+    }
+
+    #[test]
+    fn growing_and_shrinking_are_as_asked_for() {
+        let mut s = spin();
+        (s.how.grow, s.how.shrink) = (4, 2);
+        for want in [4, 16, 32] {
+            s.slept(us(0), us(20));
+            assert_eq!(s.window(), us(want));
+        }
+        s.slept(us(0), us(1000));
+        assert_eq!(s.window(), us(16));
+        s.how.most = us(1);
+        s.slept(us(0), us(1));
+        assert_eq!(s.window(), us(1), "even where that is shorter than what is worth while");
     }
 
     #[test]

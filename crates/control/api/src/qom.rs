@@ -19,7 +19,7 @@ pub struct ObjectOptions {
 #[qapi(tag = "qom-type", tag_enum = "ObjectType")]
 pub enum ObjectProperties {
     /// A thread that devices' queues can be served on.
-    Iothread,
+    Iothread(IothreadProperties),
     /// Who may connect: a list of rules.
     AuthzList(AuthZListProperties),
     /// Who may connect: one identity.
@@ -44,6 +44,18 @@ pub enum ObjectProperties {
     /// TLS with certificates.
     #[qapi(name = "tls-creds-x509")]
     TlsCredsX509(TlsCredsX509Properties),
+}
+
+/// Properties of `iothread`: how the thread looks for work before it sleeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct IothreadProperties {
+    /// The longest time to look for work before sleeping, in nanoseconds, at most a second in effect; 0 for never. 32768 unless
+    /// given.
+    pub poll_max_ns: Option<i64>,
+    /// What the time is multiplied with where it turned out to be too short; 0, the default, for 2.
+    pub poll_grow: Option<i64>,
+    /// What the time is divided by where there is less to do; 0, the default, to begin anew.
+    pub poll_shrink: Option<i64>,
 }
 
 /// Properties of `memory-backend-ram`.

@@ -3,7 +3,9 @@ use crate::object::{Object, Property, RngBackend, RngFuture};
 use crate::secrets::SecretObject;
 use crate::tls::TlsCredsObject;
 use crate::tree::ObjectTree;
-use api::qom::{MemoryBackendProperties, ObjectOptions, ObjectProperties, RngRandomProperties};
+use api::qom::{
+    IothreadProperties, MemoryBackendProperties, ObjectOptions, ObjectProperties, RngRandomProperties,
+};
 use base::{Errno, IoResult};
 use mem::Memory;
 use parking_lot::Mutex;
@@ -11,12 +13,13 @@ use qapi::{QError, Value, qerr};
 use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The types that users can make: name, and the properties' help lines.
 const TYPES: &[(&str, &[&str])] = &[
     ("authz-list", &["  policy=<QAuthZListPolicy>", "  rules=<QAuthZListRule>"]),
     ("authz-simple", &["  identity=<string>"]),
-    ("iothread", &[]),
+    ("iothread", &["  poll-grow=<int>", "  poll-max-ns=<int>", "  poll-shrink=<int>"]),
     (
         "memory-backend-ram",
         &[
@@ -104,7 +107,7 @@ pub fn type_help(name: &str) -> Result<String, QError> {
 /// The type's own: a file that cannot be opened, no memory, no thread.
 pub fn create(options: &ObjectOptions, tree: &ObjectTree) -> Result<Arc<dyn Object>, QError> {
     Ok(match &options.qom_type {
-        ObjectProperties::Iothread => Arc::new(IoThreadObject::new(&options.id)?),
+        ObjectProperties::Iothread(p) => Arc::new(IoThreadObject::new(&options.id, p)?),
         ObjectProperties::MemoryBackendRam(p) => Arc::new(MemoryObject::new(&options.id, p)?),
         ObjectProperties::RngBuiltin => Arc::new(RngBuiltin),
         ObjectProperties::ThrottleGroup(p) => Arc::new(crate::ThrottleObject::new(p)?),
@@ -122,19 +125,47 @@ pub fn create(options: &ObjectOptions, tree: &ObjectTree) -> Result<Arc<dyn Obje
 /// `iothread`: an executor on a thread of its own, which ends with the object.
 pub struct IoThreadObject {
     thread: rt::IoThread,
+    properties: IothreadProperties,
 }
 
+/// The default of `poll-max-ns`.
+const POLL_MAX_NS: i64 = 32_768;
+
 impl IoThreadObject {
-    fn new(id: &str) -> Result<IoThreadObject, QError> {
-        let thread = rt::IoThread::spawn_as(&format!("IO {id}"), rt::Conduct::storage())
+    fn new(id: &str, p: &IothreadProperties) -> Result<IoThreadObject, QError> {
+        let number = |name: &str, v: Option<i64>, default: i64| {
+            let range = || qerr!("{name} value must be in range [0, {}]", i64::MAX);
+            u64::try_from(v.unwrap_or(default)).map_err(|_| range())
+        };
+        let factor = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        let polling = rt::Polling {
+            most: Duration::from_nanos(number("poll-max-ns", p.poll_max_ns, POLL_MAX_NS)?),
+            grow: factor(number("poll-grow", p.poll_grow, 0)?),
+            shrink: factor(number("poll-shrink", p.poll_shrink, 0)?),
+        };
+        let thread = rt::IoThread::spawn_as(&format!("IO {id}"), rt::Conduct::storage().polling(polling))
             .map_err(|e| qerr!("Could not start I/O thread '{id}': {e}"))?;
-        Ok(IoThreadObject { thread })
+        Ok(IoThreadObject { thread, properties: p.clone() })
     }
 }
 
 impl Object for IoThreadObject {
     fn type_name(&self) -> &str {
         "iothread"
+    }
+
+    fn properties(&self) -> Vec<Property> {
+        ["poll-grow", "poll-max-ns", "poll-shrink"].map(|n| Property::new(n, "int")).into()
+    }
+
+    fn get(&self, name: &str) -> Option<Value> {
+        let p = &self.properties;
+        match name {
+            "poll-max-ns" => Some(p.poll_max_ns.unwrap_or(POLL_MAX_NS).into()),
+            "poll-grow" => Some(p.poll_grow.unwrap_or(0).into()),
+            "poll-shrink" => Some(p.poll_shrink.unwrap_or(0).into()),
+            _ => None,
+        }
     }
 
     fn iothread(&self) -> Option<rt::Handle> {

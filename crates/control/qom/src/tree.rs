@@ -239,13 +239,26 @@ mod tests {
         );
         let bad = json("{'qom-type':'iothread','id':'1x'}").unwrap();
         assert_eq!(desc(tree.add(&bad)), "Parameter 'id' expects an identifier");
+        for (given, name) in [("'poll-max-ns':-1", "poll-max-ns"), ("'poll-grow':-7", "poll-grow")] {
+            let bad = json(&format!("{{'qom-type':'iothread','id':'y',{given}}}")).unwrap();
+            let text = format!("{name} value must be in range [0, 9223372036854775807]");
+            assert_eq!(desc(tree.add(&bad)), text);
+        }
+        let most = i64::MAX;
+        let odd = format!("{{'qom-type':'iothread','id':'z','poll-max-ns':{most},'poll-grow':{most}}}");
+        let thread = tree.add(&json(&odd).unwrap()).unwrap().iothread().unwrap();
+        assert_eq!(rt::block_on(thread.spawn(|| async { 7 })), 7);
+        assert_eq!(tree.get_property("z", "poll-max-ns").unwrap(), Value::Int(most));
+        tree.del("z").unwrap();
         let bad = json("{'qom-type':'rng-random','id':'y','filename':'/nope'}").unwrap();
         assert_eq!(desc(tree.add(&bad)), "Could not open '/nope': No such file or directory");
         let bad = json("{'qom-type':'memory-backend-ram','id':'y','size':0}").unwrap();
         assert_eq!(desc(tree.add(&bad)), "property 'size' of memory-backend-ram doesn't take value '0'");
 
         assert_eq!(names(&tree, "/objects"), ["type:string", "io0:child<iothread>"]);
-        assert_eq!(names(&tree, "io0"), ["type:string"]);
+        let polling = ["type:string", "poll-grow:int", "poll-max-ns:int", "poll-shrink:int"];
+        assert_eq!(names(&tree, "io0"), polling);
+        assert_eq!(tree.get_property("io0", "poll-max-ns").unwrap(), Value::Int(32_768));
         assert_eq!(tree.get_property("/objects", "io0").unwrap(), Value::Str("/objects/io0".into()));
 
         let user = tree.get("io0").unwrap();
