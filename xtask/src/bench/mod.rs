@@ -4,6 +4,7 @@ mod boot;
 mod graph;
 mod servers;
 mod storage;
+mod vhost;
 
 use anyhow::Result;
 
@@ -33,7 +34,7 @@ enum What {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
-    /// The NBD server on qcow2 and on raw images: fio's requests, and what they cost the server
+    /// The exports on qcow2 and on raw images: requests a second, and what they cost the server
     Storage(storage::Args),
 }
 

@@ -38,6 +38,13 @@ impl Kind {
     }
 }
 
+/// How a client reaches an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Nbd,
+    VhostUser,
+}
+
 /// A running server with one export for each image, each on an iothread of its own.
 pub(super) struct Server {
     child: Child,
@@ -46,7 +53,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Serves these images of one format. `qemu-nbd` serves the first only.
-    pub(super) fn start(kind: Kind, format: &str, images: &[PathBuf]) -> Result<Server> {
+    pub(super) fn start(kind: Kind, way: Way, format: &str, images: &[PathBuf]) -> Result<Server> {
         let dir = ScratchDir::new("bench")?;
         let socket = dir.file("nbd.sock");
         let mut command = Command::new(kind.program());
@@ -64,9 +71,15 @@ impl Server {
                     command.args(["--object", &format!("iothread,id=io{i}")]);
                     command.args(["--blockdev", &format!("file,node-name=f{i},filename={image}")]);
                     command.args(["--blockdev", &format!("{format},node-name=n{i},file=f{i}")]);
+                    let export = match way {
+                        Way::Nbd => format!("nbd,name=e{i}"),
+                        Way::VhostUser => {
+                            format!("vhost-user-blk,addr.type=unix,addr.path={}", dir.file(&format!("v{i}")))
+                        }
+                    };
                     command.args([
                         "--export",
-                        &format!("nbd,id=e{i},node-name=n{i},name=e{i},writable=on,iothread=io{i}"),
+                        &format!("{export},id=e{i},node-name=n{i},writable=on,iothread=io{i}"),
                     ]);
                 }
             }
@@ -99,6 +112,11 @@ impl Server {
     /// Where export number `i` is.
     pub(super) fn uri(&self, i: usize) -> String {
         format!("nbd+unix:///e{i}?socket={}", self.dir.file("nbd.sock"))
+    }
+
+    /// The socket of the vhost-user export number `i`.
+    pub(super) fn vhost_socket(&self, i: usize) -> PathBuf {
+        self.dir.file(&format!("v{i}")).into()
     }
 
     /// CPU seconds that it has used so far, of all its threads, in its own code and the kernel's.

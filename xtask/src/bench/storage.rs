@@ -1,4 +1,5 @@
-//! fio's requests to NBD servers: how many a second, and what one costs the server.
+//! fio's requests to NBD servers, and those of a disk driver to vhost-user-blk exports: how many a second, and what one costs
+//! the server.
 //!
 //! On a machine that does other things as well, the number a second depends on who gets a processor when; the server's CPU
 //! time for a request does not much. The servers take turns, so that ratios are of like with like.
@@ -6,13 +7,15 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{run_tool, workspace};
 use serde_json::Value;
 
 use super::median;
-use super::servers::{Kind, Server};
+use super::servers::{Kind, Server, Way};
+use super::vhost::{self, Disk};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -35,6 +38,7 @@ pub(crate) struct Args {
 
 /// One kind of requests.
 struct Load {
+    way: Way,
     rw: &'static str,
     block: &'static str,
     depth: u32,
@@ -43,14 +47,18 @@ struct Load {
 }
 
 const LOADS: &[Load] = &[
-    Load { rw: "randread", block: "4k", depth: 1, clients: 1 },
-    Load { rw: "randread", block: "4k", depth: 64, clients: 1 },
-    Load { rw: "randwrite", block: "4k", depth: 1, clients: 1 },
-    Load { rw: "randwrite", block: "4k", depth: 64, clients: 1 },
-    Load { rw: "read", block: "1m", depth: 4, clients: 1 },
-    Load { rw: "write", block: "1m", depth: 4, clients: 1 },
-    Load { rw: "randread", block: "4k", depth: 64, clients: 2 },
-    Load { rw: "randwrite", block: "4k", depth: 64, clients: 2 },
+    Load { way: Way::Nbd, rw: "randread", block: "4k", depth: 1, clients: 1 },
+    Load { way: Way::Nbd, rw: "randread", block: "4k", depth: 64, clients: 1 },
+    Load { way: Way::Nbd, rw: "randwrite", block: "4k", depth: 1, clients: 1 },
+    Load { way: Way::Nbd, rw: "randwrite", block: "4k", depth: 64, clients: 1 },
+    Load { way: Way::Nbd, rw: "read", block: "1m", depth: 4, clients: 1 },
+    Load { way: Way::Nbd, rw: "write", block: "1m", depth: 4, clients: 1 },
+    Load { way: Way::Nbd, rw: "randread", block: "4k", depth: 64, clients: 2 },
+    Load { way: Way::Nbd, rw: "randwrite", block: "4k", depth: 64, clients: 2 },
+    Load { way: Way::VhostUser, rw: "randread", block: "4k", depth: 1, clients: 1 },
+    Load { way: Way::VhostUser, rw: "randread", block: "4k", depth: 64, clients: 1 },
+    Load { way: Way::VhostUser, rw: "randwrite", block: "4k", depth: 1, clients: 1 },
+    Load { way: Way::VhostUser, rw: "randwrite", block: "4k", depth: 64, clients: 1 },
 ];
 
 /// What was measured: requests a second, and microseconds of the server's CPU time for one.
@@ -85,7 +93,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     for format in ["raw", "qcow2"] {
         let images = [image(&dir, format, 0, args.size)?, image(&dir, format, 1, args.size)?];
         for load in LOADS {
-            let name = format!("{} {} depth {} iothreads {}", load.rw, load.block, load.depth, load.clients);
+            let way = if load.way == Way::VhostUser { "vhost-user " } else { "" };
+            let name =
+                format!("{way}{} {} depth {} iothreads {}", load.rw, load.block, load.depth, load.clients);
             if format!("{format} {name}").contains(&args.filter) {
                 let ours = compare(args, &kinds, format, &images, load, &name)?;
                 reached.push((format.into(), name, ours));
@@ -117,7 +127,7 @@ fn compare(
     for _ in 0..args.runs.max(1) {
         for (figures, kind) in all.iter_mut().zip(kinds) {
             // It has one export.
-            if *kind != Kind::QemuNbd || load.clients == 1 {
+            if *kind != Kind::QemuNbd || (load.clients == 1 && load.way == Way::Nbd) {
                 figures.push(measure(args, *kind, format, &images[..load.clients], load)?);
             }
         }
@@ -139,7 +149,17 @@ fn compare(
 }
 
 fn measure(args: &Args, kind: Kind, format: &str, images: &[PathBuf], load: &Load) -> Result<Figure> {
-    let server = Server::start(kind, format, images)?;
+    let server = Server::start(kind, load.way, format, images)?;
+    if load.way == Way::VhostUser {
+        let mut disk = Disk::connect(&server.vhost_socket(0))?;
+        let before = server.cpu_seconds()?;
+        let time = Duration::from_secs(args.seconds.into());
+        let blocks = (u64::from(args.size) << 20) / vhost::BLOCK;
+        let (done, seconds) = disk.run(load.rw == "randwrite", load.depth.into(), blocks, time)?;
+        let cpu = server.cpu_seconds()? - before;
+        ensure!(done > 0, "nothing was done");
+        return Ok(Figure { rate: done as f64 / seconds, cpu: cpu / done as f64 * 1e6 });
+    }
     let before = server.cpu_seconds()?;
     let mut fio = Command::new("fio");
     fio.args(["--ioengine=nbd", "--output-format=json", "--time_based", "--norandommap"])
@@ -179,7 +199,7 @@ fn image(dir: &Path, format: &str, number: usize, mib: u32) -> Result<PathBuf> {
     let made = dir.join("new");
     let name = made.to_string_lossy();
     run_tool(e2e::rhea_binary(), &["img", "create", "-q", "-f", format, &name, &format!("{mib}M")])?;
-    let server = Server::start(Kind::Rhea, format, std::slice::from_ref(&made))?;
+    let server = Server::start(Kind::Rhea, Way::Nbd, format, std::slice::from_ref(&made))?;
     run_tool(
         "fio",
         &[
