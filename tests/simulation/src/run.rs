@@ -53,6 +53,8 @@ async fn chain(b: &Bed) -> String {
         top = Some(node);
     }
     *b.model.borrow_mut() = Model::new(&bytes);
+    let read = b.layer.read(top.as_deref().expect("there is one")).await.expect("nothing fails yet");
+    agrees(&read, b.model.borrow().all()).unwrap_or_else(|e| panic!("at the beginning: {e}"));
     top.expect("there is one at least")
 }
 
@@ -143,7 +145,15 @@ async fn verify(b: &Bed) -> bool {
             return false;
         }
     }
-    agrees(&buf.to_vec(), b.model.borrow().all()).unwrap_or_else(|e| panic!("at the end: {e}"));
+    let differs = agrees(&buf.to_vec(), b.model.borrow().all()).err();
+    if let Some(e) = differs {
+        let mut said = format!("at the end: {e}\n{}", b.layer.graph.describe());
+        for n in b.layer.chain(&b.active()) {
+            let read = b.layer.read(&n).await.map(|bytes| agrees(&bytes, b.model.borrow().all()));
+            said += &format!("{n}: {read:?}\n");
+        }
+        panic!("{said}");
+    }
     let mut off = 0;
     while off < b.size {
         let st = match user.map(off, b.size - off).await {

@@ -57,6 +57,7 @@ async fn change(b: &Rc<Bed>, off: u64, len: u64) {
     let bytes =
         if kind == 9 { vec![ANY; len as usize] } else { data.iter().map(|b| u16::from(*b)).collect() };
     let id = b.model.borrow_mut().begin(off, bytes);
+    b.say(|| format!("   change {kind} at {off} of {len} begins"));
     b.busy.borrow_mut().push((id, off, len));
     let (root, buf) = (b.user(), IoBuf::from_bytes(&data));
     let (fua, unmap) = (rng().chance(1, 4), rng().chance(1, 2));
@@ -79,6 +80,7 @@ async fn change(b: &Rc<Bed>, off: u64, len: u64) {
         true => rt::timeout(Duration::from_micros(rng().below(1000)), request).await,
         false => Some(request.await),
     };
+    b.say(|| format!("   change {kind} ({}) at {off} of {len}, fua {fua}, unmap {unmap}: {done:?}", data[0]));
     match done {
         Some(done) => {
             assert!(done.is_ok() || b.faulty.get(), "change {kind} of {len} at {off} failed: {done:?}");

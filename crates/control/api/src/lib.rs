@@ -35,6 +35,7 @@ pub fn introspection() -> Introspection {
     i.event::<run_state::StopEvent>();
     i.event::<run_state::ResumeEvent>();
     i.command::<block_core::QueryBlock>();
+    i.command::<block_core::BlockSetIoThrottle>();
     i.command::<block_core::QueryNamedBlockNodes>();
     i.command::<block_core::QueryBlockstats>();
     i.command::<block_core::BlockLatencyHistogramSet>();

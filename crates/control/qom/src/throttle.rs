@@ -297,14 +297,63 @@ impl ThrottleGroup {
     }
 
     fn set_limits(&self, l: &ThrottleLimits) -> Result<(), QError> {
-        let mut state = self.state.lock();
-        let mut limits = state.limits;
+        let now = self.state.lock().limits;
+        self.put_limits(now, l)
+    }
+
+    fn put_limits(&self, mut limits: Limits, l: &ThrottleLimits) -> Result<(), QError> {
         limits.merge(l);
         limits.check()?;
+        let mut state = self.state.lock();
         state.limits = limits;
         state.buckets = Default::default();
         state.lines.iter().for_each(|l| l.wake(None));
         Ok(())
+    }
+
+    /// Whether limits can be kept; what is not said is no limit.
+    ///
+    /// # Errors
+    /// Limits that exclude each other, or are out of range.
+    pub fn check(l: &ThrottleLimits) -> Result<(), QError> {
+        let mut limits = Limits::default();
+        limits.merge(l);
+        limits.check()
+    }
+
+    /// Has these be the limits, and nothing else.
+    ///
+    /// # Errors
+    /// As [`ThrottleGroup::check`]; then they stay as they were.
+    pub fn replace_limits(&self, l: &ThrottleLimits) -> Result<(), QError> {
+        self.put_limits(Limits::default(), l)
+    }
+
+    /// The limits, each of them.
+    pub fn limits(&self) -> ThrottleLimits {
+        let l = self.state.lock().limits;
+        let [bt, br, bw, it, ir, iw] = l.rates;
+        ThrottleLimits {
+            bps_total: Some(bt.avg),
+            bps_total_max: Some(bt.max),
+            bps_total_max_length: Some(bt.length),
+            bps_read: Some(br.avg),
+            bps_read_max: Some(br.max),
+            bps_read_max_length: Some(br.length),
+            bps_write: Some(bw.avg),
+            bps_write_max: Some(bw.max),
+            bps_write_max_length: Some(bw.length),
+            iops_total: Some(it.avg),
+            iops_total_max: Some(it.max),
+            iops_total_max_length: Some(it.length),
+            iops_read: Some(ir.avg),
+            iops_read_max: Some(ir.max),
+            iops_read_max_length: Some(ir.length),
+            iops_write: Some(iw.avg),
+            iops_write_max: Some(iw.max),
+            iops_write_max_length: Some(iw.length),
+            iops_size: Some(l.iops_size),
+        }
     }
 
     /// A new member.

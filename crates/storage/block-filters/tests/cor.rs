@@ -167,3 +167,27 @@ fn a_copy_never_undoes_a_write() {
         });
     }
 }
+
+#[test]
+fn a_drive_that_copies_on_read() {
+    sim(5, async {
+        let b = Bed::new().await;
+        b.graph.del("top").await.unwrap();
+        let drive = "file=t,format=qcow2,if=none,id=d,copy-on-read=on,node-name=top";
+        b.graph.add_drive(block::Drive::parse(drive).unwrap()).await.unwrap();
+        let root = b.root("d", Perm::CONSISTENT_READ | Perm::WRITE).await;
+        assert_eq!(b.own(&root).await, 0);
+        assert_eq!(read(&root, 0, 4096).await, [1; 4096]);
+        let top = b.root("top", Perm::empty()).await;
+        assert_eq!(b.own(&top).await, 4096);
+        // The filter is nobody's business.
+        let shown = b.graph.query_block();
+        let shown = shown.iter().find(|i| i.device == "d").unwrap();
+        let shown = shown.inserted.as_ref().unwrap();
+        assert_eq!((shown.node_name.as_deref(), shown.drv.as_str()), (Some("top"), "qcow2"));
+        top.detach().await;
+        root.detach().await;
+        b.graph.close_all().await;
+        assert_eq!(b.graph.snapshot().nodes().count(), 0);
+    });
+}

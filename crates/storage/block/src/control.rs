@@ -8,8 +8,8 @@ use arc_swap::ArcSwap;
 use monitor::EventBus;
 use parking_lot::{Mutex, RwLock};
 use qapi::{QError, qerr};
-use qom::ObjectTree;
-use std::collections::BTreeSet;
+use qom::{ObjectTree, ThrottleGroup};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -50,6 +50,8 @@ pub struct BlockGraph {
     pub(crate) changing: rt::sync::Mutex<()>,
     events: EventBus,
     objects: RwLock<Option<Arc<ObjectTree>>>,
+    /// Throttle groups without objects.
+    pub(crate) groups: Mutex<BTreeMap<String, Weak<ThrottleGroup>>>,
     /// Names of nodes that are being opened.
     pub(crate) reserved: Mutex<BTreeSet<String>>,
     /// How often everything was closed.
@@ -69,6 +71,7 @@ impl BlockGraph {
             changing: rt::sync::Mutex::new(()),
             events,
             objects: RwLock::new(None),
+            groups: Mutex::default(),
             reserved: Mutex::default(),
             closings: AtomicU64::new(0),
             me: me.clone(),

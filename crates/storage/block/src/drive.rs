@@ -9,7 +9,9 @@ use crate::perm::PermPair;
 use crate::probe::{protocol_of, raw_warning};
 use crate::txn::Txn;
 use api::block_core::BlockdevOptions;
+use api::qom::ThrottleLimits;
 use qapi::{Dict, QError, Value, from_json, from_keyval_dict, opts_parse, qerr, to_value};
+use qom::ThrottleGroup;
 use std::sync::Arc;
 
 /// What a device does about an I/O error.
@@ -55,6 +57,12 @@ pub struct Drive {
     pub on_error: ErrorPolicy,
     /// False where a write counts as done only when it is stable.
     pub writeback: bool,
+    /// `throttling.…`, and the older names of the same.
+    pub limits: ThrottleLimits,
+    /// `throttling.group`.
+    pub group: Option<String>,
+    /// `copy-on-read`.
+    pub copy_on_read: bool,
     /// `file`, as a plain name.
     pub file: Option<String>,
     /// `format` or `driver`; `None`: to be guessed.
@@ -87,6 +95,35 @@ fn action(value: &str, write: bool) -> Result<ErrorAction, QError> {
     }
 }
 
+/// The older names of throttling, and what they mean.
+const THROTTLING: [(&str, &str); 14] = [
+    ("bps", "throttling.bps-total"),
+    ("bps_rd", "throttling.bps-read"),
+    ("bps_wr", "throttling.bps-write"),
+    ("iops", "throttling.iops-total"),
+    ("iops_rd", "throttling.iops-read"),
+    ("iops_wr", "throttling.iops-write"),
+    ("bps_max", "throttling.bps-total-max"),
+    ("bps_rd_max", "throttling.bps-read-max"),
+    ("bps_wr_max", "throttling.bps-write-max"),
+    ("iops_max", "throttling.iops-total-max"),
+    ("iops_rd_max", "throttling.iops-read-max"),
+    ("iops_wr_max", "throttling.iops-write-max"),
+    ("iops_size", "throttling.iops-size"),
+    ("group", "throttling.group"),
+];
+
+/// The name of an option today; `given` remembers which of them came, and by which name.
+fn throttling(given: &mut Vec<(&'static str, bool)>, key: String) -> Result<String, QError> {
+    let Some((old, new)) = THROTTLING.iter().find(|(o, n)| *o == key || *n == key) else { return Ok(key) };
+    let older = key == *old;
+    if given.iter().any(|(n, o)| n == new && *o != older) {
+        return Err(qerr!("'{new}' and its alias '{old}' can't be used at the same time"));
+    }
+    given.push((new, older));
+    Ok((*new).to_owned())
+}
+
 impl Drive {
     /// Understands the text after `-drive`. What stands in it for the node's driver is checked when the drive is added.
     pub fn parse(text: &str) -> Result<Drive, QError> {
@@ -97,12 +134,21 @@ impl Drive {
             cdrom: false,
             on_error: ErrorPolicy::default(),
             writeback: true,
+            limits: ThrottleLimits::default(),
+            group: None,
+            copy_on_read: false,
             file: None,
             format: None,
             options: Dict::new(),
         };
         let (mut format, mut driver, mut aio, mut read_only) = (None, None, None, false);
+        let mut given = Vec::new();
         for (key, value) in opts_parse(text, Some("file")) {
+            let key = throttling(&mut given, key)?;
+            if let Some(name) = key.strip_prefix("throttling.") {
+                d.throttle(&key, name, value)?;
+                continue;
+            }
             match key.as_str() {
                 "id" => {
                     let mut c = value.chars();
@@ -158,7 +204,8 @@ impl Drive {
                     d.options.insert("detect-zeroes", value);
                 }
                 "detect-zeroes" => return Err(qerr!("invalid parameter value: {value}")),
-                "snapshot" | "copy-on-read" => {
+                "copy-on-read" => d.copy_on_read = on_off(&key, &value)?,
+                "snapshot" => {
                     if on_off(&key, &value)? {
                         return Err(qerr!("-drive {key}=on is not implemented"));
                     }
@@ -172,6 +219,7 @@ impl Drive {
         if format.is_some() && driver.is_some() {
             return Err(qerr!("Cannot specify both 'driver' and 'format'"));
         }
+        ThrottleGroup::check(&d.limits)?;
         d.format = format.or(driver);
         if let Some(aio) = aio {
             if !["threads", "native", "io_uring"].contains(&aio.as_str()) {
@@ -186,6 +234,42 @@ impl Drive {
             d.options.insert("auto-read-only", "on");
         }
         Ok(d)
+    }
+
+    /// An option `throttling.NAME`.
+    fn throttle(&mut self, key: &str, name: &str, value: String) -> Result<(), QError> {
+        if name == "group" {
+            self.group = Some(value);
+            return Ok(());
+        }
+        let l = &mut self.limits;
+        let to = match name {
+            "bps-total" => &mut l.bps_total,
+            "bps-total-max" => &mut l.bps_total_max,
+            "bps-total-max-length" => &mut l.bps_total_max_length,
+            "bps-read" => &mut l.bps_read,
+            "bps-read-max" => &mut l.bps_read_max,
+            "bps-read-max-length" => &mut l.bps_read_max_length,
+            "bps-write" => &mut l.bps_write,
+            "bps-write-max" => &mut l.bps_write_max,
+            "bps-write-max-length" => &mut l.bps_write_max_length,
+            "iops-total" => &mut l.iops_total,
+            "iops-total-max" => &mut l.iops_total_max,
+            "iops-total-max-length" => &mut l.iops_total_max_length,
+            "iops-read" => &mut l.iops_read,
+            "iops-read-max" => &mut l.iops_read_max,
+            "iops-read-max-length" => &mut l.iops_read_max_length,
+            "iops-write" => &mut l.iops_write,
+            "iops-write-max" => &mut l.iops_write_max,
+            "iops-write-max-length" => &mut l.iops_write_max_length,
+            "iops-size" => &mut l.iops_size,
+            _ => {
+                self.options.insert(key, value);
+                return Ok(());
+            }
+        };
+        *to = Some(value.parse().map_err(|_| qerr!("Parameter '{key}' expects a number"))?);
+        Ok(())
     }
 
     /// The name of the block backend: the id, or one made of interface and place.
@@ -294,6 +378,7 @@ impl BlockGraph {
             return joined.end(Err(e)).await;
         }
         let id = RootId(self.next_id());
+        let gate = Gate::new();
         let def = RootDef {
             id,
             name,
@@ -308,11 +393,15 @@ impl BlockGraph {
             on_change: None,
             job: None,
             held: None,
-            gate: Gate::new(),
+            gate: gate.clone(),
             stats: Arc::default(),
         };
         txn.next.roots.insert(id, Arc::new(def));
-        let done = self.settle(txn).await;
+        let limited = self.limit(&gate, drive.group.as_deref(), &drive.name(), &drive.limits);
+        let done = match limited {
+            Ok(()) => self.settle(txn).await,
+            Err(e) => Err(e),
+        };
         joined.end(done).await?;
         Ok(warning)
     }
@@ -352,7 +441,27 @@ impl BlockGraph {
         {
             n.guessed = Some(Arc::new(self.drivers().to_vec()));
         }
+        if drive.copy_on_read {
+            return Ok((Some(self.copying(txn, id).await?), warning));
+        }
         Ok((Some(id), warning))
+    }
+
+    /// Puts a filter over a drive's node that stores what is read from backing files.
+    async fn copying(&self, txn: &mut Txn<'_>, id: NodeId) -> Result<NodeId, QError> {
+        let Some(node) = txn.next.node(id) else { return Ok(id) };
+        if node.flags.read_only {
+            tracing::warn!("disabling copy-on-read on read-only drive");
+            return Ok(id);
+        }
+        let mut dict = Dict::new();
+        dict.insert("driver", "copy-on-read");
+        dict.insert("file", node.name.clone());
+        let filter = txn.open(dict, Place::top()).await?;
+        if let Some(n) = txn.next.edit(filter) {
+            n.implicit = true;
+        }
+        Ok(filter)
     }
 }
 
@@ -388,6 +497,17 @@ mod tests {
     }
 
     #[test]
+    fn limits_by_both_names() {
+        let d =
+            Drive::parse("x,bps_rd=1,iops_max=9,throttling.iops-total=3,group=g,copy-on-read=on").unwrap();
+        assert_eq!(
+            (d.limits.bps_read, d.limits.iops_total, d.limits.iops_total_max),
+            (Some(1), Some(3), Some(9))
+        );
+        assert_eq!((d.group.as_deref(), d.copy_on_read), (Some("g"), true));
+    }
+
+    #[test]
     fn cache_modes() {
         for (mode, wb) in
             [("writeback", true), ("writethrough", false), ("directsync", false), ("unsafe", true)]
@@ -398,6 +518,15 @@ mod tests {
 
     #[test]
     fn messages() {
+        assert_eq!(error("x,bps=x"), "Parameter 'throttling.bps-total' expects a number");
+        let alias = "'throttling.bps-total' and its alias 'bps' can't be used at the same time";
+        assert_eq!(error("x,bps=1,throttling.bps-total=1"), alias);
+        let both = "bps/iops/max total values and read/write values cannot be used at the same time";
+        assert_eq!(error("x,bps=1,throttling.bps-read=1"), both);
+        assert_eq!(
+            error("x,throttling.bogus=1"),
+            "Block format 'raw' does not support the option 'throttling.bogus'"
+        );
         assert_eq!(error("x,cache=bogus"), "invalid cache option");
         assert_eq!(error("x,aio=bogus"), "invalid aio option");
         assert_eq!(error("x,discard=bogus"), "Invalid discard option");

@@ -3,9 +3,11 @@
 //! Every request from outside passes its root's gate. While the gate is closed (drained), new requests wait before it;
 //! whoever closed it can wait until those inside have left.
 
+use crate::brake::Brake;
 use event_listener::Event;
+use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// Counts of a gate in one word: closings in the upper half, requests inside in the lower.
 const CLOSED: u64 = 1 << 32;
@@ -17,6 +19,9 @@ pub struct Gate {
     state: AtomicU64,
     opened: Event,
     left: Event,
+    /// Whether there is a brake.
+    braked: AtomicBool,
+    brake: Mutex<Option<Arc<Brake>>>,
 }
 
 /// One request inside the gate; leaves when dropped.
@@ -73,7 +78,35 @@ impl Gate {
     /// Closes the gate. Requests inside go on; see [`Gate::idle`].
     pub fn close(self: &Arc<Self>) -> Closed {
         self.state.fetch_add(CLOSED, SeqCst);
+        self.ease();
         Closed(self.clone())
+    }
+
+    /// What holds requests inside back, if anything does.
+    pub(crate) fn brake(&self) -> Option<Arc<Brake>> {
+        if self.braked.load(SeqCst) { self.brake.lock().clone() } else { None }
+    }
+
+    /// Puts another brake in, or none. Requests that the old one holds go on.
+    pub(crate) fn set_brake(&self, brake: Option<Arc<Brake>>) {
+        let mut now = self.brake.lock();
+        self.braked.store(brake.is_some(), SeqCst);
+        let old = std::mem::replace(&mut *now, brake);
+        drop(now);
+        self.ease();
+        if let Some(old) = old {
+            old.set_exempt(usize::MAX);
+        }
+    }
+
+    /// A closed gate is to become empty: nothing is held back then.
+    fn ease(&self) {
+        if self.braked.load(SeqCst) {
+            let brake = self.brake.lock();
+            if let Some(b) = &*brake {
+                b.set_exempt((self.state.load(SeqCst) / CLOSED) as usize);
+            }
+        }
     }
 
     /// Waits until nobody is inside. Meant for a closed gate: an open one may fill again at once.
@@ -113,6 +146,7 @@ impl Drop for Inside {
 impl Drop for Closed {
     fn drop(&mut self) {
         let was = self.0.state.fetch_sub(CLOSED, SeqCst);
+        self.0.ease();
         if was < 2 * CLOSED {
             self.0.opened.notify(usize::MAX);
         }

@@ -17,6 +17,7 @@
 
 pub mod aside;
 pub mod bitmap;
+mod brake;
 mod control;
 mod copy;
 pub mod drive;

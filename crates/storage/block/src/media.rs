@@ -16,7 +16,7 @@ use qapi::{ErrorClass, QError, Value, qerr, to_value};
 use std::sync::Arc;
 
 /// The device that one of two names means, with the name.
-fn device(
+pub(crate) fn device(
     graph: &BlockGraph,
     device: Option<&str>,
     id: Option<&str>,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 /// Registers the commands about devices of a machine, which a program without one does not have.
 pub fn register_devices(table: &mut CommandTable, graph: &Arc<BlockGraph>) {
     crate::media::register(table, graph);
+    crate::brake::register(table, graph);
     crate::query_stats::register_devices(table, graph);
 }
 

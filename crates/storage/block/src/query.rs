@@ -52,7 +52,7 @@ pub(crate) fn image_info_of(graph: &Arc<Graph>, id: NodeId) -> Option<ImageInfo>
 }
 
 fn block_info(names: &Names, graph: &Arc<Graph>, r: &RootDef) -> BlockInfo {
-    let node = r.node.and_then(|n| graph.node(n));
+    let node = r.node.and_then(|n| graph.node(n)).map(|n| explicit(graph, n));
     BlockInfo {
         device: r.name.clone(),
         qdev: r.device().map(str::to_owned),
@@ -60,10 +60,24 @@ fn block_info(names: &Names, graph: &Arc<Graph>, r: &RootDef) -> BlockInfo {
         // A drive without a device is said to be removable; devices with media to change are to come.
         removable: r.qdev.is_none(),
         locked: false,
-        inserted: node.map(|n| device_info(names, Cx { graph, node: n }, r.writeback, false)),
+        inserted: node.map(|n| {
+            let mut info = device_info(names, Cx { graph, node: n }, r.writeback, false);
+            crate::brake::tell(r, &mut info);
+            info
+        }),
         tray_open: None,
         io_status: r.qdev.as_ref().map(|_| BlockDeviceIoStatus::Ok),
     }
+}
+
+/// The node that the user put there: the first below it that is not there on somebody else's account.
+fn explicit<'g>(graph: &'g Graph, mut node: &'g Arc<Node>) -> &'g Arc<Node> {
+    while node.implicit
+        && let Some(child) = node.primary().and_then(|e| graph.node(e.child))
+    {
+        node = child;
+    }
+    node
 }
 
 fn device_info(names: &Names, cx: Cx<'_>, writeback: bool, flat: bool) -> BlockDeviceInfo {

@@ -111,7 +111,29 @@ impl Root {
     }
 
     /// The same for a request that is counted.
-    async fn counted<T, Fut>(&self, access: Access, len: u64, f: impl FnOnce(Pinned) -> Fut) -> IoResult<T>
+    async fn counted<T, Fut>(
+        &self,
+        access: Access,
+        len: u64,
+        f: impl FnOnce(Pinned) -> Fut + 'static,
+    ) -> IoResult<T>
+    where
+        T: 'static,
+        Fut: Future<Output = IoResult<T>> + 'static,
+    {
+        if access != Access::Flush
+            && let Some(brake) = self.gate.brake()
+        {
+            let held = move |p: Pinned| async move {
+                brake.admit(access == Access::Read, len).await;
+                f(p).await
+            };
+            return self.measured(access, len, held).await;
+        }
+        self.measured(access, len, f).await
+    }
+
+    async fn measured<T, Fut>(&self, access: Access, len: u64, f: impl FnOnce(Pinned) -> Fut) -> IoResult<T>
     where
         T: 'static,
         Fut: Future<Output = IoResult<T>> + 'static,

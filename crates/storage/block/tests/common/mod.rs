@@ -22,6 +22,11 @@ pub fn opt(text: &str) -> BlockdevOptions {
     Value::parse_json(text).and_then(from_json).unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
+/// Anything from JSON, which may use single quotes.
+pub fn arg<T: qapi::Qapi>(text: &str) -> T {
+    Value::parse_json(text).and_then(from_json).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
 impl Bed {
     /// Files h0 … h3 (copy-on-write images, h1 on h0, h2 on h1; h3 bare) and r0, r1 (plain bytes).
     pub fn new() -> Bed {
