@@ -278,7 +278,7 @@ impl Image {
         self.modify(h).await?;
         let g = self.geo;
         let snapshots = self.shown.read().header.snapshot_count > 0;
-        if snapshots && (len < old || self.version < 3) {
+        if snapshots && self.version < 3 {
             // Version 2 does not record a snapshot's own size.
             return Err(Errno::NOTSUP);
         }

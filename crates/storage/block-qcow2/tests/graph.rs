@@ -1,6 +1,7 @@
 //! The driver in a graph: opening, reopening, repairing, over a disk that remembers what was made stable.
 
 mod common;
+mod encrypted;
 
 use std::sync::Arc;
 
@@ -454,6 +455,76 @@ fn a_refused_snapshot_forgets_no_reference_count() {
         let buf = IoBuf::zeroed(20_000);
         root.read(0, buf.clone()).await.unwrap();
         assert!(buf.to_vec() == [1; 20_000]);
+        root.detach().await;
+        b.graph.close_all().await;
+    });
+}
+
+#[test]
+fn an_encrypted_image_keeps_its_key() {
+    Sim::new(12).block_on(async {
+        let b = Bench::new();
+        b.world.create("a", encrypted::image(&common::options(1 << 20, 4096, None)));
+        let file = "'file':{'driver':'file','filename':'a'}";
+        let node = |more: &str| format!("{{'driver':'qcow2','node-name':'a',{file}{more}}}");
+        let key = ",'encrypt':{'format':'luks','key-secret':'s'}";
+        assert_eq!(b.add(&node(key)).await.unwrap_err(), "No secret with id 's'");
+        let objects = qom::ObjectTree::new();
+        for (id, data) in [("s", block::testing::PASSWORD), ("w", "wrong")] {
+            let text = format!("{{'qom-type':'secret','id':'{id}','data':'{data}'}}");
+            objects.add(&Value::parse_json(&text).and_then(from_json).unwrap()).unwrap();
+        }
+        b.graph.set_objects(Arc::new(objects));
+        let wrong = ",'encrypt':{'format':'luks','key-secret':'w'}";
+        for (more, says) in [
+            ("", "Parameter 'encrypt.key-secret' is required for cipher"),
+            (wrong, "Invalid password, cannot unlock any keyslot"),
+        ] {
+            assert_eq!(b.add(&node(more)).await.unwrap_err(), says);
+        }
+        b.add(&node(key)).await.unwrap();
+        let root = b.root("a", RW).await;
+        // Any bytes, not only sectors.
+        root.write(70_001, IoBuf::from_bytes(&[7; 5000]), WriteFlags::empty()).await.unwrap();
+        root.write_zeroes(71_000, 100, ZeroFlags::empty()).await.unwrap();
+        let check = async |root: &Root| {
+            let buf = IoBuf::zeroed(6000);
+            root.read(69_501, buf.clone()).await.unwrap();
+            let mut want = vec![0u8; 6000];
+            want[500..5500].fill(7);
+            want[1499..1599].fill(0);
+            assert!(buf.to_vec() == want);
+        };
+        check(&root).await;
+        // Nobody reads around the driver.
+        let status = root.map(70_656, 512).await.unwrap();
+        assert!(status.data && !status.zero && status.offset.is_none(), "{status:?}");
+        root.flush().await.unwrap();
+        let stored = b.world.disk("a").unwrap().stable_bytes();
+        assert!(!stored.windows(512).any(|w| w == [7; 512]));
+        root.detach().await;
+        for more in [",'read-only':true", ",'read-only':false,'l2-cache-size':4096"] {
+            b.reopen(&node(&format!("{key}{more}"))).await.unwrap();
+            let root = b.root("a", Perm::CONSISTENT_READ).await;
+            check(&root).await;
+            root.detach().await;
+        }
+        for (more, says) in [
+            ("", "Option 'encrypt.format' cannot be reset to its default value"),
+            (
+                ",'encrypt':{'format':'luks'}",
+                "Option 'encrypt.key-secret' cannot be reset to its default value",
+            ),
+        ] {
+            assert_eq!(b.reopen(&node(more)).await.unwrap_err(), says);
+        }
+        // Somebody else has the image meanwhile.
+        for active in [false, true] {
+            b.graph.set_active(Some("a"), active).await.unwrap();
+        }
+        let root = b.root("a", RW).await;
+        check(&root).await;
+        root.write(0, IoBuf::from_bytes(&[1; 100]), WriteFlags::empty()).await.unwrap();
         root.detach().await;
         b.graph.close_all().await;
     });

@@ -4,6 +4,7 @@
 //! `RHEA_SIM_RUNS=10000 RHEA_SIM_SEED=1 cargo test -p block-qcow2 --test sim` runs more, or others.
 
 mod common;
+mod encrypted;
 
 use api::block_core::BlockdevDriver;
 use block::testing::{SIM_FILE, SIM_NULL, SIM_RAW, SimFormat, World, run_many};
@@ -17,8 +18,12 @@ fn create(world: &World, name: &str, size: u64, backing: Option<&str>, cluster: 
 }
 
 fn run(create: fn(&World, &str, u64, Option<&str>), cluster: u64, runs: u64) {
+    format(create, cluster, runs, false);
+}
+
+fn format(create: fn(&World, &str, u64, Option<&str>), cluster: u64, runs: u64, encrypted: bool) {
     let drivers = vec![&SIM_FILE, &SIM_RAW, &SIM_NULL, &QCOW2];
-    run_many(runs, &SimFormat { drivers, create, cluster, crash: true });
+    run_many(runs, &SimFormat { drivers, create, cluster, crash: true, encrypted });
 }
 
 #[test]
@@ -34,4 +39,13 @@ fn usual_clusters() {
 #[test]
 fn lazy_refcounts() {
     run(|w, n, s, b| create(w, n, s, b, 2048, true), 2048, 60);
+}
+
+#[test]
+fn encrypted() {
+    let create = |w: &World, name: &str, size: u64, backing: Option<&str>| {
+        let backing = backing.map(|b| (b, BlockdevDriver::Raw));
+        w.create(name, encrypted::image(&common::options(size.next_multiple_of(512), 4096, backing)));
+    };
+    format(create, 4096, 30, true);
 }

@@ -9,7 +9,7 @@ use crate::transaction::actions::InternalSnapshot;
 use crate::txn::Txn;
 use api::block_core::{
     BlockImageCorruptedEvent, BlockResize, BlockdevAmendOptions, BlockdevSnapshotDeleteInternalSync,
-    BlockdevSnapshotInternalSync, SnapshotInfo,
+    BlockdevSnapshotInternalSync, ImageInfoSpecific, SnapshotInfo,
 };
 use base::Errno;
 use monitor::CommandTable;
@@ -59,10 +59,22 @@ impl BlockGraph {
         let done = root.truncate(size, false, prealloc).await;
         root.detach().await;
         done.map_err(|e| match e {
+            Errno::NOTSUP if self.old_snapshots(&name) => {
+                qerr!("Can't resize a v2 image which has snapshots")
+            }
             Errno::NOTSUP => qerr!("Image format driver does not support resize"),
             Errno::INVAL if !size.is_multiple_of(512) => qerr!("The new size must be a multiple of 512"),
             Errno::FBIG => qerr!("Failed to grow the L1 table: File too large"),
             e => qerr!("Could not resize '{name}': {e}"),
+        })
+    }
+
+    /// Whether the node is a qcow2 image of a version in which snapshots do not record how long the disk was.
+    fn old_snapshots(&self, node: &str) -> bool {
+        let info = self.image_info(node).map(|i| i.base);
+        info.is_some_and(|i| {
+            let old = matches!(&i.format_specific, Some(ImageInfoSpecific::Qcow2(q)) if q.compat == "0.10");
+            old && i.snapshots.is_some_and(|s| !s.is_empty())
         })
     }
 

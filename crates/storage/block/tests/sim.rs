@@ -7,6 +7,7 @@ use block::testing::{COW, DRIVERS, SimFormat, create_cow, run_many};
 #[test]
 fn random_graphs_agree_with_the_flat_model() {
     assert!(DRIVERS.iter().any(|d| d.name == COW.name));
-    let format = SimFormat { drivers: DRIVERS.to_vec(), create: create_cow, cluster: 4096, crash: true };
+    let (drivers, create) = (DRIVERS.to_vec(), create_cow);
+    let format = SimFormat { drivers, create, cluster: 4096, crash: true, encrypted: false };
     run_many(200, &format);
 }

@@ -7,7 +7,7 @@ use block_qcow2::host::RootHost;
 use block_qcow2::image::read_header;
 use qapi::QError;
 
-use crate::open::{OpenFlags, Source, open_container};
+use crate::open::{OpenFlags, Source, described_format, open_below, open_container};
 
 /// Why there is no report.
 #[derive(Debug)]
@@ -29,11 +29,19 @@ pub async fn check(
 ) -> Result<Report, CheckError> {
     let flags = OpenFlags { write: fix != Fix::None, ..flags };
     // Only the file is needed; and an image that is too damaged to be opened may still be repaired.
-    let image = open_container(source, flags).await.map_err(CheckError::Open)?;
-    if image.format != "qcow2" {
-        image.close().await;
-        return Err(CheckError::Unsupported);
-    }
+    let image = if source.image_opts {
+        if described_format(source).map_err(CheckError::Open)? != "qcow2" {
+            return Err(CheckError::Unsupported);
+        }
+        open_below(source, flags).await.map_err(CheckError::Open)?
+    } else {
+        let image = open_container(source, flags).await.map_err(CheckError::Open)?;
+        if image.format != "qcow2" {
+            image.close().await;
+            return Err(CheckError::Unsupported);
+        }
+        image
+    };
     let node = image.file.clone().unwrap_or_else(|| image.node.clone());
     let (perm, shared) = if flags.write {
         (Perm::all() - Perm::WRITE_UNCHANGED, Perm::CONSISTENT_READ)

@@ -12,7 +12,7 @@ use block::{BlockGraph, Perm, Policy, Root, RootConfig};
 use crypto::Secret;
 use mem::IoBuf;
 use monitor::EventBus;
-use qapi::{QError, qerr};
+use qapi::{QError, QapiEnum, Union, qerr};
 use qom::ObjectTree;
 
 use crate::drivers;
@@ -183,6 +183,9 @@ pub async fn open_below(source: &Source, flags: OpenFlags) -> Result<Opened, QEr
     };
     o.node_name = Some(FILE.into());
     o.read_only = Some(!flags.write);
+    if flags.force_share {
+        o.force_share = Some(true);
+    }
     let graph = graph(flags, source.objects.as_ref());
     graph.add(*o).await?;
     Ok(Opened { graph, node: FILE.into(), format: "file".into(), file: None, password: None })
@@ -206,6 +209,11 @@ fn described(source: &Source) -> Result<BlockdevOptions, QError> {
         parsed = qapi::from_arg(&text, Some("file"));
     }
     parsed.map_err(unknown)
+}
+
+/// The format that a description names.
+pub fn described_format(source: &Source) -> Result<&'static str, QError> {
+    Ok(described(source)?.driver.tag().as_str())
 }
 
 /// The password that a description names.

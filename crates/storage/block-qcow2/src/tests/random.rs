@@ -115,7 +115,10 @@ pub async fn request(w: &World, model: &mut Vec<u8>) {
         9 => w.image.flush(&w.host).await.unwrap(),
         10 => {
             let new = 512 * (1 + rng.below(1500));
-            if w.host.backing.is_none() && w.image.header().snapshot_count == 0 && rng.below(4) == 0 {
+            if w.host.backing.is_none()
+                && (w.image.version >= 3 || w.image.header().snapshot_count == 0)
+                && rng.below(4) == 0
+            {
                 w.image.truncate(&w.host, new, Prealloc::Off).await.unwrap();
                 model.resize(new as usize, 0);
             }

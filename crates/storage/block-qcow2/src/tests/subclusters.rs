@@ -50,7 +50,7 @@ async fn request(w: &World, model: &mut Vec<u8>) {
             }
         }
         9 => w.image.flush(&w.host).await.unwrap(),
-        10 if w.host.backing.is_none() && w.image.header().snapshot_count == 0 => {
+        10 if w.host.backing.is_none() => {
             let new = 512 * (1 + rng.below(1500));
             w.image.truncate(&w.host, new, Prealloc::Off).await.unwrap();
             model.resize(new as usize, 0);

@@ -13,7 +13,7 @@ mod sim;
 pub use cow::{COW, create_cow};
 pub use disk::{Disk, Faults, SIM_FILE, World, WorldGuard};
 pub use plain::{SIM_NULL, SIM_RAW};
-pub use sim::{SimFormat, run_many, run_one};
+pub use sim::{PASSWORD, SimFormat, run_many, run_one};
 
 use crate::driver::DriverType;
 

@@ -6,7 +6,8 @@ use crate::control::BlockGraph;
 use crate::driver::{DriverType, Limits, WriteFlags, ZeroFlags};
 use crate::perm::Perm;
 use crate::root::{Root, RootConfig};
-use api::block_core::BlockdevOptions;
+use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevQcow2Encryption};
+use api::crypto::QCryptoBlockOptionsLUKS;
 use mem::IoBuf;
 use monitor::EventBus;
 use qapi::{Value, from_json};
@@ -27,6 +28,36 @@ pub struct SimFormat {
     pub cluster: u64,
     /// Whether what was flushed must be there after a crash.
     pub crash: bool,
+    /// Whether the images are encrypted: with the password [`PASSWORD`].
+    pub encrypted: bool,
+}
+
+/// The password of encrypted images.
+pub const PASSWORD: &str = "pw";
+
+impl SimFormat {
+    /// An empty graph with what its nodes need.
+    fn graph(&self) -> Arc<BlockGraph> {
+        let graph = BlockGraph::new(&self.drivers, EventBus::new());
+        if self.encrypted {
+            let objects = qom::ObjectTree::new();
+            let text = format!("{{'qom-type':'secret','id':'s','data':'{PASSWORD}'}}");
+            let secret = Value::parse_json(&text).and_then(from_json).expect("a secret");
+            objects.add(&secret).expect("a new object");
+            graph.set_objects(Arc::new(objects));
+        }
+        graph
+    }
+
+    /// [`options`] of an image.
+    fn image(&self, text: &str) -> BlockdevOptions {
+        let mut o = options(text);
+        if let (true, BlockdevDriverOptions::Qcow2(q)) = (self.encrypted, &mut o.driver) {
+            let key = QCryptoBlockOptionsLUKS { key_secret: Some("s".into()) };
+            q.encrypt = Some(BlockdevQcow2Encryption::Luks(key));
+        }
+        o
+    }
 }
 
 /// Parses options written as JSON with single quotes.
@@ -215,12 +246,12 @@ async fn reopen(s: &Rc<State>) {
         3 => Some("{'driver':'raw','node-name':'nobody','file':'b0'}".into()),
         _ => None,
     };
-    let mut list = vec![options(&top(s, text, more))];
+    let mut list = vec![s.format.image(&top(s, text, more))];
     if both {
-        list.push(options(&mid(mtext)));
+        list.push(s.format.image(&mid(mtext)));
     }
     if let Some(b) = &bad {
-        list.push(options(b));
+        list.push(s.format.image(b));
     }
     if rng().chance(1, 2) {
         list.reverse();
@@ -368,7 +399,7 @@ async fn scenario(format: SimFormat) {
     for d in ["mid.img", "top.img"] {
         world.disk(d).expect("just made").set_limits(limits);
     }
-    let graph = BlockGraph::new(&format.drivers, EventBus::new());
+    let graph = format.graph();
     for i in 0..3 {
         let file = format!("{{'driver':'file','filename':'b{i}.img'}}");
         let node = format!("{{'driver':'raw','node-name':'b{i}','read-only':true,'file':{file}}}");
@@ -385,7 +416,7 @@ async fn scenario(format: SimFormat) {
         };
         let node =
             format!("{{'driver':'qcow2','node-name':'{n}','discard':'unmap','file':{file},'backing':'b0'}}");
-        graph.add(options(&node)).await.expect("image");
+        graph.add(format.image(&node)).await.expect("image");
         model.images.push(Image::new(size, format.cluster, Below::Flat(0)));
     }
     // Some content for the image in the middle, which is read-only from then on.
@@ -400,7 +431,7 @@ async fn scenario(format: SimFormat) {
         model.wrote(MID, off, &data, &before);
     }
     m.detach().await;
-    graph.reopen(vec![options(&mid("'b0'"))]).await.expect("mid becomes read-only");
+    graph.reopen(vec![format.image(&mid("'b0'"))]).await.expect("mid becomes read-only");
     let root = graph.attach("top", write_config()).await.expect("attach top");
     let s = Rc::new(State {
         format,
@@ -444,7 +475,7 @@ async fn finish(s: &Rc<State>) {
     }
     assert_eq!(s.world.staged(), 0, "staged changes are left over");
     // All over again from the files alone.
-    let graph = BlockGraph::new(&s.format.drivers, EventBus::new());
+    let graph = s.format.graph();
     let name = |b: Below| match b {
         Below::Nothing => "null".to_owned(),
         Below::Flat(i) => format!("'b{i}'"),
@@ -462,7 +493,7 @@ async fn finish(s: &Rc<State>) {
         let node = format!(
             "{{'driver':'qcow2','node-name':'{n}','read-only':{ro},'file':{file},'backing':{below}}}"
         );
-        graph.add(options(&node)).await.expect("image");
+        graph.add(s.format.image(&node)).await.expect("image");
     }
     let root = graph.attach("top", write_config()).await.expect("attach");
     verify(s, &root, if crash { "after a crash" } else { "opened again" }).await;
