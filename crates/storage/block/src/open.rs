@@ -170,6 +170,8 @@ impl Txn<'_> {
             self.open_backing(id, spec, given, &place)
                 .await
                 .map_err(|e| e.prepend("Could not open backing file"))?;
+            // What speaks against the link is no fault of the file.
+            self.hold_references().await?;
         }
         Ok(id)
     }
@@ -228,7 +230,7 @@ impl Txn<'_> {
             return Err(cycle(name(child), spec.name, name(id)));
         }
         self.link(id, new_edge(spec), child);
-        self.hold_references().await
+        if spec.slot == ChildSlot::Backing { Ok(()) } else { self.hold_references().await }
     }
 
     /// Opens the file that an image's header names as the holder of its data, by the rules for backing files' names.
