@@ -85,6 +85,9 @@ pub struct BlockExportOptions {
     pub writable: Option<bool>,
     /// Make each write stable before it is answered. Off unless given.
     pub writethrough: Option<bool>,
+    /// Leave a node that is not active as it is: it is only read then, and may be written once it is active. Only NBD
+    /// exports can. Off unless given: the node is made active first.
+    pub allow_inactive: Option<bool>,
 }
 
 /// Exports a block node.

@@ -198,6 +198,7 @@ impl<'g> Txn<'g> {
                 node: Some(w.child),
                 pair: w.pair,
                 seq: self.ctl.next_id(),
+                rests: false,
                 drive: false,
                 writeback: true,
                 on_error: ErrorPolicy::default(),

@@ -387,6 +387,7 @@ impl BlockGraph {
             node,
             pair: PermPair::NONE,
             seq: self.next_id(),
+            rests: false,
             drive: true,
             writeback: drive.writeback,
             on_error: drive.on_error,

@@ -133,6 +133,8 @@ pub struct RootDef {
     pub node: Option<NodeId>,
     /// What it requires and shares.
     pub pair: PermPair,
+    /// It stays on a node that is not active, and does not write as long.
+    pub rests: bool,
     /// Age, as [`Edge::seq`].
     pub seq: u64,
     /// A drive of the command line, which lives without a device and is found by its name.
@@ -178,6 +180,15 @@ impl RootDef {
     /// Whether `name` is the id or the path of the device that uses it.
     pub fn is_device(&self, name: &str) -> bool {
         !name.is_empty() && (self.device() == Some(name) || self.qdev.as_deref() == Some(name))
+    }
+
+    /// What it requires and shares on such a node.
+    pub fn pair_on(&self, node: &Node) -> PermPair {
+        let mut pair = self.pair;
+        if self.rests && node.flags.inactive {
+            pair.perm -= Perm::WRITES | Perm::RESIZE;
+        }
+        pair
     }
 
     /// How messages call this user.
@@ -394,7 +405,7 @@ impl Graph {
             let pairs: Vec<(User, PermPair)> = by
                 .into_iter()
                 .map(|(_, u)| match u {
-                    User::Root(r) => (u, self.roots[&r].pair),
+                    User::Root(r) => (u, self.roots[&r].pair_on(node)),
                     User::Edge(p, i) => (u, eff.edges[&p][i]),
                 })
                 .collect();

@@ -114,6 +114,7 @@ fn build(p: &Plain) -> Graph {
                 shared: Perm::from_bits_truncate(*shared),
             },
             seq,
+            rests: false,
             drive: false,
             writeback: true,
             on_error: Default::default(),

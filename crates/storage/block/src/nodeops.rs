@@ -53,7 +53,7 @@ impl BlockGraph {
             return Ok(());
         }
         let writes = |id: &NodeId| {
-            base.users(*id).iter().any(|u| matches!(u, User::Root(r) if base.root(*r).is_some_and(|r| r.pair.perm.intersects(Perm::WRITES | Perm::RESIZE))))
+            base.users(*id).iter().any(|u| matches!(u, User::Root(r) if base.root(*r).is_some_and(|r| !r.rests && r.pair.perm.intersects(Perm::WRITES | Perm::RESIZE))))
         };
         if !active && changed.iter().any(writes) {
             let what = if top.is_some() { "node" } else { "all nodes" };
@@ -140,7 +140,7 @@ impl BlockGraph {
                 parent: r.id.0,
                 child: n.0,
                 name: "root".into(),
-                perm: permissions(r.pair.perm),
+                perm: permissions(g.node(n).map_or(r.pair, |n| r.pair_on(n)).perm),
                 shared_perm: permissions(r.pair.shared),
             }));
         }

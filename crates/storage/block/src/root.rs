@@ -30,6 +30,8 @@ pub struct RootConfig {
     pub shared: Perm,
     /// How messages call the user where it has neither name nor device.
     pub desc: String,
+    /// The node may be, or become, inactive: as long as it is, nothing is written.
+    pub rests: bool,
     /// Told of changes.
     pub on_change: Option<OnChange>,
 }
@@ -320,6 +322,7 @@ impl BlockGraph {
             Some(d) => RootDef {
                 qdev: Some(config.qdev.unwrap_or_default()),
                 pair: PermPair { perm: config.perm, shared: config.shared },
+                rests: config.rests,
                 on_change: config.on_change,
                 seq: self.next_id(),
                 ..(*d).clone()
@@ -337,6 +340,7 @@ impl BlockGraph {
                     desc: config.desc,
                     node: Some(node),
                     pair: PermPair { perm: config.perm, shared: config.shared },
+                    rests: config.rests,
                     seq: self.next_id(),
                     drive: false,
                     writeback: true,

@@ -173,8 +173,15 @@ impl Exports {
         let node = graph
             .by_name(&options.node_name)
             .ok_or_else(|| qerr!("Cannot find device='' nor node-name='{}'", options.node_name))?;
+        let rests = options.allow_inactive.unwrap_or(false);
+        if rests && ty != BlockExportType::Nbd {
+            return Err(qerr!("Export type does not support inactive exports"));
+        }
+        if !rests && node.flags.inactive {
+            self.graph.set_active(Some(&options.node_name), true).await?;
+        }
         let writable = options.writable.unwrap_or(false);
-        if writable && !node.writable() {
+        if writable && node.flags.read_only {
             return Err(qerr!("Cannot export read-only node as writable"));
         }
         let iothread = match &options.iothread {
@@ -186,7 +193,7 @@ impl Exports {
         };
         let mut perm = Perm::CONSISTENT_READ;
         perm.set(Perm::WRITE, writable);
-        let root = RootConfig { perm, shared: Perm::all(), ..RootConfig::default() };
+        let root = RootConfig { perm, shared: Perm::all(), rests, ..RootConfig::default() };
         let new = NewExport { options: &options, graph: &self.graph, root, iothread };
         let running: Arc<dyn Running> = if let BlockExportKind::Nbd(nbd) = &options.kind {
             self.start_nbd(nbd, new).await?
@@ -277,6 +284,7 @@ impl Exports {
             node_name: node.name.clone(),
             writable: Some(options.writable.unwrap_or(false) && node.writable()),
             writethrough: None,
+            allow_inactive: None,
         })
         .await
     }

@@ -304,6 +304,7 @@ impl Change<'_, '_> {
             // Jobs know the length that they began with; a longer or shorter node would not be what they copy.
             pair: PermPair { shared: Perm::all() - Perm::RESIZE, ..PermPair::NONE },
             seq: self.txn.ctl.next_id(),
+            rests: false,
             drive: false,
             writeback: true,
             on_error: ErrorPolicy::default(),
