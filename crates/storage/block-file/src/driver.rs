@@ -15,7 +15,7 @@ use mem::IoBuf;
 use parking_lot::{Mutex, RwLock};
 use qapi::{QError, qerr};
 use rt::AioMode;
-use rustix::fs::SeekFrom;
+use rustix::fs::{AtFlags, SeekFrom, StatxFlags};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -517,7 +517,10 @@ impl Driver for FileDriver {
 
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
         let open = self.0.current();
-        let actual = rustix::fs::fstat(open.file.fd()).ok().map(|s| s.st_blocks as u64 * 512);
+        // Of what another process or host has to tell, what was told last: a query does not wait for it.
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let known = rustix::fs::statx(open.file.fd(), c"", flags, StatxFlags::BLOCKS);
+        let actual = known.ok().map(|s| s.stx_blocks * 512);
         DriverInfo {
             actual_size: actual,
             dirty: Some(false),

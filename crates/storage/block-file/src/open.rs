@@ -5,6 +5,7 @@ use base::{Errno, IoResult};
 use qapi::{QError, qerr};
 use rt::AioMode;
 use rt::file::File;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, StatxFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -85,6 +86,9 @@ impl Open {
             (true, FileKind::Regular | FileKind::Block) => direct_alignment(fd.as_fd(), sector),
             _ => (1, 1),
         };
+        // io_uring asks a file without quick reads whether it is ready, and a file system that is a program (FUSE) is then
+        // waited for in the middle of the executor. Asked here first, it says once and for all that there is no such thing.
+        _ = rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&Timespec::default()));
         // It was wanted only so that the open itself cannot hang (on a pipe without a peer).
         let flags =
             rustix::fs::fcntl_getfl(&fd).map_err(|e| qerr!("Could not open '{path}': {}", errno(e)))?;
