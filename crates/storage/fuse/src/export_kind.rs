@@ -115,7 +115,8 @@ impl Fuse {
         let (thread, exec) = match new.iothread.as_ref().and_then(|o| o.iothread()) {
             Some(exec) => (None, exec),
             None => {
-                let thread = rt::IoThread::spawn("fuse").map_err(|e| qerr!("cannot start a thread: {e}"))?;
+                let thread = rt::IoThread::spawn_as("fuse", rt::Conduct::storage())
+                    .map_err(|e| qerr!("cannot start a thread: {e}"))?;
                 let exec = thread.handle();
                 (Some(thread), exec)
             }
