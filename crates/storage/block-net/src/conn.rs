@@ -51,6 +51,8 @@ struct Waiting {
 pub(crate) struct Target {
     pub(crate) addr: Addr,
     pub(crate) export: String,
+    /// The context that block status is asked for in, where it is not the usual one.
+    pub(crate) context: Option<String>,
     /// Credentials, and the name that the server must have.
     pub(crate) tls: Option<(Arc<Credentials>, String)>,
     /// Have the system find out when the server has died without a word.
@@ -74,9 +76,12 @@ pub(crate) struct Lost;
 impl Conn {
     /// Connects and negotiates.
     pub(crate) async fn open(target: &Target) -> Result<Arc<Conn>, Failed> {
-        let Target { addr, export, tls, keep_alive } = target;
+        let Target { addr, export, context, tls, keep_alive } = target;
         let handshake = if tls.is_some() { Handshake::with_tls(export) } else { Handshake::new(export) };
         let mut handshake = handshake.map_err(Failed::Refused)?;
+        if let Some(name) = context {
+            handshake = handshake.with_context(name).map_err(Failed::Refused)?;
+        }
         let mut stream = io::connect(addr).await.map_err(|e| Failed::Reach(e.to_string()))?;
         if *keep_alive {
             stream.keep_alive();

@@ -39,6 +39,8 @@ struct Nbd {
     link: Arc<Link>,
     filename: String,
     read_only: bool,
+    /// Block status is that of another context: what is set in it shows as neither data nor zeroes.
+    bitmap: bool,
 }
 
 fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
@@ -51,7 +53,8 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
         let export = options.export.as_deref().unwrap_or("");
         let tls = tls(options, o.objects.as_deref())?;
         let keep_alive = matches!(&options.server, SocketAddress::Inet(a) if a.keep_alive == Some(true));
-        let target = Target { addr, export: export.to_owned(), tls, keep_alive };
+        let context = options.x_dirty_bitmap.clone();
+        let target = Target { addr, export: export.to_owned(), context, tls, keep_alive };
         let link = Link::open(target, seconds(options.open_timeout), seconds(options.reconnect_delay));
         let link = link.await.map_err(|e| match e {
             Failed::Reach(text) => QError::new(text),
@@ -60,12 +63,18 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
                 None => QError::new(r.text),
             },
         })?;
+        if let Some(name) = options.x_dirty_bitmap.as_ref().filter(|_| link.offer.allocation.is_none()) {
+            link.close().await;
+            let hint = format!("requested x-dirty-bitmap {name} not found");
+            return Err(qerr!("Could not open image: {}", Errno::INVAL).with_hint(hint));
+        }
         let read_only = link.offer.flags & TF_READ_ONLY != 0;
         if read_only && !o.flags.read_only && !o.flags.auto_read_only {
             link.close().await;
             return Err(qerr!("Could not open image: {}", Errno::ACCES));
         }
-        Ok(Arc::new(Nbd { link, filename: filename(options), read_only }) as Arc<dyn Driver>)
+        let bitmap = options.x_dirty_bitmap.is_some();
+        Ok(Arc::new(Nbd { link, filename: filename(options), read_only, bitmap }) as Arc<dyn Driver>)
     })
 }
 
@@ -74,12 +83,7 @@ fn tls(
     o: &BlockdevOptionsNbd,
     objects: Option<&ObjectTree>,
 ) -> Result<Option<(Arc<Credentials>, String)>, QError> {
-    let Some(id) = &o.tls_creds else {
-        return match o.tls_hostname {
-            Some(_) => Err(qerr!("'tls-hostname' needs 'tls-creds'")),
-            None => Ok(None),
-        };
-    };
+    let Some(id) = &o.tls_creds else { return Ok(None) };
     let objects = objects.ok_or_else(|| qerr!("No TLS credentials with id '{id}'"))?;
     let creds = objects.tls(id, Role::Client)?;
     let host = match (&o.tls_hostname, &o.server) {
@@ -151,7 +155,8 @@ impl Nbd {
         let len = (first.len - (off - start)).min(len);
         let zero = first.flags & u64::from(STATE_ZERO) != 0;
         let hole = first.flags & u64::from(STATE_HOLE) != 0;
-        Ok(Extent { len, kind: kind(hole && zero, zero), eof: off + len >= size })
+        let kind = if self.bitmap && hole && !zero { ExtentKind::Hole } else { kind(hole && zero, zero) };
+        Ok(Extent { len, kind, eof: off + len >= size })
     }
 }
 

@@ -256,6 +256,8 @@ pub enum ExtentKind {
         /// Known to read as zeroes.
         zero: bool,
     },
+    /// In the driver's own storage, which keeps nothing there; what is read there may still be anything.
+    Hole,
     /// Plain in a child, at `offset` there.
     Child {
         /// Which child.

@@ -184,7 +184,9 @@ impl<'a> Cx<'a> {
         let part = buf.slice(0..n as usize);
         match extent.kind {
             ExtentKind::Own { zero: true, .. } | ExtentKind::Zero { .. } => part.fill(0),
-            ExtentKind::Own { .. } | ExtentKind::Compressed => driver.read(self, off, part).await?,
+            ExtentKind::Own { .. } | ExtentKind::Hole | ExtentKind::Compressed => {
+                driver.read(self, off, part).await?;
+            }
             ExtentKind::Child { slot, offset } => self.child_read(slot, offset, part).await?,
             ExtentKind::Unallocated if self.has_child(ChildSlot::Backing) => {
                 self.child_read(ChildSlot::Backing, off, part).await?;
@@ -553,6 +555,7 @@ impl<'a> Cx<'a> {
                     st.filename = self.primary_filename();
                 }
             }
+            ExtentKind::Hole => st.filename = driver.filename(),
             ExtentKind::Compressed => (st.data, st.compressed) = (true, true),
             ExtentKind::Unallocated => {
                 st.allocated = false;

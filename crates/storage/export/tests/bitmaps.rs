@@ -128,6 +128,24 @@ fn what_is_dirty_is_told() {
             let info = bed.tool(&format!("nbdinfo {}", bed.uri("x"))).await.unwrap().unwrap();
             assert!(info.contains("qemu:dirty-bitmap:on"), "{info}");
         }
+        // Rhea's own client shows what is dirty as no data.
+        let client = "{'driver':'nbd','node-name':'c','export':'x','server':{'type':'unix','path':'@s'}";
+        bed.add(&format!("{client},'x-dirty-bitmap':'qemu:dirty-bitmap:on'}}")).await;
+        let config = block::RootConfig { shared: block::Perm::all(), ..Default::default() };
+        let c = bed.graph.attach("c", config).await.unwrap();
+        let mut found = Vec::new();
+        while found.iter().map(|(len, _)| len).sum::<u64>() < 1 << 20 {
+            let off = found.iter().map(|(len, _)| len).sum();
+            let st = c.map(off, (1 << 20) - off).await.unwrap();
+            assert!(!st.zero);
+            found.push((st.len, st.data));
+        }
+        let k = u64::from(K);
+        assert_eq!(found, [(3 * k, true), (2 * k, false), (11 * k, true)]);
+        c.detach().await;
+        let e =
+            bed.try_add(&format!("{client},'x-dirty-bitmap':'qemu:dirty-bitmap:no'}}").replace("'c'", "'d'"));
+        assert_eq!(e.await.unwrap_err(), "Could not open image: Invalid argument");
         root.detach().await;
         bed.end().await;
     });

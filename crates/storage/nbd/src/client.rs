@@ -24,7 +24,8 @@ pub struct Offer {
     pub preferred: u32,
     /// The longest read or write, bytes.
     pub max_block: u32,
-    /// The number of [`CONTEXT_ALLOCATION`] on this connection.
+    /// The number of the context that was asked for ([`CONTEXT_ALLOCATION`], or that of [`Handshake::with_context`]) on
+    /// this connection.
     pub allocation: Option<u32>,
 }
 
@@ -78,6 +79,7 @@ pub enum Step {
 /// A handshake in progress.
 pub struct Handshake {
     export: String,
+    context: String,
     phase: Phase,
     no_zeroes: bool,
     offer: Offer,
@@ -102,6 +104,7 @@ impl Handshake {
         }
         Ok(Handshake {
             export: export.to_owned(),
+            context: CONTEXT_ALLOCATION.to_owned(),
             phase: Phase::Greeting,
             no_zeroes: false,
             offer: Offer { min_block: 1, max_block: MAX_PAYLOAD, ..Offer::default() },
@@ -117,6 +120,18 @@ impl Handshake {
     /// As [`Handshake::new`].
     pub fn with_tls(export: &str) -> Result<Handshake, Refused> {
         Ok(Handshake { tls: true, ..Handshake::new(export)? })
+    }
+
+    /// The same, but block status is asked for in the context of this name. It is not part of the offer where the server does
+    /// not have it.
+    ///
+    /// # Errors
+    /// The name is too long.
+    pub fn with_context(self, name: &str) -> Result<Handshake, Refused> {
+        if name.len() > MAX_STRING {
+            return Err(Refused::new("x-dirty-bitmap query too long to send to server"));
+        }
+        Ok(Handshake { context: name.to_owned(), ..self })
     }
 
     /// TLS is on: what is to be sent is appended to `out`.
@@ -151,8 +166,8 @@ impl Handshake {
     fn ask_context(&mut self, out: &mut Vec<u8>) {
         let mut data = self.name();
         data.extend(1u32.to_be_bytes());
-        data.extend((CONTEXT_ALLOCATION.len() as u32).to_be_bytes());
-        data.extend(CONTEXT_ALLOCATION.as_bytes());
+        data.extend((self.context.len() as u32).to_be_bytes());
+        data.extend(self.context.as_bytes());
         self.ask(OPT_SET_META_CONTEXT, &data, out);
     }
 
@@ -249,7 +264,7 @@ impl Handshake {
             }
             OPT_STRUCTURED_REPLY if failed && kind != REP_ERR_TLS_REQD => self.ask_go(out),
             OPT_SET_META_CONTEXT if kind == REP_META_CONTEXT => {
-                if data.len() >= 4 && &data[4..] == CONTEXT_ALLOCATION.as_bytes() {
+                if data.len() >= 4 && data[4..] == *self.context.as_bytes() {
                     self.offer.allocation = Some(be32(data, 0));
                 }
             }

@@ -32,7 +32,13 @@ impl Exports for Two {
 
 /// Runs both sides until one of them is through. The server does not know the options in `refused`.
 fn meet(export: &str, refused: &[u32]) -> (Result<client::Offer, client::Refused>, Option<(Mode, Contexts)>) {
-    let mut c = client::Handshake::new(export).unwrap();
+    meet_as(client::Handshake::new(export).unwrap(), refused)
+}
+
+fn meet_as(
+    mut c: client::Handshake,
+    refused: &[u32],
+) -> (Result<client::Offer, client::Refused>, Option<(Mode, Contexts)>) {
     let mut s = server::Handshake::default();
     let mut to_client = server::Handshake::greeting().to_vec();
     let mut to_server = Vec::new();
@@ -318,4 +324,16 @@ proptest! {
         }
         _ = parse_error(&bytes);
     }
+}
+
+#[test]
+fn another_context() {
+    let ask = |name: &str| {
+        let c = client::Handshake::new("a").unwrap().with_context(name).unwrap();
+        meet_as(c, &[]).0.unwrap().allocation
+    };
+    assert!(ask("qemu:dirty-bitmap:y").is_some() && ask("qemu:allocation-depth").is_some());
+    assert_eq!((ask("qemu:dirty-bitmap:z"), ask("y")), (None, None));
+    let long = client::Handshake::new("a").unwrap().with_context(&"x".repeat(4097)).err().unwrap();
+    assert_eq!(long.text, "x-dirty-bitmap query too long to send to server");
 }

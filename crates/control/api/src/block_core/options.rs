@@ -188,6 +188,11 @@ pub struct BlockdevOptionsNbd {
     pub tls_creds: Option<String>,
     /// The name (or IP address) that the server's certificate must be for; that of the server's address unless given.
     pub tls_hostname: Option<String>,
+    /// A metadata context of the server, such as `qemu:dirty-bitmap:NAME`, that takes the place of `base:allocation` in
+    /// queries of block status: what is dirty shows as no data. For finding that out alone: nothing should be copied
+    /// from such a node.
+    #[qapi(unstable)]
+    pub x_dirty_bitmap: Option<String>,
     /// Seconds for which requests wait for a lost connection to come back; then they fail until it does. 0, so that they
     /// fail at once, unless given.
     pub reconnect_delay: Option<u32>,
