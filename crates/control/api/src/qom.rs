@@ -22,6 +22,8 @@ pub enum ObjectProperties {
     Iothread(IothreadProperties),
     /// Who may connect: a list of rules.
     AuthzList(AuthZListProperties),
+    /// Who may connect: a list of rules in a file.
+    AuthzListfile(AuthZListFileProperties),
     /// Who may connect: one identity.
     AuthzSimple(AuthZSimpleProperties),
     /// Guest RAM: anonymous memory.
@@ -320,6 +322,15 @@ pub struct AuthZListProperties {
     pub policy: Option<QAuthZListPolicy>,
     /// The rules; the first that matches decides.
     pub rules: Option<Vec<QAuthZListRule>>,
+}
+
+/// Properties of `authz-listfile`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct AuthZListFileProperties {
+    /// The file: a JSON object with the properties `policy` and `rules` of `authz-list`, at most 1 MiB.
+    pub filename: String,
+    /// Whether the file is read again when it has changed. On unless given.
+    pub refresh: Option<bool>,
 }
 
 /// Makes an object.

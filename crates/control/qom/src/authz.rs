@@ -1,12 +1,19 @@
-//! `authz-simple` and `authz-list`: who may connect, by the identity that TLS has proved.
+//! `authz-simple`, `authz-list` and `authz-listfile`: who may connect, by the identity that TLS has proved.
 
 use crate::object::{Object, Property};
 use crate::tree::ObjectTree;
 use api::qom::{
-    AuthZListProperties, AuthZSimpleProperties, QAuthZListFormat, QAuthZListPolicy, QAuthZListRule,
+    AuthZListFileProperties, AuthZListProperties, AuthZSimpleProperties, QAuthZListFormat, QAuthZListPolicy,
+    QAuthZListRule,
 };
-use qapi::{QError, QapiEnum, Value, qerr, to_value};
+use parking_lot::Mutex;
+use qapi::{QError, QapiEnum, Value, from_json, qerr, to_value};
+use std::io::Read;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+/// The largest file of rules, bytes.
+const MAX_FILE: u64 = 1 << 20;
 
 /// `authz-simple`: one identity may.
 pub struct AuthzSimple(pub(crate) AuthZSimpleProperties);
@@ -50,13 +57,89 @@ impl Object for AuthzList {
     }
 
     fn allows(&self, identity: &str) -> Option<bool> {
-        let hit = |r: &&QAuthZListRule| match r.format.unwrap_or_default() {
-            QAuthZListFormat::Exact => r.r#match == identity,
-            QAuthZListFormat::Glob => glob(r.r#match.as_bytes(), identity.as_bytes()),
-        };
-        let rules = self.0.rules.as_deref().unwrap_or_default();
-        let policy = rules.iter().find(hit).map_or(self.0.policy.unwrap_or_default(), |r| r.policy);
-        Some(policy == QAuthZListPolicy::Allow)
+        Some(decide(&self.0, identity))
+    }
+}
+
+/// What the first rule that matches says of somebody.
+fn decide(list: &AuthZListProperties, identity: &str) -> bool {
+    let hit = |r: &&QAuthZListRule| match r.format.unwrap_or_default() {
+        QAuthZListFormat::Exact => r.r#match == identity,
+        QAuthZListFormat::Glob => glob(r.r#match.as_bytes(), identity.as_bytes()),
+    };
+    let rules = list.rules.as_deref().unwrap_or_default();
+    let policy = rules.iter().find(hit).map_or(list.policy.unwrap_or_default(), |r| r.policy);
+    policy == QAuthZListPolicy::Allow
+}
+
+/// By what one sees that a file has changed.
+type Stamp = (Option<SystemTime>, u64);
+
+/// `authz-listfile`: as `authz-list`, with the rules in a file.
+pub struct AuthzListFile {
+    file: AuthZListFileProperties,
+    rules: Mutex<(Stamp, AuthZListProperties)>,
+}
+
+impl AuthzListFile {
+    pub(crate) fn new(file: AuthZListFileProperties) -> Result<AuthzListFile, QError> {
+        let rules = load(&file.filename)?;
+        Ok(AuthzListFile { file, rules: Mutex::new(rules) })
+    }
+
+    /// Reads the file again if it is another now. While it cannot be read, the rules are the old ones.
+    fn refresh(&self) {
+        let name = &self.file.filename;
+        let stamp = std::fs::metadata(name).map(|m| (m.modified().ok(), m.len()));
+        let mut rules = self.rules.lock();
+        if stamp.is_ok_and(|s| s == rules.0) {
+            return;
+        }
+        match load(name) {
+            Ok(new) => *rules = new,
+            Err(e) => tracing::warn!("the rules stay as they were: {}", e.desc()),
+        }
+    }
+}
+
+fn load(name: &str) -> Result<(Stamp, AuthZListProperties), QError> {
+    let cannot = |e: std::io::Error| qerr!("Unable to read '{name}': {}", base::Errno::from(e));
+    let file = std::fs::File::open(name).map_err(cannot)?;
+    let about = file.metadata().map_err(cannot)?;
+    let mut text = String::new();
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(cannot)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(qerr!("File '{name}' is larger than {MAX_FILE} bytes"));
+    }
+    let value = Value::parse_json(&text)?;
+    if !matches!(value, Value::Dict(_)) {
+        return Err(qerr!("File '{name}' must contain a JSON object"));
+    }
+    Ok(((about.modified().ok(), about.len()), from_json(value)?))
+}
+
+impl Object for AuthzListFile {
+    fn type_name(&self) -> &str {
+        "authz-listfile"
+    }
+
+    fn properties(&self) -> Vec<Property> {
+        vec![Property::new("filename", "string"), Property::new("refresh", "bool")]
+    }
+
+    fn get(&self, name: &str) -> Option<Value> {
+        match name {
+            "filename" => Some(Value::Str(self.file.filename.clone())),
+            "refresh" => Some(Value::Bool(self.file.refresh.unwrap_or(true))),
+            _ => None,
+        }
+    }
+
+    fn allows(&self, identity: &str) -> Option<bool> {
+        if self.file.refresh.unwrap_or(true) {
+            self.refresh();
+        }
+        Some(decide(&self.rules.lock().1, identity))
     }
 }
 
@@ -135,5 +218,45 @@ mod tests {
         assert!(may("s", "CN=a") && !may("s", "CN=b"));
         assert!(may("l", "CN=a") && !may("l", "CN=b") && !may("l", "O=x"));
         assert!(tree.authz("io").is_err() && tree.authz("zz").is_err());
+    }
+
+    #[test]
+    fn rules_in_a_file_that_changes() {
+        let path = std::env::temp_dir().join(format!("rhea-authz-{}", std::process::id()));
+        let name = path.display().to_string();
+        let tree = ObjectTree::new();
+        let add = |json: &str| {
+            let done = tree.add(&from_json(Value::parse_json(json).unwrap()).unwrap());
+            done.map(drop).map_err(|e| e.desc().to_owned())
+        };
+        let new = |id: &str, more: &str| {
+            add(&format!("{{'qom-type':'authz-listfile','id':'{id}','filename':'{name}'{more}}}"))
+        };
+        _ = std::fs::remove_file(&path);
+        assert_eq!(new("l", "").unwrap_err(), format!("Unable to read '{name}': No such file or directory"));
+        for (text, error) in [
+            ("[]", format!("File '{name}' must contain a JSON object")),
+            ("{'rule':[]}", "Parameter 'rule' is unexpected".into()),
+            ("{'policy':'maybe'}", "Parameter 'policy' does not accept value 'maybe'".into()),
+        ] {
+            std::fs::write(&path, text.replace('\'', "\"")).unwrap();
+            assert_eq!(new("l", "").unwrap_err(), error);
+        }
+        std::fs::write(&path, "{ ").unwrap();
+        new("l", "").unwrap_err();
+        let rules = |who: &str| format!("{{\"rules\":[{{\"match\":\"{who}\",\"policy\":\"allow\"}}]}}");
+        std::fs::write(&path, rules("anna")).unwrap();
+        new("l", "").unwrap();
+        new("once", ",'refresh':false").unwrap();
+        let may = |id: &str, who: &str| tree.authz(id).unwrap().allows(who).unwrap();
+        assert!(may("l", "anna") && !may("l", "bob") && may("once", "anna"));
+        std::fs::write(&path, rules("barbara")).unwrap();
+        assert!(may("l", "barbara") && !may("l", "anna"));
+        assert!(may("once", "anna") && !may("once", "barbara"));
+        // What cannot be read changes nothing.
+        std::fs::write(&path, "nonsense").unwrap();
+        assert!(may("l", "barbara"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(may("l", "barbara"));
     }
 }

@@ -17,7 +17,7 @@ pub use api::qom::{
     MemoryBackendProperties, ObjectAdd, ObjectDel, ObjectOptions, ObjectProperties, ObjectPropertyInfo,
     ObjectType, QomGet, QomList, QomSet, RngRandomProperties,
 };
-pub use authz::{AuthzList, AuthzSimple};
+pub use authz::{AuthzList, AuthzListFile, AuthzSimple};
 pub use object::{Object, Property, RngBackend, RngFuture};
 pub use objects::{IoThreadObject, MemoryObject, RngBuiltin, RngRandom, create, help, type_help};
 pub use qmp::register;

@@ -1,4 +1,4 @@
-use crate::authz::{AuthzList, AuthzSimple};
+use crate::authz::{AuthzList, AuthzListFile, AuthzSimple};
 use crate::object::{Object, Property, RngBackend, RngFuture};
 use crate::secrets::SecretObject;
 use crate::tls::TlsCredsObject;
@@ -18,6 +18,7 @@ use std::time::Duration;
 /// The types that users can make: name, and the properties' help lines.
 const TYPES: &[(&str, &[&str])] = &[
     ("authz-list", &["  policy=<QAuthZListPolicy>", "  rules=<QAuthZListRule>"]),
+    ("authz-listfile", &["  filename=<string>", "  refresh=<bool>"]),
     ("authz-simple", &["  identity=<string>"]),
     ("iothread", &["  poll-grow=<int>", "  poll-max-ns=<int>", "  poll-shrink=<int>"]),
     (
@@ -114,6 +115,7 @@ pub fn create(options: &ObjectOptions, tree: &ObjectTree) -> Result<Arc<dyn Obje
         ObjectProperties::RngRandom(p) => Arc::new(RngRandom::new(p)?),
         ObjectProperties::Secret(p) => Arc::new(SecretObject::new(p, tree)?),
         ObjectProperties::AuthzList(p) => Arc::new(AuthzList(p.clone())),
+        ObjectProperties::AuthzListfile(p) => Arc::new(AuthzListFile::new(p.clone())?),
         ObjectProperties::AuthzSimple(p) => Arc::new(AuthzSimple(p.clone())),
         ObjectProperties::TlsCredsAnon(p) => Arc::new(TlsCredsObject::anon(p)?),
         ObjectProperties::TlsCredsPsk(p) => Arc::new(TlsCredsObject::psk(p)?),
