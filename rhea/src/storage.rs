@@ -47,11 +47,13 @@ impl Storage {
         let exports = Exports::new(graph.clone(), objects.clone());
         exports.register(Arc::new(vhost_user::VhostUserBlk));
         exports.register(Arc::new(fuse::Fuse::default()));
+        let chardevs = Chardevs::new(io.handle());
+        chardevs.set_objects(objects.clone());
         Ok(Storage {
             exports,
             jobs: Jobs::new(graph.clone()),
             graph,
-            chardevs: Chardevs::new(io.handle()),
+            chardevs,
             objects,
             events,
             _chardev_thread: io,

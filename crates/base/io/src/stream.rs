@@ -342,6 +342,22 @@ impl Stream {
         done
     }
 
+    /// Whether everything that [`Stream::try_write`] took has gone out. Only an encrypted stream keeps something.
+    pub fn is_flushed(&self) -> bool {
+        self.0.tls.as_ref().is_none_or(|t| t.is_flushed())
+    }
+
+    /// Sends what [`Stream::try_write`] has taken and not sent.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn flush(&self) -> IoResult<()> {
+        match &self.0.tls {
+            Some(t) => self.or_closed(Box::pin(t.flush())).await,
+            None => Ok(()),
+        }
+    }
+
     /// Writes all of `buf`.
     ///
     /// # Errors

@@ -70,6 +70,10 @@ pub struct SocketConfig {
     pub telnet: bool,
     /// As a client, connect again this long after the connection ended or was refused.
     pub reconnect: Option<Duration>,
+    /// The id of the TLS credentials: nothing goes over the socket unencrypted.
+    pub tls_creds: Option<String>,
+    /// As a server, the id of the object that decides who may connect, by the identity that TLS has proved.
+    pub tls_authz: Option<String>,
 }
 
 /// The largest ring buffer; its memory is taken at once.
@@ -292,10 +296,9 @@ pub(crate) fn socket_flags(o: &mut Opts, addr: Addr) -> Result<SocketConfig, QEr
             return Err(qerr!("chardev option '{missing}' is not available in Rhea"));
         }
     }
-    for missing in ["tls-creds", "tls-authz"] {
-        if o.str(missing).is_some() {
-            return Err(qerr!("chardev option '{missing}' is not available in Rhea"));
-        }
+    let (tls_creds, tls_authz) = (o.str("tls-creds"), o.str("tls-authz"));
+    if tls_authz.is_some() && tls_creds.is_none() {
+        return Err(QError::new("'tls_authz' option requires 'tls_creds' option"));
     }
     let seconds = o.number("reconnect")?;
     let millis = o.number("reconnect-ms")?;
@@ -310,7 +313,8 @@ pub(crate) fn socket_flags(o: &mut Opts, addr: Addr) -> Result<SocketConfig, QEr
         return Err(QError::new("'reconnect' option is incompatible with socket in server listen mode"));
     }
     let reconnect = (millis > 0).then(|| Duration::from_millis(millis.min(86_400_000)));
-    Ok(SocketConfig { addr, server, wait: wait.unwrap_or(true), telnet, reconnect })
+    let wait = wait.unwrap_or(true);
+    Ok(SocketConfig { addr, server, wait, telnet, reconnect, tls_creds, tls_authz })
 }
 
 fn socket(o: &mut Opts) -> Result<SocketConfig, QError> {
@@ -362,6 +366,8 @@ mod tests {
             wait: false,
             telnet: false,
             reconnect: None,
+            tls_creds: None,
+            tls_authz: None,
         };
         assert_eq!(c.kind, Kind::Socket(want));
         let c = Config::parse("socket,id=a,host=::1,port=5,server,nowait,telnet").unwrap();
@@ -421,7 +427,7 @@ mod tests {
             ),
             ("socket,id=a,path=x,host=y", "None or one of 'path', 'fd' or 'host' option required."),
             ("spicevmc,id=a", "chardev driver 'spicevmc' is not available in Rhea"),
-            ("socket,id=a,path=x,tls-creds=t", "chardev option 'tls-creds' is not available in Rhea"),
+            ("socket,id=a,path=x,tls-authz=t", "'tls_authz' option requires 'tls_creds' option"),
         ] {
             assert_eq!(fails(text), want, "{text}");
         }

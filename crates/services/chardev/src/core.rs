@@ -184,6 +184,7 @@ impl Slot {
     fn write(self: &Arc<Slot>, core: &Arc<Core>, bytes: &[u8]) -> usize {
         let Some(stream) = self.stream.lock().0.clone() else { return bytes.len() };
         let mut done = 0;
+        let mut full = false;
         while done < bytes.len() {
             let rest = &bytes[done..];
             let r = match &self.telnet {
@@ -193,7 +194,7 @@ impl Slot {
             match r {
                 Ok(n) => done += n,
                 Err(Errno::AGAIN) => {
-                    self.arm(core, stream);
+                    full = true;
                     break;
                 }
                 Err(_) => {
@@ -202,6 +203,9 @@ impl Slot {
                     return bytes.len();
                 }
             }
+        }
+        if full || !stream.is_flushed() {
+            self.arm(core, stream);
         }
         done
     }
@@ -212,6 +216,8 @@ impl Slot {
         }
         let (slot, core2) = (self.clone(), core.clone());
         drop(core.handle.spawn(move || async move {
+            // What is encrypted already is sent; nobody may write again for a long time.
+            let _ = stream.flush().await;
             let _ = stream.writable().await;
             slot.armed.store(false, Ordering::Release);
             core2.call_writable();

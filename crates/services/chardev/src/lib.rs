@@ -23,6 +23,7 @@ mod socket;
 mod stdio;
 mod stream;
 mod telnet;
+mod tls;
 
 pub use config::{Config, Kind, SocketConfig};
 pub use core::Chardev;

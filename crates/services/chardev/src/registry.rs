@@ -6,14 +6,16 @@ use crate::legacy::Legacy;
 use crate::mux::{Mux, QuitHook};
 use crate::ring::Ring;
 use crate::stream::CharStream;
+use crate::tls::Tls;
 use crate::{files, pty, socket, stdio};
 use device::CharBackend;
 use monitor::HmpTable;
 use parking_lot::Mutex;
 use qapi::{QError, qerr};
+use qom::ObjectTree;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 #[derive(Clone)]
 struct Entry {
@@ -25,6 +27,7 @@ struct Inner {
     handle: rt::Handle,
     devices: Mutex<BTreeMap<String, Option<Entry>>>,
     quit: QuitHook,
+    objects: OnceLock<Arc<ObjectTree>>,
     escape: AtomicU8,
 }
 
@@ -47,8 +50,14 @@ impl Chardevs {
             handle,
             devices: Mutex::default(),
             quit: QuitHook::default(),
+            objects: OnceLock::new(),
             escape: AtomicU8::new(1),
         }))
+    }
+
+    /// Says where the objects are that options may refer to (TLS credentials, who may connect). Once.
+    pub fn set_objects(&self, objects: Arc<ObjectTree>) {
+        let _ = self.0.objects.set(objects);
     }
 
     /// Sets the byte that begins a command on shared terminals that are made from now on; Ctrl-A unless set.
@@ -131,7 +140,10 @@ impl Chardevs {
                 println!("char device redirected to {name} (label {})", config.id);
                 Ok(dev)
             }
-            Kind::Socket(s) => socket::socket(core("socket"), s.clone(), log).await,
+            Kind::Socket(s) => {
+                let tls = Tls::new(s, self.0.objects.get())?;
+                socket::socket(core("socket"), s.clone(), tls, log).await
+            }
         }
     }
 

@@ -139,6 +139,12 @@ impl Session {
         Ok(())
     }
 
+    /// Whether everything was sent.
+    pub(crate) fn is_flushed(&self) -> bool {
+        let s = self.state.lock();
+        s.get_ref().sent == s.get_ref().out.len()
+    }
+
     /// Sends everything.
     pub(crate) async fn flush(&self) -> IoResult<()> {
         loop {
