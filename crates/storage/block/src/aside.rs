@@ -9,9 +9,9 @@
 //! deleted and from users that do not go with the new one; and as the driver reads inside of the gate of that root,
 //! whoever drains the node waits for it. When the transaction joins, links take the place of the holds.
 
-use crate::control::BlockGraph;
+use crate::control::{BlockGraph, Hurried};
 use crate::drive::ErrorPolicy;
-use crate::driver::ChildSlot;
+use crate::driver::{ChildSlot, Cx};
 use crate::gate::{Gate, Inside};
 use crate::graph::{Effective, NodeId, RootDef, RootId};
 use crate::perm::PermPair;
@@ -69,6 +69,24 @@ impl Joined<'_> {
             let_go(self.ctl, &self.holds).await;
         }
         done
+    }
+}
+
+impl BlockGraph {
+    /// Waits until the users of these nodes have been quiet for a moment and what was written is stable, without the
+    /// lock on changes: before a change that drains and flushes them with it. Storage that hangs is found out here,
+    /// where nobody waits for it but the command that is about it. Errors are for the change itself to meet.
+    pub(crate) async fn sound(&self, nodes: &[NodeId]) {
+        let graph = self.snapshot();
+        let roots: Vec<_> = graph.roots_over(nodes).iter().filter_map(|r| graph.root(*r).cloned()).collect();
+        let closed: Vec<_> = roots.iter().map(|r| (r.gate.close(), Hurried::new(&graph, r.node))).collect();
+        for r in &roots {
+            r.gate.idle().await;
+        }
+        for node in nodes.iter().filter_map(|id| graph.node(*id)) {
+            _ = (Cx { graph: &graph, node }).node_flush().await;
+        }
+        drop(closed);
     }
 }
 

@@ -166,6 +166,11 @@ impl BlockGraph {
     }
 
     async fn do_del(&self, name: &str) -> Result<(), QError> {
+        let now = self.snapshot();
+        if let Some(node) = now.by_name(name) {
+            // It is closed with the lock held.
+            _ = (Cx { graph: &now, node }).node_flush().await;
+        }
         let _one = self.changing.lock().await;
         let mut txn = Txn::new(self);
         let node = txn

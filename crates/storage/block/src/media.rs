@@ -42,6 +42,7 @@ impl BlockGraph {
     async fn do_change_medium(&self, root: Arc<RootDef>, drive: Option<Drive>) -> Result<(), QError> {
         let mut txn = Txn::aside(self);
         let opened = self.open_medium(&mut txn, drive).await;
+        self.sound(root.node.as_slice()).await;
         let (mut txn, joined, node) = txn.join(opened).await?;
         let Some(def) = txn.base.root(root.id).cloned() else {
             return joined.end(Err(qerr!("The drive has gone"))).await;

@@ -24,6 +24,12 @@ impl BlockGraph {
     }
 
     async fn do_set_active(&self, name: Option<&str>, active: bool) -> Result<(), QError> {
+        let now = self.snapshot();
+        let about: Vec<NodeId> = match name {
+            Some(n) => now.by_name(n).map(|n| n.id).into_iter().collect(),
+            None => now.nodes().map(|n| n.id).collect(),
+        };
+        self.sound(&about).await;
         let _one = self.changing.lock().await;
         let mut txn = Txn::new(self);
         let base = txn.base.clone();
@@ -130,7 +136,7 @@ impl BlockGraph {
         let vertex = |id, ty, name: String| XDbgBlockGraphNode { id, r#type: ty, name };
         let mut nodes = Vec::new();
         let mut edges = Vec::new();
-        for r in g.roots() {
+        for r in g.roots().filter(|r| r.held.is_none()) {
             let (ty, name) = match &r.job {
                 Some(hold) => (XDbgBlockGraphNodeType::BlockJob, hold.job.id().to_owned()),
                 None => (XDbgBlockGraphNodeType::BlockBackend, r.name.clone()),

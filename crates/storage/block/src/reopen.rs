@@ -30,15 +30,11 @@ struct Asked {
 
 impl BlockGraph {
     pub(crate) async fn do_reopen(&self, list: Vec<BlockdevOptions>) -> Result<(), QError> {
+        let about: Vec<NodeId> = ask_all(&self.snapshot(), &list)?.into_keys().collect();
+        self.sound(&about).await;
         let _one = self.changing.lock().await;
         let mut txn = Txn::new(self);
-        let mut queue = BTreeMap::new();
-        for options in &list {
-            let name = options.node_name.as_deref().ok_or_else(|| qerr!("node-name not specified"))?;
-            let node = txn.base.by_name(name);
-            let id = node.ok_or_else(|| qerr!("Failed to find node with node-name='{name}'"))?.id;
-            ask(&txn.base, &mut queue, id, Given::Dict(to_dict(options)), None)?;
-        }
+        let queue = ask_all(&txn.base, &list)?;
         let ids: Vec<NodeId> = queue.keys().copied().collect();
         txn.drain(&ids).await;
         let base = txn.base.clone();
@@ -58,6 +54,18 @@ impl BlockGraph {
         txn.commit().await;
         Ok(())
     }
+}
+
+/// What a list of options asks of which nodes.
+fn ask_all(base: &Graph, list: &[BlockdevOptions]) -> Result<BTreeMap<NodeId, Asked>, QError> {
+    let mut queue = BTreeMap::new();
+    for options in list {
+        let name = options.node_name.as_deref().ok_or_else(|| qerr!("node-name not specified"))?;
+        let node = base.by_name(name);
+        let id = node.ok_or_else(|| qerr!("Failed to find node with node-name='{name}'"))?.id;
+        ask(base, &mut queue, id, Given::Dict(to_dict(options)), None)?;
+    }
+    Ok(queue)
 }
 
 /// How a node came into the queue.

@@ -114,6 +114,8 @@ impl BlockGraph {
         device: &str,
         op: &SnapshotOp,
     ) -> Result<Option<SnapshotInfo>, QError> {
+        let about = find(&self.snapshot(), device, device)?.id;
+        self.sound(&[about]).await;
         let _one = self.changing.lock().await;
         let mut txn = Txn::new(self);
         let base = txn.base.clone();

@@ -363,6 +363,8 @@ impl BlockGraph {
     }
 
     async fn do_detach(&self, id: RootId) {
+        let node = self.snapshot().root(id).and_then(|r| r.node);
+        self.sound(node.as_slice()).await;
         let _one = self.changing.lock().await;
         let mut txn = Txn::new(self);
         let Some(def) = txn.base.root(id).cloned() else { return };
@@ -391,6 +393,8 @@ impl BlockGraph {
     }
 
     async fn do_replace(&self, id: RootId, name: Option<&str>) -> Result<(), QError> {
+        let node = self.snapshot().root(id).and_then(|r| r.node);
+        self.sound(node.as_slice()).await;
         let _one = self.changing.lock().await;
         let mut txn = Txn::new(self);
         let def = txn.base.root(id).cloned().ok_or_else(|| qerr!("The block device has gone"))?;

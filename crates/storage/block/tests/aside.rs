@@ -68,6 +68,7 @@ fn a_node_that_is_about_to_be_used_is_used() {
         let slow = adding(&b, "{'driver':'qcow2','node-name':'q','file':'f'}");
         a_while().await;
         assert_eq!(soon(b.del_err("f")).await, "Node f is in use");
+        assert_eq!(b.graph.debug_graph().nodes.len(), 1, "only what is there is shown");
         let e = soon(b.graph.add(opt("{'driver':'qcow2','node-name':'q2','file':'f'}"))).await.unwrap_err();
         assert_eq!(
             e.desc(),
@@ -161,5 +162,40 @@ fn a_backing_file_that_went_away() {
             "Could not open backing file: Cannot find device='hd0' nor node-name='hd0'"
         );
         assert_eq!((b.names(), b.world.staged()), (vec![], 0));
+    });
+}
+
+#[test]
+fn storage_that_hangs_stops_changes_of_its_own_node_only() {
+    run(|b| async move {
+        b.add(&o(0, "")).await;
+        b.add(&o(3, "")).await;
+        let root = b.writer("hd0").await;
+        let disk = b.world.disk("h0").unwrap();
+        disk.set_hanging(true);
+        let writer = root.clone();
+        let write = rt::spawn_local(async move {
+            writer.write(0, mem::IoBuf::zeroed(512), block::driver::WriteFlags::empty()).await
+        });
+        a_while().await;
+        let graph = b.graph.clone();
+        let reopen = opt(&o(0, ",'discard':'unmap'"));
+        let reopening = rt::spawn_local(async move { graph.reopen(vec![reopen]).await });
+        a_while().await;
+        let graph = b.graph.clone();
+        let changing = rt::spawn_local(async move {
+            let id = graph.snapshot().by_name("hd0").unwrap().id;
+            graph.change(vec![id], |_| Ok(())).await
+        });
+        a_while().await;
+        soon(b.reopen(&[&o(3, ",'read-only':true")])).await;
+        soon(b.add("{'driver':'null-co','node-name':'n'}")).await;
+        soon(b.graph.del("hd3")).await.unwrap();
+        assert!(!write.is_finished() && !reopening.is_finished() && !changing.is_finished());
+        disk.set_hanging(false);
+        soon(write).await.unwrap();
+        soon(reopening).await.unwrap();
+        soon(changing).await.unwrap();
+        soon(root.detach()).await;
     });
 }

@@ -41,8 +41,15 @@ impl BlockGraph {
     async fn one(
         &self,
         node_name: &str,
+        persistent: bool,
         f: impl AsyncFnOnce(&mut BitmapPlan, &Cx<'_>) -> Result<(), QError>,
     ) -> Result<(), QError> {
+        let now = self.snapshot();
+        let about = node(&now, node_name)?;
+        if persistent || about.live.bitmaps.any_persistent() {
+            // The image may be written to.
+            self.sound(&[about.id]).await;
+        }
         let _one = self.changing.lock().await;
         let graph = self.snapshot();
         let node = node(&graph, node_name)?;
@@ -67,12 +74,12 @@ impl BlockGraph {
         disabled: bool,
     ) -> Result<(), QError> {
         let new = NewBitmap { name: name.to_owned(), granularity, persistent, disabled };
-        self.one(node_name, async |plan, cx| plan.add(cx, &new)).await
+        self.one(node_name, persistent, async |plan, cx| plan.add(cx, &new)).await
     }
 
     /// Removes a bitmap, also from the image that keeps it.
     pub async fn bitmap_remove(&self, node_name: &str, name: &str) -> Result<(), QError> {
-        self.one(node_name, async |plan, cx| {
+        self.one(node_name, false, async |plan, cx| {
             let b = plan.find(cx.node, name)?;
             b.check(!cx.node.writable(), Tolerate { inconsistent: true, ..Tolerate::default() })?;
             if b.persistent()
@@ -87,12 +94,12 @@ impl BlockGraph {
 
     /// Makes a bitmap clean.
     pub async fn bitmap_clear(&self, node_name: &str, name: &str) -> Result<(), QError> {
-        self.one(node_name, async |plan, cx| plan.clear(cx, name).await).await
+        self.one(node_name, false, async |plan, cx| plan.clear(cx, name).await).await
     }
 
     /// Makes a bitmap record, or not.
     pub async fn bitmap_enable(&self, node_name: &str, name: &str, on: bool) -> Result<(), QError> {
-        self.one(node_name, async |plan, cx| plan.enable(cx, name, on).await).await
+        self.one(node_name, false, async |plan, cx| plan.enable(cx, name, on).await).await
     }
 
     /// Adds what is dirty in `sources` to `target`, all or nothing.
@@ -102,7 +109,7 @@ impl BlockGraph {
         target: &str,
         sources: &[BitmapSource],
     ) -> Result<(), QError> {
-        self.one(node_name, async |plan, cx| plan.merge(cx, target, sources).await).await
+        self.one(node_name, false, async |plan, cx| plan.merge(cx, target, sources).await).await
     }
 
     /// The SHA-256 sum of a bitmap's bits, in hexadecimal: for tests.

@@ -66,6 +66,7 @@ impl BlockGraph {
         f: impl FnOnce(&mut Change<'_, '_>) -> Result<T, QError> + 'static,
     ) -> Result<T, QError> {
         self.run(|me| async move {
+            me.sound(&drain).await;
             let _one = me.changing.lock().await;
             let mut txn = Txn::new(&me);
             txn.drain(&drain).await;
@@ -91,6 +92,7 @@ impl BlockGraph {
     /// Writes into the header of an image which backing file it has.
     pub async fn write_backing_hint(&self, node: NodeId, hint: Option<BackingHint>) -> Result<(), QError> {
         self.run(|me| async move {
+            me.sound(&[node]).await;
             let _one = me.changing.lock().await;
             let graph = me.snapshot();
             let node = graph.node(node).ok_or_else(|| qerr!("The node has gone"))?;

@@ -50,6 +50,8 @@ impl BlockGraph {
     }
 
     async fn do_transact(&self, mut actions: Vec<Box<dyn Action>>) -> Result<(), QError> {
+        let now = self.snapshot();
+        self.sound(&actions.iter().flat_map(|a| a.rests(&now)).collect::<Vec<_>>()).await;
         let _one = self.changing.lock().await;
         let mut txn = Txn::new(self);
         let rests: BTreeSet<NodeId> = actions.iter().flat_map(|a| a.rests(&txn.base)).collect();
