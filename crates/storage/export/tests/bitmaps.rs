@@ -143,9 +143,8 @@ fn what_is_dirty_is_told() {
         let k = u64::from(K);
         assert_eq!(found, [(3 * k, true), (2 * k, false), (11 * k, true)]);
         c.detach().await;
-        let e =
-            bed.try_add(&format!("{client},'x-dirty-bitmap':'qemu:dirty-bitmap:no'}}").replace("'c'", "'d'"));
-        assert_eq!(e.await.unwrap_err(), "Could not open image: Invalid argument");
+        let none = format!("{client},'x-dirty-bitmap':'qemu:dirty-bitmap:no'}}").replace("'c'", "'d'");
+        assert_eq!(bed.try_add(&none).await.unwrap_err(), "Could not open image: Invalid argument");
         root.detach().await;
         bed.end().await;
     });
