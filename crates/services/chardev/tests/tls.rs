@@ -1,5 +1,6 @@
 //! Sockets with `tls-creds` and `tls-authz`.
 
+#[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 use chardev::{CharStream, Chardevs, Config};
 use common::{PLENTY, Probe, eventually, path, rig};

@@ -1,7 +1,5 @@
 //! A front end that remembers what it got, and waiting with a limit.
 
-#![allow(dead_code)] // Each test uses its part.
-
 use chardev::{Chardevs, Config, Kind};
 use device::{CharBackend, CharEvent, CharFrontend};
 use parking_lot::Mutex;
