@@ -172,18 +172,19 @@ impl Driver for Preallocate {
         Box::pin(async move {
             let end = off + buf.len() as u64;
             self.0.make_room(cx, end).await?;
-            cx.child_write(FILE, off, buf, flags).await?;
+            let done = cx.child_write(FILE, off, buf, flags).await;
+            // What failed may have left bytes, too: nobody may take that place for empty.
             self.0.reached(end);
-            Ok(())
+            done
         })
     }
 
     fn write_zeroes<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64, flags: ZeroFlags) -> IoFuture<'a> {
         Box::pin(async move {
             self.0.make_room(cx, off + len).await?;
-            cx.child_write_zeroes(FILE, off, len, flags).await?;
+            let done = cx.child_write_zeroes(FILE, off, len, flags).await;
             self.0.reached(off + len);
-            Ok(())
+            done
         })
     }
 

@@ -202,3 +202,28 @@ fn preallocation_that_makes_no_sense_is_refused() {
         assert_eq!(e, "prealloc-align parameter of preallocate filter is not aligned to 512");
     });
 }
+
+#[test]
+fn what_a_failed_write_leaves_behind_the_end_is_never_taken_for_zeroes() {
+    for seed in 0..20 {
+        rt::sim::Sim::new(seed).block_on(async {
+            let bed = Bed::new(64 * CLUSTER).await;
+            bed.add("{'driver':'preallocate','node-name':'p','file':'f'}").await.unwrap();
+            bed.add("{'driver':'qcow2','node-name':'q','file':'p'}").await.unwrap();
+            let root = bed.root("q").await;
+            // The tables are there, and so is space ahead.
+            root.write(0, IoBuf::from_bytes(&[1; 512]), WriteFlags::empty()).await.unwrap();
+            bed.world.set_faults(Faults { write: 1000, ..Faults::default() });
+            let junk = IoBuf::from_bytes(&[0xAA; 4 * CLUSTER as usize]);
+            assert!(root.write(4 * CLUSTER, junk, WriteFlags::empty()).await.is_err());
+            bed.world.set_faults(Faults::default());
+            let at = 20 * CLUSTER + 1000;
+            root.write(at, IoBuf::from_bytes(&[7; 10]), WriteFlags::empty()).await.unwrap();
+            let got = read(&root, 20 * CLUSTER, CLUSTER).await;
+            assert!(got[..1000].iter().chain(&got[1010..]).all(|b| *b == 0), "seed {seed}");
+            assert_eq!(got[1000..1010], [7; 10]);
+            root.detach().await;
+            bed.graph.close_all().await;
+        });
+    }
+}
