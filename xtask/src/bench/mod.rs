@@ -2,6 +2,7 @@
 
 mod boot;
 mod graph;
+mod jobs;
 mod servers;
 mod storage;
 mod vhost;
@@ -34,6 +35,8 @@ enum What {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
+    /// Jobs that copy a disk: backup, mirror, stream, commit
+    Jobs(jobs::Args),
     /// The exports on qcow2 and on raw images: requests a second, and what they cost the server
     Storage(storage::Args),
 }
@@ -45,6 +48,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
         What::Boot { runs, smp } => boot::run(runs.max(1), smp),
         What::Graph { images, runs } => graph::run(images.max(1), runs.max(1)),
+        What::Jobs(args) => jobs::run(&args),
         What::Storage(args) => storage::run(&args),
     }
 }

@@ -24,7 +24,8 @@ impl Kind {
         }
     }
 
-    fn program(self) -> PathBuf {
+    /// Its file.
+    pub(super) fn program(self) -> PathBuf {
         match self {
             Kind::Rhea => rhea_binary(),
             other => other.name().into(),
@@ -139,7 +140,7 @@ impl Drop for Server {
 }
 
 /// As `/proc/PID/stat` counts it, in ticks of 10 ms, threads that have ended among it (proc_pid_stat(5)).
-fn cpu_seconds(pid: u32) -> Result<f64> {
+pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"))?;
     // The name in parentheses may hold anything; `utime` and `stime` are the fields 14 and 15, counted from 1.
     let (_, rest) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;

@@ -90,6 +90,8 @@ pub fn introspection() -> Introspection {
     i.command::<block_core::BlockStream>();
     i.command::<block_core::BlockdevMirror>();
     i.command::<block_core::BlockdevBackup>();
+    i.command::<block_core::DriveMirror>();
+    i.command::<block_core::DriveBackup>();
     i.command::<block_core::BlockdevCreate>();
     i.command::<block_core::XBlockdevAmend>();
     i.event::<job::JobStatusChangeEvent>();

@@ -2,7 +2,7 @@
 
 use crate::block_core::{
     BlockDirtyBitmap, BlockDirtyBitmapAdd, BlockDirtyBitmapMerge, BlockdevBackup, BlockdevSnapshot,
-    BlockdevSnapshotInternalSync, BlockdevSnapshotSync,
+    BlockdevSnapshotInternalSync, BlockdevSnapshotSync, DriveBackup,
 };
 use qapi::Qapi;
 
@@ -46,6 +46,8 @@ pub enum TransactionAction {
     BlockdevSnapshotInternalSync(BlockdevSnapshotInternalSync),
     /// As the command `blockdev-snapshot-sync`.
     BlockdevSnapshotSync(BlockdevSnapshotSync),
+    /// As the command `drive-backup`.
+    DriveBackup(DriveBackup),
 }
 
 /// What holds for a whole transaction.

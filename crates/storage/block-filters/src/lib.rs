@@ -6,6 +6,7 @@
 //!
 //! A filter's request is for its child unless it says otherwise, so each only implements what it changes.
 
+mod buffers;
 mod cbw;
 mod compress;
 mod cor;
@@ -14,6 +15,7 @@ mod preallocate;
 mod snapshot;
 mod throttle;
 
+pub use buffers::{Buffer, Buffers};
 pub use cbw::{COPY_BEFORE_WRITE, piece_for};
 pub use compress::COMPRESS;
 pub use cor::COPY_ON_READ;

@@ -10,6 +10,7 @@
 //! - The past state can be given up ([`Past::lost`]) because copying failed. Then changes wait only for readers that read
 //!   from the node now, and never for a copier that hangs.
 
+use crate::buffers::Buffers;
 use base::units::align_down;
 use base::{Errno, IoResult};
 use block::bitmap::Bitmap;
@@ -66,6 +67,7 @@ struct Shared {
     health: Mutex<Health>,
     /// A reader has ended.
     ended: Event,
+    bufs: Buffers,
 }
 
 /// The past state of the child [`SOURCE`] of some filter, copied piece by piece to the child [`TARGET`]. Clones are the
@@ -102,8 +104,8 @@ impl Past {
             }
         }
         let spec = PastSpec { only: None, ..spec };
-        let (health, ended) = (Mutex::default(), Event::new());
-        Ok(Past(Arc::new(Shared { spec, ranges: Arc::default(), todo, wanted, health, ended })))
+        let (health, ended, bufs) = (Mutex::default(), Event::new(), Buffers::default());
+        Ok(Past(Arc::new(Shared { spec, ranges: Arc::default(), todo, wanted, health, ended, bufs })))
     }
 
     /// Its length, bytes.
@@ -219,16 +221,18 @@ impl Past {
     async fn transfer(&self, cx: &Cx<'_>, at: u64, n: u64) -> Result<(), (bool, Errno)> {
         let known = cx.child_chain_status(SOURCE, at, n).await;
         let mut zero = known.is_ok_and(|s| s.zero && s.len >= n);
-        let buf = IoBuf::zeroed(if zero { 0 } else { n as usize });
+        let mut wrote = Ok(());
         if !zero {
-            cx.child_read(SOURCE, at, buf.clone()).await.map_err(|e| (false, e))?;
-            zero = buf.is_zero();
+            let b = self.0.bufs.take(n);
+            cx.child_read(SOURCE, at, b.buf.clone()).await.map_err(|e| (false, e))?;
+            zero = b.buf.is_zero();
+            if !zero {
+                wrote = cx.child_write(TARGET, at, b.buf.clone(), self.0.spec.write).await;
+            }
         }
-        let wrote = if zero {
-            cx.child_write_zeroes(TARGET, at, n, ZeroFlags::MAY_UNMAP).await
-        } else {
-            cx.child_write(TARGET, at, buf, self.0.spec.write).await
-        };
+        if zero {
+            wrote = cx.child_write_zeroes(TARGET, at, n, ZeroFlags::MAY_UNMAP).await;
+        }
         wrote.map_err(|e| (true, e))?;
         self.0.todo.reset(at, n);
         Ok(())

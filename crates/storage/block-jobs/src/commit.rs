@@ -4,9 +4,9 @@
 //! the images above it have. When all is copied, the image above `top` gets the base as its backing file. Where `top` is
 //! the active image itself, this is a mirror into the base ([`crate::mirror`]).
 
-use crate::copy::{Failed, copy_range, has, plain};
+use crate::copy::{Failed, Zeroes, copy_range, has, plain};
 use crate::flow::{Bounds, Buffers, Flow, Sweep, Work};
-use crate::mirror::{self, Mirrored};
+use crate::mirror::{self, After, Mirrored};
 use crate::setup::{Frozen, begin, config, find_node, hint, is_root, job_id, undo, write_hint};
 use api::block_core::{BlockCommit, BlockdevOnError};
 use api::job::JobType;
@@ -28,7 +28,7 @@ struct Merged {
 
 impl Work for Merged {
     async fn piece(&self, op: &Op, bufs: &Buffers, off: u64, len: u64) -> Result<u64, Failed> {
-        copy_range(op, bufs, off, len, Some(self.bottom)).await
+        copy_range(op, bufs, off, len, Some(self.bottom), Zeroes::Holes).await
     }
 
     fn on_error(&self, _: bool) -> BlockdevOnError {
@@ -199,6 +199,9 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
             bottom: Some(bottom),
             replaces: device,
             commit: true,
+            backing: After::Leave,
+            bare: false,
+            zeroes: Zeroes::Holes,
             none: false,
             blocking: false,
             granularity: 64 << 10,

@@ -21,6 +21,11 @@ impl Dirty {
         Dirty { granularity, len, bits: Mutex::new(Bits { words, count: 0 }) }
     }
 
+    /// The node's length, bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// The whole pieces that a range touches, in bytes.
     pub(crate) fn around(&self, off: u64, len: u64) -> (u64, u64) {
         let lo = off - off % self.granularity;

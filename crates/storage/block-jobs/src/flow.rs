@@ -12,7 +12,7 @@ use crate::copy::Failed;
 use api::block_core::BlockdevOnError;
 use base::IoResult;
 use block::job::{Go, Job, JobRoot, Op, Then};
-use mem::IoBuf;
+pub(crate) use block_filters::Buffers;
 use parking_lot::Mutex;
 use qapi::{QError, qerr};
 use std::collections::VecDeque;
@@ -26,8 +26,6 @@ pub(crate) const CHUNK: u64 = 1 << 20;
 pub(crate) const LOOK: u64 = 1 << 30;
 /// The shortest piece that a job is slowed down to, bytes.
 const SMALL: u64 = 64 << 10;
-/// How many buffers are kept for later.
-const KEPT: usize = 64;
 /// How long a job that ignores errors waits before it tries again.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -68,45 +66,6 @@ pub(crate) struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Bounds { pieces: 16, bytes: 16 * CHUNK, chunk: CHUNK }
-    }
-}
-
-/// Memory for pieces, used again and again.
-#[derive(Default)]
-pub(crate) struct Buffers(Mutex<Vec<IoBuf>>);
-
-/// Memory of a piece; goes back when dropped.
-pub(crate) struct Buffer<'a> {
-    home: &'a Buffers,
-    whole: IoBuf,
-    /// The part that was asked for.
-    pub(crate) buf: IoBuf,
-}
-
-impl Buffers {
-    /// A buffer of `len` bytes, whatever is in them.
-    pub(crate) fn take(&self, len: u64) -> Buffer<'_> {
-        let len = len as usize;
-        let mut free = self.0.lock();
-        let fits = free.iter().rposition(|b| b.len() >= len);
-        let whole = fits.map(|i| free.swap_remove(i));
-        drop(free);
-        // Of one length mostly, so that each serves for any piece.
-        let whole = whole.unwrap_or_else(|| IoBuf::zeroed(len.max(CHUNK as usize)));
-        Buffer { home: self, buf: whole.slice(0..len), whole }
-    }
-}
-
-impl Drop for Buffer<'_> {
-    fn drop(&mut self) {
-        self.buf = IoBuf::new();
-        // Memory that anybody still holds is not written again under his hands.
-        if self.whole.segments().all(|s| Arc::strong_count(s.memory()) == 1) {
-            let mut free = self.home.0.lock();
-            if free.len() < KEPT {
-                free.push(std::mem::take(&mut self.whole));
-            }
-        }
     }
 }
 

@@ -26,6 +26,7 @@ mod overlay;
 pub mod qmp;
 mod setup;
 pub mod stream;
+mod target;
 pub mod transaction;
 
 pub use qmp::register;

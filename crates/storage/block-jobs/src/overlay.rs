@@ -1,12 +1,12 @@
 //! `blockdev-snapshot-sync`: an overlay whose image is made, or opened, in the same step.
 
-use api::block_core::{BlockdevDriver, BlockdevSnapshotSync, NewImageMode};
-use block::driver::{CtlFuture, Kind};
+use crate::target::{Backing, NewTarget};
+use api::block_core::BlockdevSnapshotSync;
+use block::driver::CtlFuture;
 use block::job::Change;
 use block::transaction::Action;
 use block::{Graph, NodeId};
-use image::create::{NewImage, qcow2_defaults};
-use qapi::{Dict, QError, QapiEnum, qerr};
+use qapi::{QError, qerr};
 
 /// The action.
 pub struct SnapshotSync(pub BlockdevSnapshotSync);
@@ -27,74 +27,23 @@ impl SnapshotSync {
         if let Some(n) = name {
             block::options::check_node_name(n)?;
         }
-        let format = c.format.as_deref().unwrap_or("qcow2");
-        if c.mode.unwrap_or_default() == NewImageMode::AbsolutePaths {
-            let image = new_image(change, old, format)?;
-            image::create::create(&c.snapshot_file, &image).await?;
-        }
-        let overlay = change.open(options(change, old, c, format).await?).await?;
+        let image = NewTarget {
+            path: &c.snapshot_file,
+            format: Some(c.format.as_deref().unwrap_or("qcow2")),
+            node_name: name,
+            mode: c.mode.unwrap_or_default(),
+            like: old,
+            below: Some(old),
+            backing: Backing::Later,
+            unmap: false,
+        };
+        let overlay = image.open(change).await?;
         // Without users the image would go again at once.
         if !change.is_used(old) {
             change.keep(overlay);
         }
         change.put_overlay(old, overlay)
     }
-}
-
-/// The image to be made: empty, as long as the node, with the node as its backing file.
-fn new_image(change: &Change<'_, '_>, old: NodeId, format: &str) -> Result<NewImage, QError> {
-    if BlockdevDriver::from_str(format).is_none() {
-        return Err(qerr!("Unknown file format '{format}'"));
-    }
-    match format {
-        "qcow2" => {}
-        "raw" | "file" | "host_device" => {
-            return Err(qerr!("Backing file not supported for file format '{format}'"));
-        }
-        _ => return Err(qerr!("Format driver '{format}' does not support image creation")),
-    }
-    let info = change.image_info(old).ok_or_else(|| qerr!("The node has gone"))?;
-    let size = u64::try_from(info.base.virtual_size).unwrap_or(0);
-    let mut image = qcow2_defaults(size);
-    image.backing_fmt = BlockdevDriver::from_str(&info.base.format);
-    image.backing_file = Some(info.base.filename);
-    Ok(NewImage::Qcow2(Box::new(image)))
-}
-
-/// The options of the overlay's node: what concerns requests is as for the old one.
-async fn options(
-    change: &Change<'_, '_>,
-    old: NodeId,
-    c: &BlockdevSnapshotSync,
-    format: &str,
-) -> Result<Dict, QError> {
-    let graph = change.graph();
-    let flags = graph.node(old).map(|n| n.flags).unwrap_or_default();
-    let ty = change.driver_type(format)?;
-    let path = c.snapshot_file.strip_prefix("file:").unwrap_or(&c.snapshot_file);
-    let mut file = Dict::new();
-    file.insert("driver", block::probe::protocol_of(path.to_owned()).await);
-    file.insert("filename", path);
-    let mut dict = Dict::new();
-    dict.insert("driver", format);
-    if let Some(n) = &c.snapshot_node_name {
-        dict.insert("node-name", n.as_str());
-    }
-    let mut cache = Dict::new();
-    cache.insert("direct", flags.direct);
-    cache.insert("no-flush", flags.no_flush);
-    dict.insert("cache", cache);
-    dict.insert("auto-read-only", flags.auto_read_only);
-    dict.insert("discard", if flags.unmap { "unmap" } else { "ignore" });
-    if ty.kind == Kind::Protocol {
-        dict.insert("filename", path);
-    } else {
-        dict.insert("file", file);
-    }
-    if ty.supports_backing {
-        dict.insert("backing", qapi::Value::Null);
-    }
-    Ok(dict)
 }
 
 impl Action for SnapshotSync {

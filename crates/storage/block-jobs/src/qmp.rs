@@ -1,8 +1,8 @@
 //! The commands that start jobs.
 
 use api::block_core::{
-    BlockCommit, BlockStream, BlockdevBackup, BlockdevCreate, BlockdevMirror, ChangeBackingFile,
-    XBlockdevAmend,
+    BlockCommit, BlockStream, BlockdevBackup, BlockdevCreate, BlockdevMirror, ChangeBackingFile, DriveBackup,
+    DriveMirror, XBlockdevAmend,
 };
 use block::job::Jobs;
 use monitor::CommandTable;
@@ -41,6 +41,16 @@ pub fn register(table: &mut CommandTable, jobs: &Arc<Jobs>) {
     table.register(move |c: BlockdevBackup| {
         let j = j.clone();
         async move { crate::backup::backup(&j, c).await }
+    });
+    let j = jobs.clone();
+    table.register(move |c: DriveMirror| {
+        let j = j.clone();
+        async move { crate::mirror::drive_mirror(&j, c).await }
+    });
+    let j = jobs.clone();
+    table.register(move |c: DriveBackup| {
+        let j = j.clone();
+        async move { crate::backup::drive_backup(&j, c).await }
     });
     let j = jobs.clone();
     table.register(move |c: BlockStream| {

@@ -26,7 +26,9 @@ fn action(
     group: Option<&Arc<Group>>,
     action: TransactionAction,
 ) -> Result<Box<dyn Action>, QError> {
-    if group.is_some() && !matches!(action, TransactionAction::BlockdevBackup(_)) {
+    let starts_job =
+        matches!(action, TransactionAction::BlockdevBackup(_) | TransactionAction::DriveBackup(_));
+    if group.is_some() && !starts_job {
         return Err(qerr!(
             "Action '{}' does not support transaction property completion-mode = grouped",
             action.tag().as_str()
@@ -51,10 +53,11 @@ fn action(
             let sources = m.bitmaps.into_iter().map(block::bitmap::qmp::source).collect();
             Box::new(OnBitmap { node: m.node, op: BitmapOp::Merge(m.target, sources) })
         }
-        TransactionAction::BlockdevBackup(b) => Box::new(Start::new(jobs, b, group.cloned())),
+        TransactionAction::BlockdevBackup(b) => Box::new(Start::new(jobs, b.into(), group.cloned())),
         TransactionAction::BlockdevSnapshot(s) => Box::new(Snapshot(s)),
         TransactionAction::BlockdevSnapshotInternalSync(s) => Box::new(InternalSnapshot::new(s)),
         TransactionAction::BlockdevSnapshotSync(s) => Box::new(SnapshotSync(s)),
+        TransactionAction::DriveBackup(b) => Box::new(Start::new(jobs, b.into(), group.cloned())),
     })
 }
 

@@ -292,6 +292,21 @@ impl Txn<'_> {
         self.open_child(id, spec, ChildGiven::Definition(dict), place).await
     }
 
+    /// Opens the backing file that the header of a node that is open already names, unless it has one open.
+    pub(crate) async fn open_own_backing(&mut self, id: NodeId) -> Result<(), QError> {
+        let Some(n) = self.next.node(id).filter(|n| n.edge(ChildSlot::Backing).is_none()) else {
+            return Ok(());
+        };
+        let specs = (n.ty.children)(&n.options.typed);
+        let Some(spec) = specs.iter().find(|s| s.slot == ChildSlot::Backing) else { return Ok(()) };
+        let mut place = Place::top();
+        if let Some(file) = self.filename(id) {
+            place.files.push(canonical(&file).await);
+        }
+        let opened = self.open_backing(id, spec, ChildGiven::Absent, &place).await;
+        opened.map_err(|e| e.prepend("Could not open backing file"))
+    }
+
     /// Options for an image file of a format.
     async fn describe_file(&self, path: &str, format: &str) -> Result<Dict, QError> {
         let ty = self.ctl.driver_type(format)?;

@@ -2,7 +2,7 @@
 
 use qapi::Qapi;
 
-use super::{BlockdevOnError, MirrorSyncMode};
+use super::{BlockdevOnError, MirrorSyncMode, NewImageMode};
 
 /// What becomes of a dirty bitmap that a backup uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
@@ -75,4 +75,20 @@ pub struct BlockdevBackup {
     pub common: BackupCommon,
     /// The node to copy to, of the same length.
     pub target: String,
+}
+
+/// As `blockdev-backup`, to an image that the command makes or opens itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(command = "drive-backup")]
+pub struct DriveBackup {
+    /// What and how.
+    #[qapi(flatten)]
+    pub common: BackupCommon,
+    /// The name of the image's file.
+    pub target: String,
+    /// The image's format. Unless given: that of `device` where the image is made, else what its first bytes look like.
+    pub format: Option<String>,
+    /// Whether the image is made (`absolute-paths`) or there already; made unless given. One that is made for `top` gets
+    /// the backing file of `device`, one for `none` gets `device` itself.
+    pub mode: Option<NewImageMode>,
 }

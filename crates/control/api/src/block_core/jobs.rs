@@ -2,7 +2,7 @@
 
 use qapi::Qapi;
 
-use super::{BlockErrorAction, BlockdevCreateOptions, IoOperationType};
+use super::{BlockErrorAction, BlockdevCreateOptions, IoOperationType, NewImageMode};
 use crate::job::{JobStatus, JobType};
 
 /// What a job does about an I/O error.
@@ -320,6 +320,48 @@ pub struct BlockdevMirror {
     pub on_target_error: Option<BlockdevOnError>,
     /// What to call the filter that the job puts above `device`. One without a name is not shown to users.
     pub filter_node_name: Option<String>,
+    /// When writes are copied; `background` unless given.
+    pub copy_mode: Option<MirrorCopyMode>,
+    /// Make the result final without `job-finalize`. On unless given.
+    pub auto_finalize: Option<bool>,
+    /// Let go of the job without `job-dismiss`. On unless given.
+    pub auto_dismiss: Option<bool>,
+}
+
+/// As `blockdev-mirror`, to an image that the command makes or opens itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+#[qapi(command = "drive-mirror")]
+pub struct DriveMirror {
+    /// What to call the job. The name of the drive unless given.
+    pub job_id: Option<String>,
+    /// The node to be copied.
+    pub device: String,
+    /// The name of the image's file.
+    pub target: String,
+    /// The image's format. Unless given: that of `device` where the image is made, else what its first bytes look like.
+    pub format: Option<String>,
+    /// What to call the image's node.
+    pub node_name: Option<String>,
+    /// The node whose users get the copy on completion; `device` unless given. Needs `node-name`.
+    pub replaces: Option<String>,
+    /// What the copy shall contain.
+    pub sync: MirrorSyncMode,
+    /// Whether the image is made (`absolute-paths`) or there already; made unless given. One that is made for `top` gets
+    /// the backing file of `device`, one for `none` gets `device` itself; one that is there has the one that its header
+    /// names when the job completes.
+    pub mode: Option<NewImageMode>,
+    /// Bytes per second; 0, no limit, unless given.
+    pub speed: Option<i64>,
+    /// Bytes that are tracked together: a power of two from 512 to 64 MiB.
+    pub granularity: Option<u32>,
+    /// How much memory to use, bytes.
+    pub buf_size: Option<i64>,
+    /// What to do about errors of reading; `report` unless given.
+    pub on_source_error: Option<BlockdevOnError>,
+    /// What to do about errors of writing; `report` unless given.
+    pub on_target_error: Option<BlockdevOnError>,
+    /// Let zeroes free space in the image. On unless given.
+    pub unmap: Option<bool>,
     /// When writes are copied; `background` unless given.
     pub copy_mode: Option<MirrorCopyMode>,
     /// Make the result final without `job-finalize`. On unless given.

@@ -38,7 +38,7 @@ impl Bed {
         create_cow(&world, "h3", SIZE, None);
         let events = EventBus::new();
         let stream = events.listen(10_000);
-        let graph = BlockGraph::new(DRIVERS, events);
+        let graph = BlockGraph::new(&[DRIVERS, block_test::DRIVERS].concat(), events);
         let jobs = Jobs::new(graph.clone());
         let bed = Bed { world, graph, jobs, events: stream, _here: here };
         for n in 0..4 {

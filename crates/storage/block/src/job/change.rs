@@ -10,6 +10,7 @@ use crate::drive::ErrorPolicy;
 use crate::driver::{BackingHint, ChildSlot, Cx, DriverType, NodeFlags};
 use crate::gate::Gate;
 use crate::graph::{Edge, Graph, Node, NodeId, RootDef, RootEvent, RootId};
+use crate::open::new_edge;
 use crate::options::{ChildGiven, Flat, NodeOptions, check_node_name};
 use crate::perm::{Perm, PermPair, Role};
 use crate::track::Live;
@@ -65,6 +66,16 @@ impl BlockGraph {
         stable: Option<NodeId>,
         f: impl FnOnce(&mut Change<'_, '_>) -> Result<T, QError> + 'static,
     ) -> Result<T, QError> {
+        self.change_with(drain, stable, async move |c: &mut Change<'_, '_>| f(c)).await
+    }
+
+    /// As [`BlockGraph::change_stable`], with an `f` that may wait: for nodes that it opens.
+    pub async fn change_with<T: 'static>(
+        &self,
+        drain: Vec<NodeId>,
+        stable: Option<NodeId>,
+        f: impl AsyncFnOnce(&mut Change<'_, '_>) -> Result<T, QError> + 'static,
+    ) -> Result<T, QError> {
         self.run(|me| async move {
             me.sound(&drain).await;
             let _one = me.changing.lock().await;
@@ -75,7 +86,7 @@ impl BlockGraph {
                 cx.node_flush().await.map_err(|e| qerr!("{e}"))?;
             }
             let mut change = Change::new(&mut txn);
-            let done = f(&mut change)?;
+            let done = f(&mut change).await?;
             let moved = change.moved;
             txn.finish().await?;
             let graph = txn.commit().await;
@@ -322,15 +333,25 @@ impl Change<'_, '_> {
 
     /// Gives an image another backing file, or none.
     pub fn set_backing(&mut self, node: NodeId, backing: Option<NodeId>) {
-        match backing {
-            Some(b) => {
-                if let Some(edge) = self.txn.next.node(node).and_then(|n| n.edge(ChildSlot::Backing)).cloned()
-                {
-                    self.txn.link(node, edge, b);
-                }
-            }
-            None => self.txn.unlink(node, ChildSlot::Backing),
+        let Some(b) = backing else { return self.txn.unlink(node, ChildSlot::Backing) };
+        let Some(n) = self.txn.next.node(node) else { return };
+        let edge = n.edge(ChildSlot::Backing).cloned().or_else(|| {
+            let specs = (n.ty.children)(&n.options.typed);
+            specs.iter().find(|s| s.slot == ChildSlot::Backing).map(new_edge)
+        });
+        if let Some(edge) = edge {
+            self.txn.link(node, edge, b);
         }
+    }
+
+    /// Opens the backing file that an image's header names, unless the image has one open.
+    pub async fn open_backing(&mut self, node: NodeId) -> Result<(), QError> {
+        self.txn.open_own_backing(node).await
+    }
+
+    /// Guesses the format of the image in a file.
+    pub async fn probe(&mut self, path: &str) -> Result<String, QError> {
+        self.txn.probe_path(path).await
     }
 
     /// Lets go of what [`Change::add_root`] held.

@@ -35,17 +35,23 @@ impl Jobs {
         &self.graph
     }
 
-    /// Makes a job, in state `created`. It ends either by [`Jobs::start`] or by [`Jobs::forget`].
-    pub fn create(&self, config: JobConfig, group: Option<&Arc<Group>>) -> Result<Arc<Job>, QError> {
-        let mut chars = config.id.chars();
+    /// An error unless a job may get this id.
+    pub fn check_id(&self, id: &str) -> Result<(), QError> {
+        let mut chars = id.chars();
         let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic());
         if !first || !chars.all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) {
-            return Err(qerr!("Invalid job ID '{}'", config.id));
+            return Err(qerr!("Invalid job ID '{id}'"));
         }
+        if self.list.lock().iter().any(|j| j.id() == id) {
+            return Err(qerr!("Job ID '{id}' already in use"));
+        }
+        Ok(())
+    }
+
+    /// Makes a job, in state `created`. It ends either by [`Jobs::start`] or by [`Jobs::forget`].
+    pub fn create(&self, config: JobConfig, group: Option<&Arc<Group>>) -> Result<Arc<Job>, QError> {
+        self.check_id(&config.id)?;
         let mut list = self.list.lock();
-        if list.iter().any(|j| j.id() == config.id) {
-            return Err(qerr!("Job ID '{}' already in use", config.id));
-        }
         let group = group.cloned().unwrap_or_default();
         let job = Job::new(config, self.graph.events().clone(), group.clone());
         group.jobs.lock().push(job.clone());

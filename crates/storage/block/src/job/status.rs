@@ -28,7 +28,8 @@ pub(crate) fn accepts(status: JobStatus, verb: JobVerb) -> bool {
     match verb {
         JobVerb::Cancel => alive || matches!(status, Waiting | Pending),
         JobVerb::Pause | JobVerb::Resume | JobVerb::SetSpeed | JobVerb::Change => alive,
-        JobVerb::Complete => status == Ready,
+        // At rest it completes when it is resumed.
+        JobVerb::Complete => matches!(status, Ready | Standby),
         JobVerb::Finalize => status == Pending,
         JobVerb::Dismiss => status == Concluded,
     }
@@ -76,7 +77,7 @@ mod tests {
         for s in ALL {
             assert_eq!(accepts(s, JobVerb::Dismiss), s == Concluded);
             assert_eq!(accepts(s, JobVerb::Finalize), s == Pending);
-            assert_eq!(accepts(s, JobVerb::Complete), s == Ready);
+            assert_eq!(accepts(s, JobVerb::Complete), matches!(s, Ready | Standby));
         }
     }
 }

@@ -4,22 +4,41 @@
 //! unmarks a piece *before* it copies it, so that no change is missed. In `write-blocking` mode the filter writes to
 //! both, with the range locked against the job's own copying; every completion switches to that mode, so that source
 //! and target stay the same from then on until users get the target, however long that is put off.
+//!
+//! A target that gets its backing file only later ("bare") shows zeroes where it will show that file's bytes. So it is
+//! written in whole pieces, each at least one of its clusters, and all zeroes are written to it.
 
-use crate::copy::{Failed, copy_range, has, plain};
+mod start;
+
+pub(crate) use start::top_image;
+pub use start::{drive_mirror, mirror};
+
+use crate::copy::{Failed, Zeroes, copy_range, has, plain};
 use crate::dirty::Dirty;
 use crate::flow::{Bounds, Buffers, CHUNK, Flow, LOOK, Work};
-use crate::setup::{Frozen, begin, config, find, is_root, job_id, undo};
-use api::block_core::{BlockJobChangeMore, BlockdevMirror, BlockdevOnError, MirrorCopyMode, MirrorSyncMode};
-use api::job::{JobStatus, JobType};
-use block::driver::CtlFuture;
-use block::driver::{Cx, IoFuture, Prealloc};
+use crate::setup::{Frozen, undo};
+use api::block_core::{BlockJobChangeMore, BlockdevOnError, MirrorCopyMode};
+use base::IoResult;
+use block::driver::{CtlFuture, Cx, IoFuture, Prealloc, WriteFlags, ZeroFlags};
 use block::job::change::FilterSpec;
 use block::job::filter::{MIRROR_TOP, MIRROR_TOP_COMMIT, Request, SOURCE, TARGET, Watch};
-use block::job::{Body, DoneFuture, Job, JobRoot, Jobs, Op};
-use block::{BlockGraph, Graph, NodeId, Perm, Ranges, Role};
+use block::job::{Body, Change, DoneFuture, Job, JobRoot, Op};
+use block::{BlockGraph, NodeId, Ranges};
+use mem::IoBuf;
 use qapi::{QError, QapiEnum, qerr};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
+
+/// What backing file the target gets when users get the target.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum After {
+    /// It keeps what it has.
+    Leave,
+    /// This node.
+    Give(NodeId),
+    /// The one that its header names.
+    Open,
+}
 
 /// What is to be mirrored how.
 pub(crate) struct Mirrored {
@@ -31,6 +50,10 @@ pub(crate) struct Mirrored {
     pub(crate) replaces: NodeId,
     /// The target is an image of the source's own chain.
     pub(crate) commit: bool,
+    pub(crate) backing: After,
+    /// The target will have a backing file, but has none yet.
+    pub(crate) bare: bool,
+    pub(crate) zeroes: Zeroes,
     /// Nothing that is there already is copied.
     pub(crate) none: bool,
     pub(crate) blocking: bool,
@@ -52,11 +75,40 @@ pub(crate) struct Tracker {
     /// The first pass over the node is done.
     ready: AtomicBool,
     job: Weak<Job>,
+    bare: bool,
+    zeroes: Zeroes,
     on_source_error: BlockdevOnError,
     on_target_error: BlockdevOnError,
 }
 
 impl Tracker {
+    /// Does a change of the source to the target as well; `lo..hi` are the whole pieces that it touches.
+    async fn follow(&self, cx: &Cx<'_>, request: &Request, lo: u64, hi: u64) -> IoResult<()> {
+        let (off, len) = request.range();
+        let hi = hi.min(self.dirty.len());
+        let request = match request {
+            // What a discarded range holds afterwards only reading it tells.
+            Request::Discard(..) => return Err(base::Errno::NOTSUP),
+            Request::Zeroes(off, len, flags) if self.zeroes == Zeroes::Kept => {
+                &Request::Zeroes(*off, *len, *flags - ZeroFlags::MAY_UNMAP)
+            }
+            r => r,
+        };
+        let bytes = self.zeroes == Zeroes::Bytes && matches!(request, Request::Zeroes(..));
+        if !self.bare || (!bytes && off == lo && off + len == hi) {
+            return request.apply(cx, TARGET).await;
+        }
+        let mut at = lo;
+        while at < hi {
+            let n = (hi - at).min(CHUNK);
+            let buf = IoBuf::zeroed(n as usize);
+            cx.child_read(SOURCE, at, buf.clone()).await?;
+            cx.child_write(TARGET, at, buf, WriteFlags::empty()).await?;
+            at += n;
+        }
+        Ok(())
+    }
+
     fn mark(&self, off: u64, len: u64) {
         self.dirty.set(off, len);
         if let Some(j) = self.job.upgrade() {
@@ -89,11 +141,7 @@ impl Watch for Tracker {
             let (lo, hi) = self.dirty.around(off, len);
             let _alone = self.ranges.lock(lo, hi, true).await;
             let done = request.apply(cx, SOURCE).await;
-            // What a discarded range holds afterwards only reading it tells.
-            let same = done.is_ok()
-                && !matches!(request, Request::Discard(..))
-                && request.apply(cx, TARGET).await.is_ok();
-            if !same {
+            if done.is_err() || self.follow(cx, &request, lo, hi).await.is_err() {
                 self.mark(off, len);
             }
             done
@@ -106,7 +154,7 @@ impl Work for Tracker {
     /// are tried again, or the job fails.
     async fn piece(&self, op: &Op, bufs: &Buffers, off: u64, len: u64) -> Result<u64, Failed> {
         let _alone = self.ranges.lock(off, off + len, true).await;
-        copy_range(op, bufs, off, len, None).await
+        copy_range(op, bufs, off, len, None, self.zeroes).await
     }
 
     fn on_error(&self, write: bool) -> BlockdevOnError {
@@ -230,8 +278,8 @@ impl Mirror {
         let (source, target, replaces, commit) = (w.source, w.target, w.replaces, w.commit);
         let (frozen, filter, tracker, root) =
             (self.frozen.clone(), self.filter, self.tracker.clone(), self.root.id());
-        let (base_ro, source_ro) = (self.base_ro, self.source_ro);
-        let change = self.graph.change_stable(vec![filter, replaces], Some(target), move |c| {
+        let (base_ro, source_ro, backing) = (self.base_ro, self.source_ro, w.backing);
+        let change = async move |c: &mut Change<'_, '_>| {
             if !tracker.dirty.is_clean() {
                 return Ok(false);
             }
@@ -253,9 +301,14 @@ impl Mirror {
             if commit {
                 c.set_read_only(target, source_ro);
             }
+            match backing {
+                After::Leave => {}
+                After::Give(node) => c.set_backing(target, Some(node)),
+                After::Open => c.open_backing(target).await?,
+            }
             Ok(true)
-        });
-        change.await
+        };
+        self.graph.change_with(vec![filter, replaces], Some(target), change).await
     }
 }
 
@@ -330,154 +383,48 @@ impl Body for Mirror {
     }
 }
 
-/// Puts the filter in.
+/// Makes the filter and the job's hold of the graph, as part of a change.
+pub(crate) fn put_in(
+    c: &mut Change<'_, '_>,
+    graph: &Arc<BlockGraph>,
+    job: &Arc<Job>,
+    what: Mirrored,
+) -> Result<Mirror, QError> {
+    let g = c.preview();
+    let source_ro = g.node(what.source).is_some_and(|n| n.flags.read_only);
+    let tracker = Arc::new(Tracker {
+        dirty: Dirty::new(g.cx(what.source).map_or(0, |cx| cx.len()), what.granularity),
+        ranges: Arc::default(),
+        blocking: AtomicBool::new(what.blocking),
+        ready: AtomicBool::new(false),
+        job: Arc::downgrade(job),
+        bare: what.bare,
+        zeroes: what.zeroes,
+        on_source_error: what.on_source_error,
+        on_target_error: what.on_target_error,
+    });
+    let base_ro = what.commit && c.set_read_only(what.target, false);
+    let frozen = Frozen::chain(c, what.source, None);
+    let filter = c.insert_filter(FilterSpec {
+        ty: if what.commit { &MIRROR_TOP_COMMIT } else { &MIRROR_TOP },
+        watch: tracker.clone(),
+        name: what.filter_name.as_deref(),
+        source: what.source,
+        link: "backing",
+        target: Some(("target", what.target)),
+    })?;
+    c.freeze(filter, SOURCE);
+    let root = Arc::new(c.add_root(job, filter, what.source, what.others.clone()));
+    let graph = graph.clone();
+    Ok(Mirror { graph, what, tracker, root, filter, frozen, base_ro, source_ro })
+}
+
+/// As [`put_in`], as a change of its own.
 pub(crate) async fn set_up(
     graph: &Arc<BlockGraph>,
     job: &Arc<Job>,
     what: Mirrored,
 ) -> Result<Mirror, QError> {
-    let g = graph.snapshot();
-    let length = |id| g.node(id).and_then(|n| graph.image_info(&n.name)).map_or(0, |i| i.base.virtual_size);
-    let len = u64::try_from(length(what.source)).unwrap_or(0);
-    let tracker = Arc::new(Tracker {
-        dirty: Dirty::new(len, what.granularity),
-        ranges: Arc::default(),
-        blocking: AtomicBool::new(what.blocking),
-        ready: AtomicBool::new(false),
-        job: Arc::downgrade(job),
-        on_source_error: what.on_source_error,
-        on_target_error: what.on_target_error,
-    });
-    let (watch, job) = (tracker.clone(), job.clone());
-    let (source, target, commit) = (what.source, what.target, what.commit);
-    let (name, others) = (what.filter_name.clone(), what.others.clone());
-    let source_ro = g.node(source).is_some_and(|n| n.flags.read_only);
-    let made = graph
-        .change(vec![source, target], move |c| {
-            let base_ro = commit && c.set_read_only(target, false);
-            let frozen = Frozen::chain(c, source, None);
-            let filter = c.insert_filter(FilterSpec {
-                ty: if commit { &MIRROR_TOP_COMMIT } else { &MIRROR_TOP },
-                watch,
-                name: name.as_deref(),
-                source,
-                link: "backing",
-                target: Some(("target", target)),
-            })?;
-            c.freeze(filter, SOURCE);
-            let root = c.add_root(&job, filter, source, others);
-            Ok((base_ro, frozen, filter, root))
-        })
-        .await?;
-    let (base_ro, frozen, filter, root) = made;
-    let graph = graph.clone();
-    let root = Arc::new(root);
-    Ok(Mirror { graph, what, tracker, root, filter, frozen, base_ro, source_ro })
-}
-
-/// Whether `node` is reached from `from` by links that show the same bytes.
-fn shows(g: &Graph, from: NodeId, node: NodeId) -> bool {
-    let mut at = Some(from);
-    while let Some(id) = at {
-        if id == node {
-            return true;
-        }
-        let filtered =
-            |n: &Arc<block::Node>| n.primary().filter(|e| e.role.contains(Role::FILTERED)).map(|e| e.child);
-        at = g.node(id).and_then(filtered);
-    }
-    false
-}
-
-fn granularity(given: Option<u32>) -> Result<u64, QError> {
-    match given {
-        None | Some(0) => Ok(64 << 10),
-        Some(g) if !(512..=64 << 20).contains(&g) => {
-            Err(qerr!("Parameter 'granularity' expects a value in range [512B, 64MB]"))
-        }
-        Some(g) if !g.is_power_of_two() => Err(qerr!("Parameter 'granularity' expects a power of 2")),
-        Some(g) => Ok(u64::from(g)),
-    }
-}
-
-/// `blockdev-mirror`.
-pub async fn mirror(jobs: &Arc<Jobs>, c: BlockdevMirror) -> Result<(), QError> {
-    let graph = jobs.graph().clone();
-    let g = graph.snapshot();
-    let source = find(&g, &c.device)?.id;
-    is_root(&g, source)?;
-    let target = find(&g, &c.target)?;
-    let granularity = granularity(c.granularity)?;
-    let bounds = match c.buf_size.unwrap_or(0) {
-        b if b < 0 => return Err(qerr!("Invalid parameter 'buf-size'")),
-        0 => Bounds::default(),
-        b => Bounds { bytes: b.unsigned_abs(), ..Bounds::default() },
-    };
-    let bottom = match c.sync {
-        MirrorSyncMode::Incremental => return Err(qerr!("Sync mode 'incremental' not supported")),
-        MirrorSyncMode::Bitmap => return Err(qerr!("Sync mode 'bitmap' not supported")),
-        // The image that has a backing file is the one under the filters.
-        MirrorSyncMode::Top => crate::commit::chain(&g, source).get(1).map(|_| top_image(&g, source)),
-        MirrorSyncMode::Full | MirrorSyncMode::None => None,
-    };
-    let replaces = match &c.replaces {
-        None => source,
-        Some(name) => {
-            let node = g.by_name(name).ok_or_else(|| qerr!("Failed to find node with node-name='{name}'"))?;
-            if !shows(&g, source, node.id) {
-                return Err(qerr!(
-                    "Cannot replace '{name}' by a node mirrored from '{}', because it cannot be guaranteed that doing so would not lead to an abrupt change of visible data",
-                    c.device
-                ));
-            }
-            node.id
-        }
-    };
-    if target.id == source {
-        return Err(qerr!("Can't mirror node into itself"));
-    }
-    if g.reaches(target.id, source) {
-        return Err(qerr!("The target '{}' shows the node '{}' that is to be mirrored", c.target, c.device));
-    }
-    for id in [source, target.id, replaces] {
-        g.no_job_on(id)?;
-    }
-    if target.pair.perm.intersects(Perm::WRITE) && g.roots().any(|r| r.node == Some(target.id) && !r.drive) {
-        return Err(qerr!("Node '{}' is in use", c.target));
-    }
-    let id = job_id(&g, c.job_id.clone(), &c.device);
-    let speed = block::job::speed_of(c.speed);
-    let config =
-        config(id, JobType::Mirror, speed.as_ref().copied().unwrap_or(0), c.auto_finalize, c.auto_dismiss);
-    let what = Mirrored {
-        source,
-        target: target.id,
-        bottom,
-        replaces,
-        commit: false,
-        none: c.sync == MirrorSyncMode::None,
-        blocking: c.copy_mode == Some(MirrorCopyMode::WriteBlocking),
-        granularity,
-        bounds,
-        filter_name: c.filter_node_name.clone(),
-        others: vec![target.id],
-        on_source_error: c.on_source_error.unwrap_or_default(),
-        on_target_error: c.on_target_error.unwrap_or_default(),
-    };
-    let begun = begin(jobs, config, async |job| {
-        speed?;
-        set_up(&graph, &job, what).await
-    });
-    let job = begun.await?;
-    debug_assert!(job.status() != JobStatus::Created);
-    Ok(())
-}
-
-/// The image under the filters at `node`.
-pub(crate) fn top_image(g: &Graph, node: NodeId) -> NodeId {
-    let mut at = node;
-    while let Some(e) = g.node(at).and_then(|n| n.primary()).filter(|e| e.role.contains(Role::FILTERED)) {
-        at = e.child;
-    }
-    at
+    let (g, job) = (graph.clone(), job.clone());
+    graph.change(vec![what.source, what.target], move |c| put_in(c, &g, &job, what)).await
 }
