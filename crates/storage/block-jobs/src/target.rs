@@ -1,0 +1,132 @@
+//! Images that a command makes or opens itself: overlays, and the targets of `drive-mirror` and `drive-backup`.
+
+use api::block_core::{BlockdevDriver, NewImageMode};
+use block::NodeId;
+use block::driver::Kind;
+use block::job::Change;
+use image::create::{NewImage, qcow2_defaults};
+use qapi::{Dict, QError, QapiEnum, Value, qerr};
+
+/// What the image's node has below it when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// Nothing: that is for later.
+    Later,
+    /// A node that is there.
+    Node(NodeId),
+    /// What the header names.
+    Header,
+}
+
+/// The image.
+pub(crate) struct NewTarget<'a> {
+    /// Its file.
+    pub(crate) path: &'a str,
+    /// Unless given, that of `like` where the image is made, else what its first bytes look like.
+    pub(crate) format: Option<&'a str>,
+    pub(crate) node_name: Option<&'a str>,
+    /// Whether it is made.
+    pub(crate) mode: NewImageMode,
+    /// The node that says how long it is, and how requests are treated.
+    pub(crate) like: NodeId,
+    /// What the header of a new image names as its backing file.
+    pub(crate) below: Option<NodeId>,
+    pub(crate) backing: Backing,
+    /// Discards free space in it, and zeroes that are written are noticed and do so too, whatever `like` does.
+    pub(crate) unmap: bool,
+}
+
+impl NewTarget<'_> {
+    /// Makes the image where that is asked for, and opens it as part of a change. Where the change fails, a file that was
+    /// made stays.
+    pub(crate) async fn open(&self, c: &mut Change<'_, '_>) -> Result<NodeId, QError> {
+        let path = plain_name(self.path)?;
+        let format = match (self.format, self.mode) {
+            (Some(f), _) => f.to_owned(),
+            (None, NewImageMode::AbsolutePaths) => {
+                c.graph().node(self.like).map_or("raw", |n| n.ty.name).to_owned()
+            }
+            (None, NewImageMode::Existing) => c.probe(path).await?,
+        };
+        if self.mode == NewImageMode::AbsolutePaths {
+            let image = self.image(c, &format)?;
+            image::create::create(self.path, &image).await?;
+        }
+        c.open(self.options(c, path, &format).await?).await
+    }
+
+    fn image(&self, c: &Change<'_, '_>, format: &str) -> Result<NewImage, QError> {
+        if BlockdevDriver::from_str(format).is_none() {
+            return Err(qerr!("Unknown file format '{format}'"));
+        }
+        let raw = matches!(format, "raw" | "file" | "host_device");
+        if raw && self.below.is_some() {
+            return Err(qerr!("Backing file not supported for file format '{format}'"));
+        }
+        let info = c.image_info(self.like).ok_or_else(|| qerr!("The node has gone"))?;
+        let size = u64::try_from(info.base.virtual_size).unwrap_or(0);
+        match format {
+            _ if raw => Ok(NewImage::Raw { size, preallocation: api::block_core::PreallocMode::Off }),
+            "qcow2" => {
+                let mut image = qcow2_defaults(size);
+                if let Some(below) = self.below.and_then(|b| c.image_info(b)) {
+                    image.backing_fmt = BlockdevDriver::from_str(&below.base.format);
+                    image.backing_file = Some(below.base.filename);
+                }
+                Ok(NewImage::Qcow2(Box::new(image)))
+            }
+            "luks" => Err(qerr!("Parameter 'key-secret' is required for cipher")),
+            _ => Err(qerr!("Format driver '{format}' does not support image creation")),
+        }
+    }
+
+    /// The options of the image's node: what concerns requests is as for `like`.
+    async fn options(&self, c: &Change<'_, '_>, path: &str, format: &str) -> Result<Dict, QError> {
+        let flags = c.graph().node(self.like).map(|n| n.flags).unwrap_or_default();
+        let ty = c.driver_type(format)?;
+        let mut file = Dict::new();
+        file.insert("driver", block::probe::protocol_of(path.to_owned()).await);
+        file.insert("filename", path);
+        let mut dict = Dict::new();
+        dict.insert("driver", format);
+        if let Some(n) = self.node_name {
+            dict.insert("node-name", n);
+        }
+        let mut cache = Dict::new();
+        cache.insert("direct", flags.direct);
+        cache.insert("no-flush", flags.no_flush);
+        dict.insert("cache", cache);
+        dict.insert("auto-read-only", flags.auto_read_only);
+        dict.insert("discard", if flags.unmap || self.unmap { "unmap" } else { "ignore" });
+        if self.unmap {
+            dict.insert("detect-zeroes", "unmap");
+        }
+        if ty.kind == Kind::Protocol {
+            dict.insert("filename", path);
+        } else {
+            dict.insert("file", file);
+        }
+        if ty.supports_backing {
+            match self.backing {
+                Backing::Later => drop(dict.insert("backing", Value::Null)),
+                Backing::Node(n) => {
+                    let name = c.graph().node(n).map_or("", |n| n.name.as_str());
+                    dict.insert("backing", name);
+                }
+                Backing::Header => {}
+            }
+        }
+        Ok(dict)
+    }
+}
+
+/// A file name without `file:` before it; names of other protocols are refused.
+fn plain_name(file: &str) -> Result<&str, QError> {
+    let name = file.strip_prefix("file:").unwrap_or(file);
+    match name.split_once(':') {
+        Some((protocol, _)) if !protocol.contains('/') && name.len() == file.len() => {
+            Err(qerr!("Unknown protocol '{protocol}'"))
+        }
+        _ => Ok(name),
+    }
+}

@@ -1,0 +1,186 @@
+//! Jobs that copy a disk: how long they take, and what they cost the daemon.
+//!
+//! The programs take turns, each time with fresh targets, so that ratios are of like with like. The source holds random
+//! bytes, which no program can save itself from copying.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use e2e::{ScratchDir, StorageDaemon, rhea_binary, run_tool, workspace};
+use serde_json::{Value, json};
+
+use super::median;
+use super::servers::{Kind, cpu_seconds};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How often each is run; the medians are printed
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Size of the disk in MiB; two of them should fit into the page cache
+    #[arg(long, default_value_t = 2048)]
+    size: u32,
+    /// Where the images are made
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Only measurements whose name contains this
+    #[arg(default_value = "")]
+    filter: String,
+}
+
+const JOBS: &[(&str, &str, &str)] = &[
+    ("backup", "raw", "qcow2"),
+    ("backup", "qcow2", "raw"),
+    ("mirror", "raw", "qcow2"),
+    ("mirror", "qcow2", "raw"),
+    // Into an image that has nothing of its own.
+    ("stream", "raw", "qcow2"),
+    ("stream", "qcow2", "qcow2"),
+    // Of an image that has all, into one that is empty.
+    ("commit", "qcow2", "raw"),
+    ("commit", "qcow2", "qcow2"),
+];
+
+/// Seconds, and CPU seconds of the daemon.
+struct Figure {
+    wall: f64,
+    cpu: f64,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let dir = args.dir.clone().unwrap_or_else(|| workspace().join("target/bench"));
+    std::fs::create_dir_all(&dir)?;
+    let mut kinds = vec![Kind::Rhea];
+    match Kind::Qsd.is_there() {
+        true => kinds.push(Kind::Qsd),
+        false => println!("{} is not installed: no comparison", Kind::Qsd.name()),
+    }
+    println!("medians of {} runs; {} MiB of random bytes in {}", args.runs, args.size, dir.display());
+    println!("seconds, and seconds of the daemon's CPU time; ratios: rhea / other");
+    let disk = source(&dir, args.size)?;
+    for job in JOBS {
+        let name = format!("{} {} to {}", job.0, job.1, job.2);
+        if !name.contains(&args.filter) {
+            continue;
+        }
+        let mut all: Vec<Vec<Figure>> = kinds.iter().map(|_| Vec::new()).collect();
+        for _ in 0..args.runs.max(1) {
+            for (kind, figures) in kinds.iter().zip(&mut all) {
+                figures.push(
+                    once(*kind, *job, &disk, &dir, args.size)
+                        .with_context(|| format!("{name}, {}", kind.name()))?,
+                );
+            }
+        }
+        let mut line = format!("{name:24}");
+        let median = |f: &[Figure], of: fn(&Figure) -> f64| median(f.iter().map(of));
+        let (wall, cpu) = (median(&all[0], |f| f.wall), median(&all[0], |f| f.cpu));
+        for (kind, figures) in kinds.iter().zip(&all) {
+            let (w, c) = (median(figures, |f| f.wall), median(figures, |f| f.cpu));
+            line += &format!("  {} {w:.2} s, cpu {c:.2} s", kind.name());
+            if *kind != Kind::Rhea {
+                line += &format!(" (time {:.2}, cpu {:.2})", wall / w, cpu / c.max(0.01));
+            }
+        }
+        println!("{line}");
+    }
+    for f in [&disk.0, &disk.1] {
+        _ = std::fs::remove_file(f);
+    }
+    Ok(())
+}
+
+/// The disk, as a raw and as a qcow2 image.
+fn source(dir: &Path, mib: u32) -> Result<(PathBuf, PathBuf)> {
+    let (raw, qcow2) = (dir.join("jobs-source.raw"), dir.join("jobs-source.qcow2"));
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&raw)?);
+    let mut random = 0x9E37_79B9_7F4A_7C15u64;
+    for _ in 0..u64::from(mib) << 17 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        out.write_all(&random.to_le_bytes())?;
+    }
+    out.flush()?;
+    drop(out);
+    let (r, q) = (raw.display().to_string(), qcow2.display().to_string());
+    run_tool(rhea_binary(), &["img", "convert", "-f", "raw", "-O", "qcow2", &r, &q])?;
+    run_tool("sync", &[] as &[&str])?;
+    Ok((raw, qcow2))
+}
+
+fn node(name: &str, format: &str, file: &Path, backing: Option<&str>) -> Value {
+    let mut v = json!({ "driver": format, "node-name": name,
+        "file": { "driver": "file", "filename": file.display().to_string() } });
+    if let Some(b) = backing {
+        v["backing"] = b.into();
+    }
+    v
+}
+
+fn once(
+    kind: Kind,
+    (job, from, to): (&str, &str, &str),
+    disk: &(PathBuf, PathBuf),
+    dir: &Path,
+    mib: u32,
+) -> Result<Figure> {
+    let scratch = ScratchDir::new("bench-jobs")?;
+    let source = if from == "raw" { &disk.0 } else { &disk.1 };
+    let target = dir.join(format!("jobs-target.{to}"));
+    let size = format!("{mib}M");
+    let create = |format: &str, file: &Path, more: &[&str]| {
+        let file = file.display().to_string();
+        let args = [&["img", "create", "-q", "-f", format], more, &[&*file, &*size]].concat();
+        run_tool(rhea_binary(), &args)
+    };
+    let args: &[&str] = if kind == Kind::Rhea { &["storage-daemon"] } else { &[] };
+    let mut daemon = StorageDaemon::start_program(kind.program(), args)?;
+    let pid = daemon.pid();
+    let qmp = daemon.qmp();
+    let (command, arguments) = match job {
+        "backup" | "mirror" => {
+            create(to, &target, &[])?;
+            qmp.run("blockdev-add", node("source", from, source, None))?;
+            qmp.run("blockdev-add", node("target", to, &target, None))?;
+            (
+                if job == "backup" { "blockdev-backup" } else { "blockdev-mirror" },
+                json!({ "job-id": "j", "device": "source", "target": "target", "sync": "full" }),
+            )
+        }
+        "stream" => {
+            create(to, &target, &[])?;
+            qmp.run("blockdev-add", node("source", from, source, None))?;
+            qmp.run("blockdev-add", node("target", to, &target, Some("source")))?;
+            ("block-stream", json!({ "job-id": "j", "device": "target" }))
+        }
+        _ => {
+            // Merging changes the upper image's header only after all has been copied; its data stay.
+            create(to, &target, &[])?;
+            let above = scratch.path().join("above.qcow2");
+            create("qcow2", &above, &[])?;
+            qmp.run("blockdev-add", node("base", to, &target, None))?;
+            qmp.run("blockdev-add", node("source", from, source, Some("base")))?;
+            qmp.run("blockdev-add", node("above", "qcow2", &above, Some("source")))?;
+            (
+                "block-commit",
+                json!({ "job-id": "j", "device": "above", "top-node": "source", "base-node": "base" }),
+            )
+        }
+    };
+    let cpu = cpu_seconds(pid)?;
+    let start = Instant::now();
+    qmp.run(command, arguments)?;
+    if job == "mirror" {
+        qmp.event("BLOCK_JOB_READY")?;
+    } else {
+        let e = qmp.event("BLOCK_JOB_COMPLETED")?;
+        ensure!(e["data"].get("error").is_none(), "{e}");
+    }
+    let figure = Figure { wall: start.elapsed().as_secs_f64(), cpu: cpu_seconds(pid)? - cpu };
+    drop(daemon);
+    _ = std::fs::remove_file(&target);
+    Ok(figure)
+}
