@@ -89,7 +89,7 @@ fn found_and_made() -> Result<()> {
     // Backups of moments between two counts of writes.
     let mut moments = Vec::new();
     for sync in ["full", "top"] {
-        let (target, first) = (file(sync), load.done());
+        let (target, first) = (file(&format!("backup-{sync}")), load.done());
         let arguments = json!({ "job-id": "b", "device": node, "target": target, "sync": sync });
         qmp.run("drive-backup", arguments)?;
         let last = load.done() + 1;
