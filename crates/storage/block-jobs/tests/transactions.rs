@@ -211,3 +211,21 @@ fn grouped_is_for_jobs() {
         assert_eq!(e, "Parameter 'type' does not accept value 'bogus'");
     });
 }
+
+/// Management tools look at the introspection for what they may wait for.
+#[test]
+fn what_jobs_tell_is_declared() {
+    run(|b| async move {
+        let declared = table(&b).introspect().to_json();
+        for event in [
+            "JOB_STATUS_CHANGE",
+            "BLOCK_JOB_CANCELLED",
+            "BLOCK_JOB_COMPLETED",
+            "BLOCK_JOB_ERROR",
+            "BLOCK_JOB_PENDING",
+            "BLOCK_JOB_READY",
+        ] {
+            assert!(declared.contains(&format!("\"{event}\"")), "{event}");
+        }
+    });
+}

@@ -294,11 +294,17 @@ impl Change<'_, '_> {
     /// Takes a filter out: its users then use `heir`.
     pub fn remove_filter(&mut self, filter: NodeId, heir: NodeId) {
         let links = self.links_to(filter, None);
+        let shown = self.txn.next.node(filter).and_then(|n| n.edge(SOURCE)).map(|e| e.child);
         for (parent, slot) in &links {
             self.thaw(*parent, *slot);
+            if shown == Some(heir) {
+                // Another job may have frozen the link as well; it sees the same bytes through it, and keeps it frozen.
+                self.txn.thawed.insert((*parent, *slot));
+            }
         }
         for slot in [SOURCE, TARGET] {
             self.thaw(filter, slot);
+            self.txn.thawed.insert((filter, slot));
         }
         self.replace_apart(filter, heir, None);
         self.txn.next.nodes.remove(&filter);

@@ -2,10 +2,13 @@
 
 use super::Jobs;
 use api::block_core::{
-    BlockJobCancel, BlockJobChange, BlockJobComplete, BlockJobDismiss, BlockJobFinalize, BlockJobPause,
-    BlockJobResume, BlockJobSetSpeed, QueryBlockJobs,
+    BlockJobCancel, BlockJobCancelledEvent, BlockJobChange, BlockJobComplete, BlockJobCompletedEvent,
+    BlockJobDismiss, BlockJobErrorEvent, BlockJobFinalize, BlockJobPause, BlockJobPendingEvent,
+    BlockJobReadyEvent, BlockJobResume, BlockJobSetSpeed, QueryBlockJobs,
 };
-use api::job::{JobCancel, JobComplete, JobDismiss, JobFinalize, JobPause, JobResume, QueryJobs};
+use api::job::{
+    JobCancel, JobComplete, JobDismiss, JobFinalize, JobPause, JobResume, JobStatusChangeEvent, QueryJobs,
+};
 use monitor::CommandTable;
 use std::sync::Arc;
 
@@ -23,8 +26,14 @@ macro_rules! verb {
     };
 }
 
-/// Registers the commands.
+/// Registers the commands, and the events that jobs send.
 pub fn register(table: &mut CommandTable, jobs: &Arc<Jobs>) {
+    table.event::<JobStatusChangeEvent>();
+    table.event::<BlockJobCancelledEvent>();
+    table.event::<BlockJobCompletedEvent>();
+    table.event::<BlockJobErrorEvent>();
+    table.event::<BlockJobPendingEvent>();
+    table.event::<BlockJobReadyEvent>();
     let j = jobs.clone();
     table.register(move |_: QueryJobs| {
         let list = j.query();
