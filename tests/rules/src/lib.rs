@@ -23,10 +23,13 @@
 //! A command without a line `<-` must succeed. `$D` is the folder of the images, `$0` … `$9` are the options of a qcow2 node
 //! `hdN` with its file `hdN-file` inline, on the image `hN.q`.
 
+mod images;
+pub mod random;
 mod reference;
 mod rhea;
 mod run;
 
+pub use images::{check_image, make_image};
 pub use reference::Reference;
 pub use rhea::Rhea;
 pub use run::{Answer, Peer, run};

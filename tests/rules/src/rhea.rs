@@ -4,13 +4,14 @@ use crate::run::{Answer, Peer};
 use block::BlockGraph;
 use block::job::Jobs;
 use export::Exports;
-use image::create::{NewImage, create, qcow2_defaults};
 use monitor::{CommandTable, EventBus, EventStream, HmpTable};
 use qapi::Value;
 use qom::ObjectTree;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Rhea.
 pub struct Rhea {
@@ -47,7 +48,9 @@ impl Rhea {
 
 impl Peer for Rhea {
     fn call(&mut self, command: &str, arguments: Value) -> Answer {
-        let done = self.executor.block_on(self.table.call(command, arguments));
+        let line = arguments.to_json();
+        let done = self.executor.block_on(rt::timeout(PATIENCE, self.table.call(command, arguments)));
+        let done = done.unwrap_or_else(|| panic!("{command} {line}: no answer"));
         done.map_err(|e| (format!("{:?}", e.class()), e.desc().to_owned()))
     }
 
@@ -76,28 +79,4 @@ impl Drop for Rhea {
             self.graph.close_all().await;
         });
     }
-}
-
-/// Makes the image that a line `image …` describes.
-pub(crate) fn make_image(dir: &Path, text: &str) -> Result<(), String> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let (plain, words) = match words.split_first() {
-        Some((&"raw", rest)) => (true, rest.to_vec()),
-        _ => (false, words),
-    };
-    let [name, size, backing @ ..] = words.as_slice() else { return Err("image NAME SIZE [BACKING]".into()) };
-    let size = base::units::parse_size(size, 1).map_err(|e| format!("{size}: {e:?}"))?;
-    let image = if plain {
-        NewImage::Raw { size, preallocation: Default::default() }
-    } else {
-        let mut o = qcow2_defaults(size);
-        if let Some(b) = backing.first() {
-            o.backing_file = Some((*b).to_owned());
-            o.backing_fmt = Some(api::block_core::BlockdevDriver::Qcow2);
-        }
-        NewImage::Qcow2(Box::new(o))
-    };
-    let path = dir.join(name).display().to_string();
-    let executor = rt::Executor::new().map_err(|e| e.to_string())?;
-    executor.block_on(create(&path, &image)).map_err(|e| e.desc().to_owned())
 }

@@ -106,7 +106,7 @@ impl Run<'_> {
             return Ok(());
         }
         if let Some(rest) = line.strip_prefix("image ") {
-            return crate::rhea::make_image(self.dir, rest);
+            return crate::make_image(self.dir, rest);
         }
         if let Some(tool) = line.strip_prefix("! ") {
             self.check_last()?;

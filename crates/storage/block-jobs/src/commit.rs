@@ -192,6 +192,7 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
     // A speed that cannot be is told after the job was made.
     let speed = block::job::speed_of(c.speed);
     let name = c.filter_node_name.clone();
+    let between = merged.iter().copied().filter(|n| *n != device).collect::<Vec<_>>();
     if active {
         let what = Mirrored {
             source: device,
@@ -208,6 +209,7 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
             bounds: Bounds::default(),
             filter_name: name,
             others,
+            between,
             on_source_error: on_error,
             on_target_error: on_error,
         };
@@ -236,6 +238,7 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
                 })?;
                 c.freeze(filter, SOURCE);
                 let root = c.add_root(&job, filter, device, others);
+                c.set_between(&root, between);
                 Ok((base_ro, frozen, filter, root))
             })
             .await?;

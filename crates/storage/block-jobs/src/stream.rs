@@ -108,6 +108,10 @@ struct Stream {
 
 impl Stream {
     async fn all(&self, job: &Arc<Job>) -> Result<(), QError> {
+        if self.lacking.bottom == Some(self.image) {
+            // There is no layer to copy from.
+            return Ok(());
+        }
         let len = self.root.enter().await.map_err(plain)?.cx().len();
         job.set_progress(0, len);
         Flow::new(job, &self.root, self.lacking.clone(), Bounds::default()).sweep(len).await?;
@@ -179,9 +183,6 @@ pub async fn stream(jobs: &Arc<Jobs>, c: BlockStream) -> Result<(), QError> {
     let below = images.get(1..).unwrap_or_default();
     let base = if let Some(name) = &c.base_node {
         let id = find_node(&g, name)?.id;
-        if id == image || id == source {
-            return Err(qerr!("Can't stream '{}' into itself", c.device));
-        }
         if !below.contains(&id) {
             return Err(qerr!("Node '{name}' is not a backing image of '{}'", c.device));
         }

@@ -220,7 +220,13 @@ pub enum User {
     Edge(NodeId, usize),
     /// A root.
     Root(RootId),
+    /// The job of a root, which has the node between those that it works with.
+    Between(RootId),
 }
+
+/// What shows through an image between is not what was there while the images below change.
+const BETWEEN: PermPair =
+    PermPair { perm: Perm::empty(), shared: Perm::all().difference(Perm::CONSISTENT_READ) };
 
 /// Why a graph cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -291,6 +297,11 @@ impl Graph {
     /// The drive of this name.
     pub fn drive(&self, name: &str) -> Option<&Arc<RootDef>> {
         self.roots.values().find(|r| !name.is_empty() && r.name == name)
+    }
+
+    /// The node on which a drive of this name stands, or the node of this name.
+    pub fn drive_or_node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.drive(name).and_then(|d| self.node(d.node?)).or_else(|| self.by_name(name))
     }
 
     /// All nodes, oldest first.
@@ -391,6 +402,9 @@ impl Graph {
             if let Some(n) = r.node {
                 users.entry(n).or_default().push((r.seq, User::Root(r.id)));
             }
+            for n in r.job.iter().flat_map(|j| &j.between) {
+                users.entry(*n).or_default().push((r.seq, User::Between(r.id)));
+            }
         }
         for n in self.nodes.values() {
             for (i, e) in n.edges.iter().enumerate() {
@@ -406,6 +420,7 @@ impl Graph {
                 .into_iter()
                 .map(|(_, u)| match u {
                     User::Root(r) => (u, self.roots[&r].pair_on(node)),
+                    User::Between(_) => (u, BETWEEN),
                     User::Edge(p, i) => (u, eff.edges[&p][i]),
                 })
                 .collect();

@@ -278,7 +278,7 @@ proptest! {
             for (id, pair) in &e.nodes {
                 for u in g.users(*id) {
                     let user = match u {
-                        User::Root(r) => g.roots[&r].pair,
+                        User::Root(r) | User::Between(r) => g.roots[&r].pair,
                         User::Edge(n, i) => g.nodes[&n].edges[i].pair,
                     };
                     prop_assert!(pair.perm.contains(user.perm) && user.shared.contains(pair.shared));

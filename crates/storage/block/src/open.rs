@@ -167,11 +167,7 @@ impl Txn<'_> {
         }
         if let Some(spec) = specs.iter().find(|s| s.slot == ChildSlot::Backing) {
             let given = parts.children.get(spec.name).cloned().unwrap_or_default();
-            self.open_backing(id, spec, given, &place)
-                .await
-                .map_err(|e| e.prepend("Could not open backing file"))?;
-            // What speaks against the link is no fault of the file.
-            self.hold_references().await?;
+            self.open_backing(id, spec, given, &place).await?;
         }
         Ok(id)
     }
@@ -212,25 +208,43 @@ impl Txn<'_> {
         given: ChildGiven,
         place: &Place,
     ) -> Result<(), QError> {
-        let parent_flags = self.next.node(id).map_or_else(NodeFlags::default, |n| n.flags);
-        let child = match given {
-            ChildGiven::Absent if spec.required => {
-                return Err(qerr!("Parameter '{}' is missing", spec.name));
-            }
-            ChildGiven::Absent | ChildGiven::Null => return Ok(()),
-            ChildGiven::Reference(name) => {
-                self.rebase()?;
-                let not_found = || qerr!("Cannot find device='{name}' nor node-name='{name}'");
-                self.next.by_name(&name).filter(|n| n.driver.is_some()).ok_or_else(not_found)?.id
-            }
-            ChildGiven::Definition(dict) => self.open(dict, place.below(id, parent_flags, spec.role)).await?,
+        let backing = |e: QError| match spec.slot {
+            ChildSlot::Backing => e.prepend("Could not open backing file"),
+            _ => e,
+        };
+        let Some(child) = self.child_node(id, spec, given, place).await.map_err(backing)? else {
+            return Ok(());
         };
         if self.next.reaches(child, id) {
             let name = |id| self.next.node(id).map_or("", |n| n.name.as_str());
             return Err(cycle(name(child), spec.name, name(id)));
         }
         self.link(id, new_edge(spec), child);
-        if spec.slot == ChildSlot::Backing { Ok(()) } else { self.hold_references().await }
+        self.hold_references().await
+    }
+
+    /// The node that is to be a child: one that is there, or a new one; none where none is wanted.
+    async fn child_node(
+        &mut self,
+        id: NodeId,
+        spec: &ChildOption,
+        given: ChildGiven,
+        place: &Place,
+    ) -> Result<Option<NodeId>, QError> {
+        let parent_flags = self.next.node(id).map_or_else(NodeFlags::default, |n| n.flags);
+        match given {
+            ChildGiven::Absent if spec.required => Err(qerr!("Parameter '{}' is missing", spec.name)),
+            ChildGiven::Absent | ChildGiven::Null => Ok(None),
+            ChildGiven::Reference(name) => {
+                self.rebase()?;
+                let not_found = || qerr!("Cannot find device='{name}' nor node-name='{name}'");
+                let found = self.next.by_name(&name).filter(|n| n.driver.is_some());
+                Ok(Some(found.ok_or_else(not_found)?.id))
+            }
+            ChildGiven::Definition(dict) => {
+                self.open(dict, place.below(id, parent_flags, spec.role)).await.map(Some)
+            }
+        }
     }
 
     /// Opens the file that an image's header names as the holder of its data, by the rules for backing files' names.
@@ -266,9 +280,18 @@ impl Txn<'_> {
         if given != ChildGiven::Absent {
             return self.open_child(id, spec, given, place).await;
         }
+        match self.implicit_backing(id, place).await {
+            Ok(None) => Ok(()),
+            Ok(Some(dict)) => self.open_child(id, spec, ChildGiven::Definition(dict), place).await,
+            Err(e) => Err(e.prepend("Could not open backing file")),
+        }
+    }
+
+    /// The options of the backing file that an image's header names.
+    async fn implicit_backing(&mut self, id: NodeId, place: &Place) -> Result<Option<Dict>, QError> {
         let Some(hint) = self.next.node(id).and_then(|n| n.driver.as_ref()).and_then(|d| d.backing_hint())
         else {
-            return Ok(());
+            return Ok(None);
         };
         let policy = self.ctl.policy();
         if !policy.allow_implicit_children {
@@ -288,8 +311,7 @@ impl Txn<'_> {
             None if policy.probe_implicit => self.probe_path(&path).await?,
             None => return Err(qerr!("The image does not say the format of its backing file '{path}'")),
         };
-        let dict = self.describe_file(&path, &format).await?;
-        self.open_child(id, spec, ChildGiven::Definition(dict), place).await
+        self.describe_file(&path, &format).await.map(Some)
     }
 
     /// Opens the backing file that the header of a node that is open already names, unless it has one open.

@@ -84,7 +84,8 @@ fn device_info(names: &Names, cx: Cx<'_>, writeback: bool, flat: bool) -> BlockD
     let flags = cx.flags();
     let image = image_info(names, cx, flat);
     let (mut depth, mut below) = (0, cx);
-    while let Ok(next) = below.child(ChildSlot::Backing) {
+    // Without the layers below the answer does not say how many there are.
+    while let Some(next) = below.child(ChildSlot::Backing).ok().filter(|_| !flat) {
         depth += 1;
         below = next;
     }

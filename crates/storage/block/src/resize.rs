@@ -44,24 +44,20 @@ impl BlockGraph {
                     p.name
                 ));
             }
-            if !node.writable() {
-                return Err(qerr!("Image is read-only"));
-            }
             node.name.clone()
         };
-        let config = RootConfig {
-            perm: Perm::RESIZE,
-            shared: Perm::all(),
-            desc: "the monitor".into(),
-            ..RootConfig::default()
-        };
+        let config = RootConfig { perm: Perm::RESIZE, shared: Perm::all(), ..RootConfig::default() };
         let root = self.attach(&name, config).await?;
-        let done = root.truncate(size, false, prealloc).await;
+        let done = match self.snapshot().by_name(&name).is_some_and(|n| n.writable()) {
+            true => root.truncate(size, false, prealloc).await,
+            false => Err(Errno::ROFS),
+        };
         root.detach().await;
         done.map_err(|e| match e {
             Errno::NOTSUP if self.old_snapshots(&name) => {
                 qerr!("Can't resize a v2 image which has snapshots")
             }
+            Errno::ROFS => qerr!("Image is read-only"),
             Errno::NOTSUP => qerr!("Image format driver does not support resize"),
             Errno::INVAL if !size.is_multiple_of(512) => qerr!("The new size must be a multiple of 512"),
             Errno::FBIG => qerr!("Failed to grow the L1 table: File too large"),
@@ -164,7 +160,7 @@ pub(crate) fn register(table: &mut CommandTable, graph: &Arc<BlockGraph>) {
             }
             let op = SnapshotOp::Delete { id: c.id.clone(), name: c.name.clone() };
             let gone = g.internal_snapshot(&c.device, op).await?;
-            let show = |v: &Option<String>| v.clone().unwrap_or_else(|| "(null)".into());
+            let show = |v: &Option<String>| v.clone().unwrap_or_else(|| "null".into());
             gone.ok_or_else(|| {
                 qerr!(
                     "Snapshot with id '{}' and name '{}' does not exist on device '{}'",

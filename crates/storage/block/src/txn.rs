@@ -13,7 +13,7 @@ use crate::graph::{Edge, Graph, GraphError, NodeId, RootDef, User};
 use crate::job::Job;
 use crate::perm::{Perm, PermPair};
 use api::block_core::BlockdevOptions;
-use qapi::{QError, qerr};
+use qapi::{QError, QapiEnum, qerr};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -359,6 +359,11 @@ fn describe_user(g: &Graph, node: NodeId, user: &User) -> String {
             let root = g.root(*id);
             let edge = root.and_then(|r| r.held).unwrap_or("root");
             (root.map_or_else(String::new, |r| r.user_desc()), edge)
+        }
+        User::Between(id) => {
+            let job = g.root(*id).and_then(|r| r.job.as_ref()).map(|j| &j.job);
+            let who = job.map_or_else(String::new, |j| format!("{} job '{}'", j.ty().as_str(), j.id()));
+            (who, "intermediate node")
         }
     };
     format!("{who} (uses node '{child}' as '{edge}' child)")

@@ -165,14 +165,14 @@ impl Start {
     async fn set_up(&self, c: &mut Change<'_, '_>, job: &Arc<Job>) -> Result<Backup, QError> {
         let (o, g) = (&self.command.common, c.preview());
         let source = find(&g, &o.device)?.id;
-        if matches!(&self.command.target, Target::Node(n) if find(&g, n)?.id == source) {
-            return Err(qerr!("Source and target cannot be the same"));
-        }
         let mode = bitmap_mode(o)?;
-        g.no_job_on(source)?;
         if let Some((name, _, _)) = &mode {
             c.bitmap(source, name).map_err(|_| qerr!("Bitmap '{name}' could not be found"))?;
         }
+        if matches!(&self.command.target, Target::Node(n) if find(&g, n)?.id == source) {
+            return Err(qerr!("Source and target cannot be the same"));
+        }
+        g.no_job_on(source)?;
         let target = self.target(c, source).await?;
         let g = c.preview();
         g.no_job_on(target)?;

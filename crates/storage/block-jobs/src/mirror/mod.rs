@@ -62,6 +62,8 @@ pub(crate) struct Mirrored {
     pub(crate) filter_name: Option<String>,
     /// The nodes, other than the source, that the job works with.
     pub(crate) others: Vec<NodeId>,
+    /// The images between the source and the target, where that is below.
+    pub(crate) between: Vec<NodeId>,
     pub(crate) on_source_error: BlockdevOnError,
     pub(crate) on_target_error: BlockdevOnError,
 }
@@ -294,6 +296,8 @@ impl Mirror {
             }
             if replaces == source {
                 c.remove_filter(filter, target);
+                // Also those who came to it later, below the job.
+                c.replace(source, target);
             } else {
                 c.remove_filter(filter, source);
                 c.replace(replaces, target);
@@ -415,6 +419,7 @@ pub(crate) fn put_in(
     })?;
     c.freeze(filter, SOURCE);
     let root = Arc::new(c.add_root(job, filter, what.source, what.others.clone()));
+    c.set_between(&root, what.between.clone());
     let graph = graph.clone();
     Ok(Mirror { graph, what, tracker, root, filter, frozen, base_ro, source_ro })
 }

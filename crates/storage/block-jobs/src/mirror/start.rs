@@ -70,6 +70,10 @@ impl Plan {
         if target.id == source {
             return Err(qerr!("Can't mirror node into itself"));
         }
+        // Its overlay would show something else.
+        if let Some(p) = g.overlay_of(target.id) {
+            return Err(qerr!("Node '{}' is busy: node is used as backing hd of '{}'", target.name, p.name));
+        }
         if g.reaches(target.id, source) {
             return Err(qerr!(
                 "The target '{}' shows the node '{}' that is to be mirrored",
@@ -112,6 +116,7 @@ impl Plan {
             bounds,
             filter_name: c.filter_node_name.clone(),
             others: vec![target.id],
+            between: Vec::new(),
             on_source_error: c.on_source_error.unwrap_or_default(),
             on_target_error: c.on_target_error.unwrap_or_default(),
         })

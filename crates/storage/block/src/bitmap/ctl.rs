@@ -73,6 +73,9 @@ impl BlockGraph {
         persistent: bool,
         disabled: bool,
     ) -> Result<(), QError> {
+        if self.snapshot().drive_or_node(node_name).is_none() {
+            return Err(qerr!("Cannot find device='{node_name}' nor node-name='{node_name}'"));
+        }
         let new = NewBitmap { name: name.to_owned(), granularity, persistent, disabled };
         self.one(node_name, persistent, async |plan, cx| plan.add(cx, &new)).await
     }

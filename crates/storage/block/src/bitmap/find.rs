@@ -45,10 +45,8 @@ impl BlockGraph {
                     }
                 }
                 BlockDirtyBitmapOrStr::External(b) => {
-                    let drive = graph.drive(&b.node).and_then(|d| d.node).and_then(|n| graph.node(n));
-                    let node = drive
-                        .or_else(|| graph.by_name(&b.node))
-                        .ok_or_else(|| qerr!("Node '{}' not found", b.node))?;
+                    let node =
+                        graph.drive_or_node(&b.node).ok_or_else(|| qerr!("Node '{}' not found", b.node))?;
                     let bitmap = node.live.bitmaps.find(&b.name);
                     bitmap.ok_or_else(|| qerr!("Dirty bitmap '{}' not found", b.name))?
                 }

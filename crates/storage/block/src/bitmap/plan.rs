@@ -60,12 +60,9 @@ pub struct NewBitmap {
     pub disabled: bool,
 }
 
-/// The node of a drive or node name.
+/// The node of a drive or node name, whose bitmaps are meant.
 pub(crate) fn node<'g>(graph: &'g Graph, name: &str) -> Result<&'g Arc<Node>, QError> {
-    let drive = graph.drive(name).and_then(|d| d.node).and_then(|n| graph.node(n));
-    drive
-        .or_else(|| graph.by_name(name))
-        .ok_or_else(|| qerr!("Cannot find device='{name}' nor node-name='{name}'"))
+    graph.drive_or_node(name).ok_or_else(|| qerr!("Node '{name}' not found"))
 }
 
 impl BitmapPlan {
@@ -219,7 +216,7 @@ impl BitmapPlan {
         let mut from = Vec::new();
         for s in sources {
             let n = match &s.node {
-                Some(n) => node(cx.graph, n).map_err(|_| qerr!("Node '{n}' not found"))?,
+                Some(n) => node(cx.graph, n)?,
                 None => cx.node,
             };
             let b = self.find(n, &s.name)?;

@@ -328,13 +328,22 @@ impl Change<'_, '_> {
             writeback: true,
             on_error: ErrorPolicy::default(),
             on_change: None,
-            job: Some(JobHold { job: job.clone(), main, others }),
+            job: Some(JobHold { job: job.clone(), main, others, between: Vec::new() }),
             held: None,
             gate: gate.clone(),
             stats: Arc::default(),
         };
         self.txn.next.roots.insert(id, Arc::new(def));
         JobRoot { ctl: self.txn.ctl.me(), id, gate }
+    }
+
+    /// Says of a job that what these nodes show makes no sense by itself while it works: nobody may rely on it.
+    pub fn set_between(&mut self, root: &JobRoot, nodes: Vec<NodeId>) {
+        if let Some(r) = self.txn.next.roots.get_mut(&root.id)
+            && let Some(hold) = &mut Arc::make_mut(r).job
+        {
+            hold.between = nodes;
+        }
     }
 
     /// Gives an image another backing file, or none.

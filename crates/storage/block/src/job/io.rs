@@ -18,6 +18,8 @@ pub struct JobHold {
     pub(crate) main: NodeId,
     /// Others that it works with.
     pub(crate) others: Vec<NodeId>,
+    /// Those among them whose bytes make no sense by themselves while it works.
+    pub(crate) between: Vec<NodeId>,
 }
 
 /// A job's root: on its filter.

@@ -12,8 +12,7 @@ use std::time::{Duration, SystemTime};
 
 /// The node that a drive's or node's name means, if there is one.
 pub fn named(graph: &Graph, name: &str) -> Option<NodeId> {
-    let drive = graph.drive(name).and_then(|d| d.node);
-    drive.or_else(|| graph.by_name(name).map(|n| n.id))
+    graph.drive_or_node(name).map(|n| n.id)
 }
 
 /// `abort`: fails.
@@ -59,7 +58,10 @@ impl Action for OnBitmap {
 
     fn prepare<'a>(&'a mut self, change: &'a mut Change<'_, '_>) -> CtlFuture<'a> {
         Box::pin(async move {
-            let id = change.find(&self.node, &self.node)?;
+            let id = change.find(&self.node, &self.node).map_err(|e| match self.op {
+                BitmapOp::Add(_) => e,
+                _ => qerr!("Node '{}' not found", self.node),
+            })?;
             let txn = &mut *change.txn;
             // The driver's requests go through the graph in which the node is open.
             let graph = if txn.base.node(id).is_some() { txn.base.clone() } else { txn.preview() };
