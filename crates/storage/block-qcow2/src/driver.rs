@@ -466,6 +466,10 @@ impl Driver for Qcow2 {
         })
     }
 
+    fn has_internal_snapshots(&self) -> bool {
+        true
+    }
+
     fn internal_snapshot<'a>(
         &'a self,
         cx: &'a Cx<'a>,

@@ -531,6 +531,11 @@ pub trait Driver: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
+    /// Whether [`Driver::internal_snapshot`] is there.
+    fn has_internal_snapshots(&self) -> bool {
+        false
+    }
+
     /// Does something with a snapshot inside the image, while no request is in flight. `None`: there is no such snapshot,
     /// or there is one of this name already. The snapshot that was taken or deleted otherwise. The default refuses.
     fn internal_snapshot<'a>(

@@ -3,7 +3,7 @@
 use crate::control::BlockGraph;
 use crate::driver::{Cx, Prealloc, SnapshotOp};
 use crate::graph::{Graph, Node};
-use crate::perm::Perm;
+use crate::perm::{Perm, Role};
 use crate::root::RootConfig;
 use crate::transaction::actions::InternalSnapshot;
 use crate::txn::Txn;
@@ -122,6 +122,7 @@ impl BlockGraph {
         txn.drain(&[node.id]).await;
         let cx = Cx { graph: &base, node };
         cx.node_flush().await.map_err(|e| qerr!("Error flushing drive: {e}"))?;
+        let cx = snapshot_holder(cx);
         let done = cx.driver().map_err(|e| qerr!("{e}"))?.internal_snapshot(&cx, op).await;
         // Whatever was written is to be stable, and may have changed the length.
         cx.flush_children().await.map_err(|e| qerr!("Error flushing drive: {e}"))?;
@@ -132,6 +133,19 @@ impl BlockGraph {
         }
         done
     }
+}
+
+/// The node that holds the snapshots of a node: itself, or the one whose bytes it shows.
+pub(crate) fn snapshot_holder(cx: Cx<'_>) -> Cx<'_> {
+    let mut at = cx;
+    while at.driver().is_ok_and(|d| !d.has_internal_snapshots()) {
+        let mut holding =
+            at.node.edges.iter().filter(|e| e.role.intersects(Role::DATA | Role::METADATA | Role::FILTERED));
+        let (Some(only), None) = (holding.next(), holding.next()) else { return cx };
+        let Ok(child) = at.child(only.slot) else { return cx };
+        at = child;
+    }
+    at
 }
 
 /// Registers the commands.

@@ -5,6 +5,7 @@ use crate::bitmap::{BitmapPlan, BitmapSource, NewBitmap};
 use crate::driver::{CtlFuture, Cx, Driver, SnapshotOp};
 use crate::graph::{Graph, Node, NodeId};
 use crate::job::{Change, DoneFuture};
+use crate::resize::snapshot_holder;
 use api::block_core::{BlockdevSnapshot, BlockdevSnapshotInternalSync};
 use qapi::{QError, qerr};
 use std::sync::Arc;
@@ -138,6 +139,8 @@ impl InternalSnapshot {
         }
         let cx = Cx { graph: &graph, node };
         cx.node_flush().await.map_err(|e| qerr!("Error flushing drive: {e}"))?;
+        let cx = snapshot_holder(cx);
+        let node = cx.node;
         let driver = node.driver.clone().ok_or_else(|| qerr!("Node '{}' is not open", node.name))?;
         let date = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let op = SnapshotOp::Create { name: name.clone(), date };
