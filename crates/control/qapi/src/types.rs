@@ -3,6 +3,7 @@
 use crate::schema::{ObjectBuilder, Schema, TypeRef};
 use crate::visit::Input;
 use crate::{Dict, QError, Value};
+use std::sync::Arc;
 
 /// The kind of value that a type is read from; alternates choose by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,6 +282,22 @@ impl<T: Qapi> Qapi for Box<T> {
 
     fn input(input: &mut Input, value: Value) -> Result<Self, QError> {
         T::input(input, value).map(Box::new)
+    }
+
+    fn output(&self) -> Value {
+        T::output(self)
+    }
+
+    fn schema(schema: &mut Schema) -> TypeRef {
+        T::schema(schema)
+    }
+}
+
+impl<T: Qapi> Qapi for Arc<T> {
+    const KIND: Kind = T::KIND;
+
+    fn input(input: &mut Input, value: Value) -> Result<Self, QError> {
+        T::input(input, value).map(Arc::new)
     }
 
     fn output(&self) -> Value {

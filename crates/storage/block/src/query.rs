@@ -139,15 +139,24 @@ fn int(v: u64) -> i64 {
     i64::try_from(v).unwrap_or(i64::MAX)
 }
 
+/// The image, without those behind it if `flat`.
 fn image_info(names: &Names, cx: Cx<'_>, flat: bool) -> ImageInfo {
+    if flat {
+        ImageInfo { base: node_info(names, cx), backing_image: None }
+    } else {
+        (*image(names, cx)).clone()
+    }
+}
+
+/// The image with those behind it, each described once.
+fn image(names: &Names, cx: Cx<'_>) -> Arc<ImageInfo> {
     let known = names.images.borrow().get(&cx.node.id).cloned();
-    let base = known.unwrap_or_else(|| {
-        let base = node_info(names, cx);
-        names.images.borrow_mut().insert(cx.node.id, base.clone());
-        base
-    });
-    let backing = if flat { None } else { cx.child(ChildSlot::Backing).ok() };
-    ImageInfo { base, backing_image: backing.map(|b| Box::new(image_info(names, b, false))) }
+    known.unwrap_or_else(|| {
+        let backing_image = cx.child(ChildSlot::Backing).ok().map(|b| image(names, b));
+        let info = Arc::new(ImageInfo { base: node_info(names, cx), backing_image });
+        names.images.borrow_mut().insert(cx.node.id, info.clone());
+        info
+    })
 }
 
 fn node_info(names: &Names, cx: Cx<'_>) -> BlockNodeInfo {
@@ -196,9 +205,8 @@ impl Name {
 /// The names of all nodes. Computed from the bottom up, each once: a name may contain all those below it.
 struct Names {
     names: BTreeMap<NodeId, Name>,
-    /// What was told of images so far, without those behind them: in the list of all nodes, each image of a chain stands
-    /// behind all those above it.
-    images: RefCell<BTreeMap<NodeId, BlockNodeInfo>>,
+    /// What was told of images so far: in the list of all nodes, each image of a chain stands behind all those above it.
+    images: RefCell<BTreeMap<NodeId, Arc<ImageInfo>>>,
 }
 
 impl Names {

@@ -1,6 +1,7 @@
 //! What is told about an image.
 
 use qapi::Qapi;
+use std::sync::Arc;
 
 use crate::crypto::{QCryptoBlockInfoLUKS, QCryptoBlockInfoQCow2};
 
@@ -188,7 +189,7 @@ pub struct ImageInfo {
     #[qapi(flatten)]
     pub base: BlockNodeInfo,
     /// Its backing image.
-    pub backing_image: Option<Box<ImageInfo>>,
+    pub backing_image: Option<Arc<ImageInfo>>,
 }
 
 /// One child of a node, for [`BlockGraphInfo`].
