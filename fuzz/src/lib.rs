@@ -7,11 +7,13 @@ mod luks;
 mod nbd;
 mod qcow2;
 mod qmp;
+mod vhost_user;
 
 pub use luks::luks;
 pub use nbd::{nbd_client, nbd_server};
 pub use qcow2::qcow2;
 pub use qmp::qmp;
+pub use vhost_user::vhost_user;
 
 /// Something that is fuzzed.
 pub struct Target {
@@ -30,4 +32,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "nbd-server", run: nbd_server, seeds: nbd::server_seeds },
     Target { name: "nbd-client", run: nbd_client, seeds: nbd::client_seeds },
     Target { name: "qmp", run: qmp, seeds: qmp::seeds },
+    Target { name: "vhost-user", run: vhost_user, seeds: vhost_user::seeds },
 ];

@@ -8,6 +8,7 @@ use base::{Errno, IoResult};
 use io::Stream;
 use parking_lot::Mutex;
 use rt::AsyncFd;
+use rustix::fs::{AtFlags, FileType, StatxFlags};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use virtio::queue::VirtQueue;
@@ -148,10 +149,6 @@ impl Session {
         payload: &[u8],
         mut fds: Vec<OwnedFd>,
     ) -> Result<Option<Vec<u8>>, Refused> {
-        let one = |mut fds: Vec<OwnedFd>| match fds.len() {
-            1 => Ok(fds.remove(0)),
-            _ => Err(Refused::Broken("a message without its descriptor")),
-        };
         let reply = |v: u64| Ok(Some(v.to_le_bytes().to_vec()));
         match request {
             GET_FEATURES => return reply(self.device.features() | F_PROTOCOL_FEATURES),
@@ -214,7 +211,7 @@ impl Session {
                 let kick = if v & VRING_NO_FD != 0 {
                     Kick::Poll
                 } else {
-                    let fd = one(fds)?;
+                    let fd = notifier(fds)?;
                     let watched = rustix::io::ioctl_fionbio(&fd, true)
                         .ok()
                         .and_then(|()| AsyncFd::new(fd).ok())
@@ -231,7 +228,7 @@ impl Session {
                 let fd = if v & VRING_NO_FD != 0 {
                     None
                 } else {
-                    let fd = one(std::mem::take(&mut fds))?;
+                    let fd = notifier(std::mem::take(&mut fds))?;
                     rustix::io::ioctl_fionbio(&fd, true)
                         .map_err(|_| Refused::No("a descriptor that would block"))?;
                     Some(Arc::new(fd))
@@ -341,6 +338,26 @@ impl Session {
             }
         }
         Ok(())
+    }
+}
+
+/// The descriptor that comes with a message.
+fn one(mut fds: Vec<OwnedFd>) -> Result<OwnedFd, Refused> {
+    match fds.len() {
+        1 => Ok(fds.remove(0)),
+        _ => Err(Refused::Broken("a message without its descriptor")),
+    }
+}
+
+/// The descriptor of something that notifies. A file is nothing such, and could keep whoever reads it waiting, since it
+/// knows no other way. (Nor may its file system be asked for its kind.)
+fn notifier(fds: Vec<OwnedFd>) -> Result<OwnedFd, Refused> {
+    let fd = one(fds)?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let kind = rustix::fs::statx(&fd, c"", flags, StatxFlags::TYPE).map(|s| u32::from(s.stx_mode));
+    match kind.map(FileType::from_raw_mode) {
+        Ok(FileType::Fifo | FileType::Socket | FileType::Unknown) => Ok(fd),
+        _ => Err(Refused::No("a descriptor that does not notify")),
     }
 }
 
