@@ -251,11 +251,9 @@ impl Bed {
         }
     }
 
-    /// Looks which jobs are over.
-    pub async fn poll_jobs(&self) {
-        let mut over = Vec::new();
+    fn take_concluded(&self) -> Vec<Running> {
+        let (mut over, mut i) = (Vec::new(), 0);
         let mut running = self.running.borrow_mut();
-        let mut i = 0;
         while i < running.len() {
             let job = self.layer.jobs.get(&running[i].id);
             match job.map(|j| j.status()) {
@@ -264,8 +262,12 @@ impl Bed {
                 Err(e) => panic!("{} has gone: {e}", running[i].id),
             }
         }
-        drop(running);
-        for r in over {
+        over
+    }
+
+    /// Looks which jobs are over.
+    pub async fn poll_jobs(&self) {
+        for r in self.take_concluded() {
             let failed = self.failed(&r.id);
             self.say(|| format!("** {} is over, failed: {failed:?}", r.id));
             self.cmd("job-dismiss", &format!("{{'id':'{}'}}", r.id)).await.expect("it has concluded");
@@ -299,6 +301,27 @@ impl Bed {
         self.aborted.borrow().contains(id).then(|| "it was cancelled".to_owned())
     }
 
+    /// What is known of bitmaps and of older copies after a backup; whether the copy is worth a look.
+    fn bitmap_after(&self, backup: &mut Backup, failed: bool, ignored: bool) -> bool {
+        let mut known = self.known.borrow_mut();
+        if let Some((node, name, before)) = backup.bitmap.take() {
+            let key = (node.clone(), name.clone());
+            if failed {
+                // It is again what it was, and more.
+                known.bitmaps.remove(&key);
+                if let Some(t) = before {
+                    known.bitmaps.insert(key, t);
+                }
+            } else if known.bitmaps.contains_key(&key) {
+                known.backups.push((backup.target.clone(), node, name));
+            }
+        }
+        if failed || ignored {
+            known.backups.retain(|(t, _, _)| *t != backup.target);
+        }
+        !failed && !ignored
+    }
+
     async fn over(&self, r: Running, failed: Option<String>) {
         let ignored = self.ignored.borrow().contains(&r.id);
         match r.what {
@@ -308,25 +331,10 @@ impl Bed {
                     self.count("mirror, pivoted");
                 }
             }
-            What::Backup(backup) => {
-                let mut known = self.known.borrow_mut();
-                if let Some((node, name, before)) = backup.bitmap {
-                    let key = (node.clone(), name.clone());
-                    if failed.is_some() {
-                        // It is again what it was, and more.
-                        known.bitmaps.remove(&key);
-                        if let Some(t) = before {
-                            known.bitmaps.insert(key, t);
-                        }
-                    } else if known.bitmaps.contains_key(&key) {
-                        known.backups.push((backup.target.clone(), node, name));
-                    }
-                }
-                if failed.is_some() || ignored {
-                    known.backups.retain(|(t, _, _)| *t != backup.target);
+            What::Backup(mut backup) => {
+                if !self.bitmap_after(&mut backup, failed.is_some(), ignored) {
                     return;
                 }
-                drop(known);
                 if !backup.whole {
                     return;
                 }

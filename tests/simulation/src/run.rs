@@ -166,7 +166,8 @@ async fn verify(b: &Bed) -> bool {
         assert!(!st.zero || part.is_zero(), "{st:?} at {off} is not zero");
         off += st.len;
     }
-    for _ in 0..b.known.borrow().frozen.len() {
+    let frozen = b.known.borrow().frozen.len();
+    for _ in 0..frozen {
         b.look().await;
     }
     let ids = b.model.borrow().flush_begin();
@@ -204,8 +205,25 @@ async fn again(b: &Rc<Bed>) {
     fresh.call("blockdev-add", &add).await.unwrap_or_else(|e| panic!("opened again: {e}"));
     let bytes = fresh.read("top").await.unwrap_or_else(|e| panic!("opened again: {e}"));
     agrees(&bytes, b.model.borrow().all()).unwrap_or_else(|e| panic!("opened again: {e}"));
+    check_bitmaps(b, &fresh, &top, &bytes);
+    let past =
+        |((n, s), p): (&(String, String), &crate::model::Past)| (*n == top).then(|| (s.clone(), p.clone()));
+    let snapshots: Vec<_> = b.known.borrow().snapshots.iter().filter_map(past).collect();
+    for (name, past) in snapshots {
+        let apply = block::driver::SnapshotOp::Apply { id: None, name: Some(name.clone()) };
+        let done = fresh.graph.internal_snapshot("top", apply).await;
+        assert!(done.as_ref().is_ok_and(Option::is_some), "{name}: {done:?}");
+        let bytes = fresh.read("top").await.unwrap_or_else(|e| panic!("{name}: {e}"));
+        agrees(&bytes, &past.borrow()).unwrap_or_else(|e| panic!("internal snapshot {name}: {e}"));
+        b.count("internal snapshot, compared");
+    }
+    fresh.graph.close_all().await;
+}
+
+/// The bitmaps of the image that was opened anew miss nothing.
+fn check_bitmaps(b: &Bed, fresh: &crate::bed::Layer, top: &str, bytes: &[u8]) {
     let known = b.known.borrow();
-    for ((_, name), t) in known.bitmaps.iter().filter(|((n, _), t)| *n == top && t.persistent) {
+    for ((_, name), t) in known.bitmaps.iter().filter(|((n, _), t)| n == top && t.persistent) {
         let tolerate = Tolerate { read_only: true, inconsistent: b.faulty.get() };
         let bitmap = fresh.graph.bitmap("top", name, tolerate);
         if bitmap.is_err() && b.faulty.get() {
@@ -215,19 +233,10 @@ async fn again(b: &Rc<Bed>) {
         if bitmap.inconsistent() {
             continue;
         }
-        if let Some(k) = differences(&bytes, &t.clean.borrow()).find(|k| !bitmap.is_dirty(*k)) {
+        if let Some(k) = differences(bytes, &t.clean.borrow()).find(|k| !bitmap.is_dirty(*k)) {
             panic!("opened again: {name} misses byte {k}");
         }
     }
-    for ((_, name), past) in known.snapshots.iter().filter(|((n, _), _)| *n == top) {
-        let apply = block::driver::SnapshotOp::Apply { id: None, name: Some(name.clone()) };
-        let done = fresh.graph.internal_snapshot("top", apply).await;
-        assert!(done.as_ref().is_ok_and(Option::is_some), "{name}: {done:?}");
-        let bytes = fresh.read("top").await.unwrap_or_else(|e| panic!("{name}: {e}"));
-        agrees(&bytes, &past.borrow()).unwrap_or_else(|e| panic!("internal snapshot {name}: {e}"));
-        b.count("internal snapshot, compared");
-    }
-    fresh.graph.close_all().await;
 }
 
 async fn scenario() -> Counts {
