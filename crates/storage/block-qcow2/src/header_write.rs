@@ -19,9 +19,12 @@ impl Image {
         let mut new = bytes.clone();
         new.resize(cluster, 0);
         let old = read_vec(h, 0, cluster).await?;
-        // The backing file's name first, where it has moved to a place that was empty: then only its place changes.
+        let last = |b: &[u8]| b.iter().rposition(|v| *v != 0).unwrap_or(0);
+        // What fits into one sector changes all at once: the name and the format of the backing file, too. Otherwise the
+        // name is first, where it has moved to a place that was empty: then only its place changes.
         let name = &new[8..20];
-        if name != &old[8..20] && m.header.backing_file.is_some() {
+        let at_once = last(&old).max(last(&new)) < SECTOR;
+        if !at_once && name != &old[8..20] && m.header.backing_file.is_some() {
             let at = u64::from_be_bytes(new[8..16].try_into().unwrap_or_default()) as usize;
             if old[at..bytes.len()].iter().all(|b| *b == 0) {
                 write_bytes(h, at as u64, &new[at..bytes.len()]).await?;
@@ -33,7 +36,6 @@ impl Image {
             }
         }
         let old = read_vec(h, 0, cluster).await?;
-        let last = |b: &[u8]| b.iter().rposition(|v| *v != 0).unwrap_or(0);
         let mut sectors: Vec<usize> = (0..cluster / SECTOR)
             .filter(|s| old[s * SECTOR..(s + 1) * SECTOR] != new[s * SECTOR..(s + 1) * SECTOR])
             .collect();

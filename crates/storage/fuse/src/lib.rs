@@ -9,7 +9,7 @@
 //! is killed leaves a request behind that goes on to its end, as at any root of the graph.
 //!
 //! * [`message`]: the kernel's requests, read without trust, and what answers are made of; without I/O.
-//! * [`file`]: what each request does with the node.
+//! * [`mod@file`]: what each request does with the node.
 //! * [`Fuse`]: the kind of export, to be registered with [`export::Exports::register`].
 //!
 //! Numbers and layouts are those of the protocol of `/dev/fuse` (fuse(4), `linux/fuse.h`), version 7.
