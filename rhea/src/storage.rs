@@ -65,6 +65,7 @@ impl Storage {
         qom::register(commands, &self.objects);
         block::qmp::register(commands, hmp, &self.graph);
         block_jobs::register(commands, &self.jobs);
+        block_quorum::register(commands);
         export::qmp::register(commands, &self.exports);
         chardev::register_hmp(hmp, &self.chardevs);
     }

@@ -134,6 +134,11 @@ impl Bed {
         let below = chain.get(1).filter(|_| rng().chance(1, 2));
         let new = New { below: below.map(String::as_str), attach: true, raw: below.is_none() };
         let Some(target) = self.image(new).await else { return };
+        // A snapshot that nobody waited for may have come in between: the target would lack what is in the layer that has
+        // become the second one.
+        if below.is_some() && self.layer.chain(&self.active()).get(1) != below {
+            return;
+        }
         let id = format!("j{}", self.id());
         let sync = if below.is_some() { "top" } else { "full" };
         let granularity = self.pick(&["", "'granularity':512,", "'granularity':4096,"]);

@@ -248,7 +248,9 @@ impl Bed {
                 if user.replace(Some(&below)).await.is_ok() {
                     break;
                 }
-                assert!(again < 1000 && self.faulty.get(), "the user cannot go back to {below}");
+                // A job's filter may go while the user is on the way to it; then there is another below.
+                let may_fail = again < 10 || self.faulty.get();
+                assert!(again < 1000 && may_fail, "the user cannot go back to {below}");
             }
         }
         for again in 0.. {

@@ -79,7 +79,7 @@ pub struct BlockdevBackup {
 
 /// As `blockdev-backup`, to an image that the command makes or opens itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
-#[qapi(command = "drive-backup")]
+#[qapi(command = "drive-backup", features = ["deprecated"])]
 pub struct DriveBackup {
     /// What and how.
     #[qapi(flatten)]

@@ -18,7 +18,7 @@ fn options_that_make_no_sense_are_refused() {
                 "'min-cluster-size':9223372036854775808",
                 "Cannot create block-copy-state: min-cluster-size too large: 9223372036854775808 > 9223372036854775807",
             ),
-            ("'bitmap':{'node':'nope','name':'b'}", "Cannot find device='nope' nor node-name='nope'"),
+            ("'bitmap':{'node':'nope','name':'b'}", "Node 'nope' not found"),
             ("'bitmap':{'node':'s','name':'b'}", "Dirty bitmap 'b' not found"),
         ] {
             let text =
