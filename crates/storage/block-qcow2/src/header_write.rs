@@ -6,6 +6,7 @@ use base::{Errno, IoResult};
 
 use crate::host::{Host, read_vec, write_bytes};
 use crate::image::{Image, Meta};
+use crate::spec::ext;
 
 const SECTOR: usize = 512;
 
@@ -14,7 +15,17 @@ impl Image {
     /// stable before the next. Where the extensions grow, the last sector comes first: the old end mark stands in an
     /// earlier one until everything behind it is there. Where they shrink, the first does.
     pub(crate) async fn put_header<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
-        let bytes = m.header.encode().map_err(|_| Errno::NOSPC)?;
+        let mut bytes = m.header.encode().map_err(|_| Errno::NOSPC)?;
+        if bytes.len() > SECTOR {
+            // The names of features are only for people; without them it may change at once.
+            let mut short = m.header.clone();
+            short.extensions.retain(|e| e.kind != ext::FEATURE_NAMES);
+            if let Ok(b) = short.encode()
+                && b.len() <= SECTOR
+            {
+                (m.header, bytes) = (short, b);
+            }
+        }
         let cluster = self.geo.cluster_size() as usize;
         let mut new = bytes.clone();
         new.resize(cluster, 0);
@@ -23,7 +34,7 @@ impl Image {
         // What fits into one sector changes all at once: the name and the format of the backing file, too. Otherwise the
         // name is first, where it has moved to a place that was empty: then only its place changes.
         let name = &new[8..20];
-        let at_once = last(&old).max(last(&new)) < SECTOR;
+        let at_once = last(&new) < SECTOR;
         if !at_once && name != &old[8..20] && m.header.backing_file.is_some() {
             let at = u64::from_be_bytes(new[8..16].try_into().unwrap_or_default()) as usize;
             if old[at..bytes.len()].iter().all(|b| *b == 0) {
