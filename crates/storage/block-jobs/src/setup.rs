@@ -55,15 +55,38 @@ pub(crate) async fn begin<B: block::job::Body>(
     setup: impl AsyncFnOnce(Arc<Job>) -> Result<B, QError>,
 ) -> Result<Arc<Job>, QError> {
     let job = jobs.create(config, None)?;
-    match setup(job.clone()).await {
-        Ok(body) => {
-            jobs.start(&job, Arc::new(body));
-            Ok(job)
+    let body = setup(job.clone()).await;
+    Ok(Made::new(jobs, job, body)?.start())
+}
+
+/// A job that has been set up and not started.
+pub(crate) struct Made<B> {
+    jobs: Arc<Jobs>,
+    job: Arc<Job>,
+    body: B,
+}
+
+impl<B: block::job::Body> Made<B> {
+    /// The job with what came of setting it up; it is forgotten where that failed.
+    pub(crate) fn new(jobs: &Arc<Jobs>, job: Arc<Job>, body: Result<B, QError>) -> Result<Made<B>, QError> {
+        match body {
+            Ok(body) => Ok(Made { jobs: jobs.clone(), job, body }),
+            Err(e) => {
+                jobs.forget(&job);
+                Err(e)
+            }
         }
-        Err(e) => {
-            jobs.forget(&job);
-            Err(e)
-        }
+    }
+
+    /// Starts it.
+    pub(crate) fn start(self) -> Arc<Job> {
+        self.jobs.start(&self.job, Arc::new(self.body));
+        self.job
+    }
+
+    /// Gives it up.
+    pub(crate) fn forget(self) {
+        self.jobs.forget(&self.job);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Backup, Copying, Tracked, Watcher};
 use crate::flow::{Bounds, CHUNK};
 use crate::mirror::top_image;
-use crate::setup::{Frozen, config, find, job_id};
+use crate::setup::{Frozen, Made, config, find, job_id};
 use crate::target::{Backing, NewTarget};
 use api::block_core::{
     BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, DriveBackup, MirrorSyncMode, NewImageMode,
@@ -123,7 +123,7 @@ pub(crate) struct Start {
     jobs: Arc<Jobs>,
     command: Command,
     group: Option<Arc<Group>>,
-    made: Option<(Arc<Job>, Backup)>,
+    made: Option<Made<Backup>>,
 }
 
 impl Start {
@@ -272,30 +272,24 @@ impl Action for Start {
             let speed_now = speed.as_ref().copied().unwrap_or(0);
             let config = config(id, JobType::Backup, speed_now, o.auto_finalize, o.auto_dismiss);
             let job = self.jobs.create(config, self.group.as_ref())?;
-            let made = match speed {
+            let body = match speed {
                 Ok(_) => self.set_up(change, &job).await,
                 Err(e) => Err(e),
             };
-            match made {
-                Ok(body) => self.made = Some((job, body)),
-                Err(e) => {
-                    self.jobs.forget(&job);
-                    return Err(e);
-                }
-            }
+            self.made = Some(Made::new(&self.jobs, job, body)?);
             Ok(())
         })
     }
 
     fn commit(self: Box<Self>, _: &Arc<Graph>) {
-        if let Some((job, body)) = self.made {
-            self.jobs.start(&job, Arc::new(body));
+        if let Some(made) = self.made {
+            made.start();
         }
     }
 
     fn abort(self: Box<Self>) -> DoneFuture<'static> {
-        if let Some((job, _)) = &self.made {
-            self.jobs.forget(job);
+        if let Some(made) = self.made {
+            made.forget();
         }
         Box::pin(async {})
     }

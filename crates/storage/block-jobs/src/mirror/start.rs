@@ -3,14 +3,14 @@
 use super::{After, Mirror, Mirrored, put_in, set_up};
 use crate::copy::Zeroes;
 use crate::flow::Bounds;
-use crate::setup::{begin, config, find, is_root, job_id};
+use crate::setup::{Made, begin, config, find, is_root, job_id};
 use crate::target::{Backing, NewTarget};
 use api::block_core::{
     BlockdevMirror, DriveMirror, ImageInfoSpecific, MirrorCopyMode, MirrorSyncMode, NewImageMode,
 };
 use api::job::JobType;
 use block::driver::CtlFuture;
-use block::job::{Change, DoneFuture, Job, JobConfig, Jobs};
+use block::job::{Change, DoneFuture, JobConfig, Jobs};
 use block::transaction::Action;
 use block::{Graph, Node, NodeId, Perm, Role};
 use qapi::{QError, qerr};
@@ -175,7 +175,7 @@ pub async fn mirror(jobs: &Arc<Jobs>, c: BlockdevMirror) -> Result<(), QError> {
 struct Start {
     jobs: Arc<Jobs>,
     command: DriveMirror,
-    made: Option<(Arc<Job>, Mirror)>,
+    made: Option<Made<Mirror>>,
 }
 
 impl Start {
@@ -238,16 +238,9 @@ impl Start {
         };
         let what = plan.whole(&g, &command, target, d.unmap.unwrap_or(true), backing)?;
         let job = self.jobs.create(config, None)?;
-        match speed.and_then(|_| put_in(c, self.jobs.graph(), &job, what)) {
-            Ok(body) => {
-                self.made = Some((job, body));
-                Ok(())
-            }
-            Err(e) => {
-                self.jobs.forget(&job);
-                Err(e)
-            }
-        }
+        let body = speed.and_then(|_| put_in(c, self.jobs.graph(), &job, what));
+        self.made = Some(Made::new(&self.jobs, job, body)?);
+        Ok(())
     }
 }
 
@@ -261,14 +254,14 @@ impl Action for Start {
     }
 
     fn commit(self: Box<Self>, _: &Arc<Graph>) {
-        if let Some((job, body)) = self.made {
-            self.jobs.start(&job, Arc::new(body));
+        if let Some(made) = self.made {
+            made.start();
         }
     }
 
     fn abort(self: Box<Self>) -> DoneFuture<'static> {
-        if let Some((job, _)) = &self.made {
-            self.jobs.forget(job);
+        if let Some(made) = self.made {
+            made.forget();
         }
         Box::pin(async {})
     }
