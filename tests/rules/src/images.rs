@@ -1,8 +1,7 @@
 //! The images of a transcript.
 
-use api::block_core::BlockdevDriver;
-use block_qcow2::check::{Fix, Report};
-use image::create::{NewImage, create, qcow2_defaults};
+use block::check::{Fix, Report};
+use image::create::{NewImage, create};
 use image::open::{OpenFlags, Source};
 use std::path::Path;
 
@@ -15,19 +14,14 @@ pub fn make_image(dir: &Path, text: &str) -> Result<(), String> {
     };
     let [name, size, backing @ ..] = words.as_slice() else { return Err("image NAME SIZE [BACKING]".into()) };
     let size = base::units::parse_size(size, 1).map_err(|e| format!("{size}: {e:?}"))?;
-    let image = if plain {
-        NewImage::Raw { size, preallocation: Default::default() }
-    } else {
-        let mut o = qcow2_defaults(size);
-        if let Some(b) = backing.first() {
-            o.backing_file = Some((*b).to_owned());
-            o.backing_fmt = Some(BlockdevDriver::Qcow2);
-        }
-        NewImage::Qcow2(Box::new(o))
-    };
     let path = dir.join(name).display().to_string();
+    let mut image = NewImage::new(&path, if plain { "raw" } else { "qcow2" }, size);
+    if let (false, Some(b)) = (plain, backing.first()) {
+        image.options.set("backing_file", *b);
+        image.options.set("backing_fmt", "qcow2");
+    }
     let executor = rt::Executor::new().map_err(|e| e.to_string())?;
-    executor.block_on(create(&path, &image)).map_err(|e| e.desc().to_owned())
+    executor.block_on(create(&image)).map_err(|e| e.desc().to_owned())
 }
 
 /// What `rhea img check` finds in a qcow2 image.
@@ -36,5 +30,6 @@ pub fn check_image(path: &Path) -> Result<Report, String> {
     let source = Source::file(&path.display().to_string(), Some("qcow2"));
     executor
         .block_on(image::check::check(&source, OpenFlags::default(), Fix::None, &mut |_| ()))
+        .map(|c| c.report)
         .map_err(|e| format!("{e:?}"))
 }

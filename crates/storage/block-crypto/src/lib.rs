@@ -6,6 +6,7 @@
 
 mod amend;
 mod create;
+mod creation;
 mod luks;
 mod transform;
 pub mod volume;

@@ -34,6 +34,8 @@ pub static LUKS: DriverType = DriverType {
     child_perm,
     open,
     probe: Some(|bytes, _| crypto::luks::probe(bytes)),
+    create: Some(&crate::creation::CREATION),
+    ..DriverType::BASE
 };
 
 const FILE: ChildSlot = ChildSlot::File;

@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)] // UNSAFETY: byte locks and ioctls of block devices, which no safe wrapper offers
 
+mod create;
 mod driver;
 mod known;
 mod lock;
@@ -41,7 +42,8 @@ pub static FILE: DriverType = DriverType {
     children: no_children,
     child_perm: default_child_perm,
     open: open_node,
-    probe: None,
+    create: Some(&create::FILE),
+    ..DriverType::BASE
 };
 
 /// `host_device`: a block or character device.
@@ -54,7 +56,8 @@ pub static HOST_DEVICE: DriverType = DriverType {
     children: no_children,
     child_perm: default_child_perm,
     open: open_node,
-    probe: None,
+    create: Some(&create::DEVICE),
+    ..DriverType::BASE
 };
 
 fn open_node<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {

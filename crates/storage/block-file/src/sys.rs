@@ -70,3 +70,44 @@ fn device_range(fd: BorrowedFd<'_>, request: libc::c_ulong, off: u64, len: u64) 
         }
     }
 }
+
+/// `struct fsxattr` of linux/fs.h: flags, the extent size hint, and what is left as it is.
+type FsxAttr = [u32; 7];
+
+const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
+const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
+const FS_XFLAG_EXTSIZE: u32 = 0x800;
+const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
+const FS_IOC_SETFLAGS: libc::c_ulong = 0x4008_6602;
+const FS_NOCOW_FL: libc::c_int = 0x0080_0000;
+
+/// How many bytes the file system allocates for a new file at a time, unless told otherwise: large pieces keep images whole.
+const EXTENT_SIZE: u64 = 1 << 20;
+
+/// Asks the file system for an extent size (0: its own choice) and for no copies on write. One that has no such thing
+/// does as it always does.
+pub(crate) fn set_layout(file: &std::fs::File, extent_size: Option<u64>, nocow: bool) {
+    let fd = file.as_raw_fd();
+    let size = u32::try_from(extent_size.unwrap_or(EXTENT_SIZE)).unwrap_or(0);
+    if size > 0 {
+        let mut attr: FsxAttr = [0; 7];
+        // SAFETY: both requests work on 28 bytes, which the array has.
+        unsafe {
+            if libc::ioctl(fd, FS_IOC_FSGETXATTR as _, attr.as_mut_ptr()) == 0 {
+                attr[0] |= FS_XFLAG_EXTSIZE;
+                attr[1] = size;
+                libc::ioctl(fd, FS_IOC_FSSETXATTR as _, attr.as_ptr());
+            }
+        }
+    }
+    if nocow {
+        let mut flags: [libc::c_long; 1] = [0];
+        // SAFETY: the requests are declared with a long, and use an int of it at most.
+        unsafe {
+            if libc::ioctl(fd, FS_IOC_GETFLAGS as _, flags.as_mut_ptr()) == 0 {
+                flags[0] |= libc::c_long::from(FS_NOCOW_FL);
+                libc::ioctl(fd, FS_IOC_SETFLAGS as _, flags.as_ptr());
+            }
+        }
+    }
+}

@@ -30,6 +30,7 @@ pub static COPY_BEFORE_WRITE: DriverType = DriverType {
     child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 fn children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {

@@ -20,6 +20,7 @@ pub static COMPRESS: DriverType = DriverType {
     child_perm: default_child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 struct Compress;

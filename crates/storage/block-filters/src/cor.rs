@@ -23,6 +23,7 @@ pub static COPY_ON_READ: DriverType = DriverType {
     child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 /// As the parents do; and a read writes what does not change.

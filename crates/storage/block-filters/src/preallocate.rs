@@ -30,6 +30,7 @@ pub static PREALLOCATE: DriverType = DriverType {
     child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 /// Who may make the node longer has the filter change the length below whenever it likes.

@@ -23,6 +23,7 @@ pub static SNAPSHOT_ACCESS: DriverType = DriverType {
     child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 fn children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {

@@ -23,6 +23,7 @@ pub static THROTTLE: DriverType = DriverType {
     child_perm: default_child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 /// A place in a group.

@@ -29,6 +29,7 @@ const fn driver_type(name: &'static str) -> DriverType {
         child_perm: default_child_perm,
         open,
         probe: None,
+        ..DriverType::BASE
     }
 }
 

@@ -5,6 +5,7 @@
 use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsRaw};
 use base::units::align_up;
 use base::{Errno, IoResult};
+use block::create::{Creation, SIZE};
 use block::driver::{
     Caps, ChildDef, ChildOption, ChildSlot, CtlFuture, Cx, Driver, DriverType, Extent, ExtentKind, IoFuture,
     Kind, Limits, NodeFlags, NodePlan, OpenCx, OpenFuture, Prealloc, Staged, WriteFlags, ZeroFlags,
@@ -29,7 +30,12 @@ pub static RAW: DriverType = DriverType {
     open,
     // Anything may be raw; but whatever else recognises an image knows better.
     probe: Some(|_, _| 1),
+    create: Some(&CREATION),
+    ..DriverType::BASE
 };
+
+/// A raw image is its file.
+static CREATION: Creation = Creation::new(&[SIZE]);
 
 /// What part of the child is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

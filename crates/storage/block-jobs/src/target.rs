@@ -4,7 +4,7 @@ use api::block_core::{BlockdevDriver, NewImageMode};
 use block::NodeId;
 use block::driver::Kind;
 use block::job::Change;
-use image::create::{NewImage, qcow2_defaults};
+use image::create::{NewImage, maker};
 use qapi::{Dict, QError, QapiEnum, Value, qerr};
 
 /// What the image's node has below it when it is opened.
@@ -50,7 +50,7 @@ impl NewTarget<'_> {
         };
         if self.mode == NewImageMode::AbsolutePaths {
             let image = self.image(c, &format)?;
-            image::create::create(self.path, &image).await?;
+            image::create::create(&image).await?;
         }
         c.open(self.options(c, path, &format).await?).await
     }
@@ -59,25 +59,21 @@ impl NewTarget<'_> {
         if BlockdevDriver::from_str(format).is_none() {
             return Err(qerr!("Unknown file format '{format}'"));
         }
-        let raw = matches!(format, "raw" | "file" | "host_device");
-        if raw && self.below.is_some() {
+        let (_, creation) = maker(format)?;
+        let stacks = creation.options.iter().any(|o| o.name == "backing_file");
+        if !stacks && self.below.is_some() {
             return Err(qerr!("Backing file not supported for file format '{format}'"));
         }
         let info = c.image_info(self.like).ok_or_else(|| qerr!("The node has gone"))?;
         let size = u64::try_from(info.base.virtual_size).unwrap_or(0);
-        match format {
-            _ if raw => Ok(NewImage::Raw { size, preallocation: api::block_core::PreallocMode::Off }),
-            "qcow2" => {
-                let mut image = qcow2_defaults(size);
-                if let Some(below) = self.below.and_then(|b| c.image_info(b)) {
-                    image.backing_fmt = BlockdevDriver::from_str(&below.base.format);
-                    image.backing_file = Some(below.base.filename);
-                }
-                Ok(NewImage::Qcow2(Box::new(image)))
+        let mut image = NewImage::new(self.path, format, size);
+        if let Some(below) = self.below.and_then(|b| c.image_info(b)) {
+            if BlockdevDriver::from_str(&below.base.format).is_some() {
+                image.options.set("backing_fmt", below.base.format);
             }
-            "luks" => Err(qerr!("Parameter 'key-secret' is required for cipher")),
-            _ => Err(qerr!("Format driver '{format}' does not support image creation")),
+            image.options.set("backing_file", below.base.filename);
         }
+        Ok(image)
     }
 
     /// The options of the image's node: what concerns requests is as for `like`.

@@ -30,6 +30,7 @@ pub static NBD: DriverType = DriverType {
     child_perm: default_child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 /// The longest zero-write or discard that is sent at once without extended headers, bytes.

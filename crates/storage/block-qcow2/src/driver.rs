@@ -61,6 +61,8 @@ pub static QCOW2: DriverType = DriverType {
     child_perm: default_child_perm,
     open,
     probe: Some(probe),
+    create: Some(&crate::creation::CREATION),
+    check: Some(crate::check::check_file),
 };
 
 /// The drivers of this crate.

@@ -23,6 +23,7 @@ pub mod bitmaps;
 pub mod check;
 pub mod compress;
 pub mod create;
+mod creation;
 pub mod crypt;
 pub mod driver;
 mod epoch;

@@ -31,6 +31,7 @@ pub static QUORUM: DriverType = DriverType {
     child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 /// The option's name.

@@ -30,6 +30,7 @@ pub static BLKDEBUG: DriverType = DriverType {
     child_perm: default_child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 const FILE: ChildSlot = ChildSlot::File;

@@ -28,6 +28,7 @@ pub static BLKLOGWRITES: DriverType = DriverType {
     child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 const FILE: ChildSlot = ChildSlot::File;

@@ -23,6 +23,7 @@ pub static BLKVERIFY: DriverType = DriverType {
     child_perm: default_child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 /// The node that is right.

@@ -165,6 +165,22 @@ impl BlockGraph {
         self.run(|me| async move { me.do_reopen(list).await }).await
     }
 
+    /// Checks the image of a node that has no user ([`Driver::check`]). `None`: its format has no checks.
+    ///
+    /// # Errors
+    /// There is no such node; the check failed.
+    pub async fn check(
+        &self,
+        node: &str,
+        fix: crate::check::Fix,
+        log: &mut dyn FnMut(&str),
+    ) -> Result<Option<crate::check::Report>, QError> {
+        let graph = self.snapshot();
+        let node = graph.by_name(node).ok_or_else(|| qerr!("Failed to find node with node-name='{node}'"))?;
+        let driver = node.driver.as_ref().ok_or_else(|| qerr!("The node has gone"))?;
+        driver.check(&Cx { graph: &graph, node }, fix, log).await
+    }
+
     async fn do_del(&self, name: &str) -> Result<(), QError> {
         let now = self.snapshot();
         if let Some(node) = now.by_name(name) {

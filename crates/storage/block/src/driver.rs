@@ -15,6 +15,8 @@
 //! - Nothing that an image says may panic, hang or allocate without bound.
 
 use crate::bitmap::Bitmap;
+use crate::check::{CheckFn, Fix, Report};
+use crate::create::Creation;
 use crate::graph::{Graph, Node};
 use crate::perm::{Perm, PermPair, Role};
 use crate::request::Status;
@@ -557,6 +559,18 @@ pub trait Driver: Send + Sync + 'static {
         Box::pin(async { Err(qerr!("Driver does not support x-blockdev-amend")) })
     }
 
+    /// Checks the image, and repairs what `fix` says (the node may write then). `log` gets a line for each finding.
+    /// `None`, the default: the format has no checks. See also [`DriverType::check`].
+    fn check<'a>(
+        &'a self,
+        cx: &'a Cx<'a>,
+        fix: Fix,
+        log: &'a mut dyn FnMut(&str),
+    ) -> CtlFuture<'a, Option<Report>> {
+        let _ = (cx, fix, log);
+        Box::pin(async { Ok(None) })
+    }
+
     /// The list of children to which `x-blockdev-change` may add, or from which it takes. `None`, the default: there is none.
     fn child_list(&self, cx: &Cx<'_>) -> Option<ChildList> {
         let _ = cx;
@@ -688,6 +702,29 @@ pub struct DriverType {
     pub open: for<'a> fn(OpenCx<'a>) -> OpenFuture<'a>,
     /// How sure (0–100) the driver is that an image that begins with these bytes is its own.
     pub probe: Option<fn(&[u8], &str) -> u32>,
+    /// How images are made, where they can be.
+    pub create: Option<&'static Creation>,
+    /// Checks an image by its file alone, with nothing open above it: for formats whose images may be too damaged to be
+    /// opened. Others implement [`Driver::check`].
+    pub check: Option<CheckFn>,
+}
+
+impl DriverType {
+    /// What most drivers leave as it is. A description ends with `..DriverType::BASE`, so that it need not name what
+    /// it has not.
+    pub const BASE: DriverType = DriverType {
+        name: "",
+        kind: Kind::Format,
+        mutable_opts: &[],
+        supports_backing: false,
+        supports_reopen: false,
+        children: no_children,
+        child_perm: default_child_perm,
+        open: |_| Box::pin(async { Err(qerr!("The driver cannot be opened")) }),
+        probe: None,
+        create: None,
+        check: None,
+    };
 }
 
 impl std::fmt::Debug for DriverType {

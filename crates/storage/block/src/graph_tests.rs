@@ -22,6 +22,7 @@ static TYPE: DriverType = DriverType {
     child_perm: default_child_perm,
     open: never,
     probe: None,
+    ..DriverType::BASE
 };
 
 fn never(_: OpenCx<'_>) -> OpenFuture<'_> {

@@ -18,8 +18,10 @@
 pub mod aside;
 pub mod bitmap;
 mod brake;
+pub mod check;
 mod control;
 mod copy;
+pub mod create;
 pub mod drive;
 pub mod driver;
 pub mod gate;

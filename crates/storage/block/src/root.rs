@@ -32,6 +32,8 @@ pub struct RootConfig {
     pub desc: String,
     /// The node may be, or become, inactive: as long as it is, nothing is written.
     pub rests: bool,
+    /// Every write is stable when it ends.
+    pub write_through: bool,
     /// Told of changes.
     pub on_change: Option<OnChange>,
 }
@@ -343,7 +345,7 @@ impl BlockGraph {
                     rests: config.rests,
                     seq: self.next_id(),
                     drive: false,
-                    writeback: true,
+                    writeback: !config.write_through,
                     on_error: ErrorPolicy::default(),
                     on_change: config.on_change,
                     job: None,

@@ -2,12 +2,12 @@
 
 use api::block_core::ImageCheck;
 use block::Perm;
-use block_qcow2::check::{Fix, Report, check as check_qcow2};
-use block_qcow2::host::RootHost;
-use block_qcow2::image::read_header;
+use block::check::{CheckCx, Fix, Report};
 use qapi::QError;
 
-use crate::open::{OpenFlags, Source, described_format, open_below, open_container};
+use crate::open::{
+    OpenFlags, Source, described_format, driver, is_described, open, open_below, open_container,
+};
 
 /// Why there is no report.
 #[derive(Debug)]
@@ -20,42 +20,61 @@ pub enum CheckError {
     Failed(QError),
 }
 
+/// What a check found, and in what format.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The format.
+    pub format: String,
+    /// What was found.
+    pub report: Report,
+}
+
 /// Checks an image; `log` gets a line for each finding.
 pub async fn check(
     source: &Source,
     flags: OpenFlags,
     fix: Fix,
     log: &mut dyn FnMut(&str),
-) -> Result<Report, CheckError> {
+) -> Result<Checked, CheckError> {
     let flags = OpenFlags { write: fix != Fix::None, ..flags };
-    // Only the file is needed; and an image that is too damaged to be opened may still be repaired.
-    let image = if source.image_opts {
-        if described_format(source).map_err(CheckError::Open)? != "qcow2" {
-            return Err(CheckError::Unsupported);
-        }
-        open_below(source, flags).await.map_err(CheckError::Open)?
+    let format = if is_described(source) {
+        described_format(source).await.map_err(CheckError::Open)?
     } else {
-        let image = open_container(source, flags).await.map_err(CheckError::Open)?;
-        if image.format != "qcow2" {
+        let look = OpenFlags { write: false, ..flags };
+        let look = if flags.write && flags.force_share { flags } else { look };
+        let image = open_container(source, look).await.map_err(CheckError::Open)?;
+        let format = image.format.clone();
+        image.close().await;
+        format
+    };
+    let ty = driver(&format).map_err(CheckError::Open)?;
+    let report = match ty.check {
+        // Only the file is needed; and an image that is too damaged to be opened may still be repaired.
+        Some(check) => {
+            let image = open_below(source, flags).await.map_err(CheckError::Open)?;
+            let (perm, shared) = permissions(flags.write);
+            let root = image.root(&image.node, perm, shared).await.map_err(CheckError::Open)?;
+            let done = check(CheckCx { file: &root, fix, log }).await;
+            root.detach().await;
             image.close().await;
-            return Err(CheckError::Unsupported);
+            done.map_err(CheckError::Open)?.map_err(CheckError::Failed)?
         }
-        image
+        None => {
+            let named = Source { format: Some(format.clone()), ..source.clone() };
+            let image = open(&named, flags).await.map_err(CheckError::Open)?;
+            let done = image.graph.check(&image.node, fix, log).await;
+            image.close().await;
+            done.map_err(CheckError::Failed)?.ok_or(CheckError::Unsupported)?
+        }
     };
-    let node = image.file.clone().unwrap_or_else(|| image.node.clone());
-    let (perm, shared) = if flags.write {
-        (Perm::all() - Perm::WRITE_UNCHANGED, Perm::CONSISTENT_READ)
-    } else {
-        (Perm::CONSISTENT_READ, Perm::all())
-    };
-    let root = image.root(&node, perm, shared).await.map_err(CheckError::Open)?;
-    let report = match read_header(&RootHost(&root)).await {
-        Ok(_) => check_qcow2(&RootHost(&root), fix, log).await.map_err(CheckError::Failed),
-        Err(e) => Err(CheckError::Open(e)),
-    };
-    root.detach().await;
-    image.close().await;
-    report
+    Ok(Checked { format, report })
+}
+
+fn permissions(write: bool) -> (Perm, Perm) {
+    match write {
+        true => (Perm::all() - Perm::WRITE_UNCHANGED, Perm::CONSISTENT_READ),
+        false => (Perm::CONSISTENT_READ, Perm::all()),
+    }
 }
 
 /// The report as the schema has it: what is zero is left out.

@@ -1,176 +1,166 @@
-//! Making a new image.
+//! Making a new image of any format.
 
-use api::block_core::{BlockdevCreateOptionsQcow2, BlockdevRef, PreallocMode};
-use api::crypto::QCryptoBlockCreateOptionsLUKS;
-use block::Perm;
-use block::driver::{Prealloc, WriteFlags};
-use block_crypto::Place;
-use block_qcow2::create::Encryption;
-use block_qcow2::host::{RootHost, TwoRoots};
-use crypto::Secret;
-use mem::IoBuf;
+use std::sync::Arc;
+
+use api::block_core::BlockdevCreateOptions;
+use block::create::{CreateCx, CreateOption, Creation, Part};
+use block::driver::{DriverType, Kind};
+use monitor::EventBus;
 use qapi::{QError, qerr};
+use qom::ObjectTree;
 
-use crate::open::{OpenFlags, Opened, open_file, truncate};
+use crate::drivers;
+use crate::open::{OpenFlags, node_of_file};
+use crate::options::Options;
+
+/// The node that holds the image while it is made.
+const FILE: &str = "image-file";
 
 /// What to make.
-#[derive(Clone, Debug, PartialEq)]
-pub enum NewImage {
-    /// Plain bytes.
-    Raw {
-        /// Length, bytes.
-        size: u64,
-        /// Space allocated at once; `metadata` does not exist here.
-        preallocation: PreallocMode,
-    },
-    /// A LUKS volume.
-    Luks {
-        /// Its encryption; `key-secret` is not looked at.
-        options: QCryptoBlockCreateOptionsLUKS,
-        /// The password.
-        password: Secret,
-        /// Bytes that a guest sees.
-        size: u64,
-        /// Space allocated at once; `metadata` does not exist here.
-        preallocation: PreallocMode,
-        /// Whether the header alone is to be made: the data are to be in another file.
-        detached: bool,
-    },
-    /// A qcow2 image; its `file` is not looked at. A `data-file` is the name of a file, made too, relative to the image.
-    Qcow2(Box<BlockdevCreateOptionsQcow2>),
-    /// The same, encrypted as its options say.
-    EncryptedQcow2(Box<BlockdevCreateOptionsQcow2>, Secret),
+#[derive(Clone)]
+pub struct NewImage {
+    /// Its file.
+    pub name: String,
+    /// Its format's driver.
+    pub format: String,
+    /// Its options, `size` among them.
+    pub options: Options,
+    /// The objects that options may name.
+    pub objects: Option<Arc<ObjectTree>>,
 }
 
-/// A qcow2 image with every option at its default.
-pub fn qcow2_defaults(size: u64) -> BlockdevCreateOptionsQcow2 {
-    BlockdevCreateOptionsQcow2 {
-        file: BlockdevRef::Reference(String::new()),
-        data_file: None,
-        data_file_raw: None,
-        extended_l2: None,
-        size,
-        version: None,
-        backing_file: None,
-        backing_fmt: None,
-        encrypt: None,
-        cluster_size: None,
-        preallocation: None,
-        lazy_refcounts: None,
-        refcount_bits: None,
-        compression_type: None,
+impl NewImage {
+    /// An image with every option at its default.
+    pub fn new(name: &str, format: &str, size: u64) -> NewImage {
+        let mut options = Options::default();
+        options.set("size", size.to_string());
+        NewImage { name: name.into(), format: format.into(), options, objects: None }
     }
 }
 
-/// Makes the image `name`; what the file held is lost. A file that somebody uses is left alone.
-pub async fn create(name: &str, image: &NewImage) -> Result<(), QError> {
-    if let NewImage::Raw { preallocation: PreallocMode::Metadata, .. } = image {
-        return Err(qerr!("Unsupported preallocation mode: metadata"));
-    }
-    let path = block_file::strip_prefix(name).to_string();
-    let made = rt::unblock({
-        let path = path.clone();
-        // Not truncated here: whether somebody else uses it is known once the node has its locks.
-        move || std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).map(drop)
-    });
-    made.await.map_err(|e| qerr!("Could not create '{name}': {}", base::Errno::from(e)))?;
-    let file = open_file(name, OpenFlags { write: true, ..OpenFlags::default() }).await?;
-    let done = match image {
-        NewImage::Qcow2(o) if o.data_file.is_some() => with_data_file(name, &file, o, None).await,
-        NewImage::EncryptedQcow2(o, p) if o.data_file.is_some() => {
-            with_data_file(name, &file, o, Some(p)).await
+/// The driver of a format, with how its images are made.
+///
+/// # Errors
+/// There is no such format; it cannot be made.
+pub fn maker(format: &str) -> Result<(&'static DriverType, &'static Creation), QError> {
+    let ty = drivers().into_iter().find(|d| d.name == format);
+    let ty = ty.ok_or_else(|| qerr!("Unknown file format '{format}'"))?;
+    let creation = ty.create;
+    Ok((ty, creation.ok_or_else(|| qerr!("Format driver '{format}' does not support image creation"))?))
+}
+
+/// How the file of this name is made.
+async fn protocol(name: &str) -> Result<(&'static DriverType, &'static Creation), QError> {
+    let driver = block::probe::protocol_of(block_file::strip_prefix(name).to_owned()).await;
+    let ty = drivers().into_iter().find(|d| d.name == driver);
+    let ty = ty.ok_or_else(|| qerr!("Unknown protocol '{driver}'"))?;
+    let creation = ty.create;
+    let creation =
+        creation.ok_or_else(|| qerr!("Protocol driver '{driver}' does not support image creation"))?;
+    Ok((ty, creation))
+}
+
+/// The options that an image of this format in a file of this name takes: the format's, then the file's.
+///
+/// # Errors
+/// As for [`maker`].
+pub async fn options_of(format: &str, name: Option<&str>) -> Result<Vec<CreateOption>, QError> {
+    let (_, creation) = maker(format)?;
+    let mut all = creation.options.to_vec();
+    if let Some(name) = name {
+        for o in protocol(name).await?.1.options {
+            if !all.iter().any(|a| a.name == o.name) {
+                all.push(*o);
+            }
         }
-        _ => fill(&file, image).await,
-    };
-    file.close().await;
-    done
+    }
+    Ok(all)
 }
 
-/// A qcow2 image whose data goes to another file, which is made too.
-async fn with_data_file(
-    name: &str,
-    file: &Opened,
-    o: &BlockdevCreateOptionsQcow2,
-    password: Option<&Secret>,
-) -> Result<(), QError> {
-    let encrypt = encryption(o, password)?;
-    let Some(BlockdevRef::Reference(data)) = &o.data_file else {
-        return Err(qerr!("The external data file must be given by its name"));
+/// Makes the bare file `name`.
+async fn create_file(name: &str, options: &Options) -> Result<(), QError> {
+    let (_, creation) = protocol(name).await?;
+    let create = creation.create.ok_or_else(|| qerr!("Cannot create '{name}'"))?;
+    let mut dict = creation.contract_dict(&options.pairs())?;
+    dict.insert("filename", name);
+    dict.insert("driver", "file");
+    let typed: BlockdevCreateOptions = qapi::from_keyval_dict(dict)?;
+    let cx = CreateCx::new(block::BlockGraph::new(&drivers(), EventBus::new()));
+    create(&cx, &typed).await
+}
+
+/// What a format's own part of creation starts from, and the files that it needs.
+pub(crate) fn contract(
+    image: &NewImage,
+    ty: &DriverType,
+    creation: &Creation,
+) -> Result<(BlockdevCreateOptions, Vec<(Part, String)>), QError> {
+    let dict = creation.contract_dict(&image.options.pairs())?;
+    let parts = match creation.parts {
+        Some(parts) => parts(&dict)?,
+        None => Vec::new(),
     };
-    let path = crate::img::beside(name, data);
-    let size = NewImage::Raw { size: 0, preallocation: PreallocMode::Off };
-    Box::pin(create(&path, &size)).await?;
-    let data_file = open_file(&path, OpenFlags { write: true, ..OpenFlags::default() }).await?;
-    let perm = Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE;
-    let done = async {
-        let file_root = file.root(&file.node, perm, Perm::CONSISTENT_READ).await?;
-        let data_root = data_file.root(&data_file.node, perm, Perm::CONSISTENT_READ).await?;
-        let host = TwoRoots { file: &file_root, data: &data_root };
-        let done = block_qcow2::create::create_with(&host, o, Some(data), encrypt).await;
-        data_root.detach().await;
-        file_root.detach().await;
-        done
+    let parts: Vec<(Part, String)> =
+        parts.into_iter().enumerate().map(|(i, p)| (p, format!("image-part-{i}"))).collect();
+    Ok((creation.contract(ty.name, FILE, &parts, dict)?, parts))
+}
+
+/// Makes an image; what its files held is lost. A file that somebody uses is left alone.
+///
+/// # Errors
+/// Options that do not fit, in the reference's words; the storage's.
+pub async fn create(image: &NewImage) -> Result<(), QError> {
+    let (ty, creation) = maker(&image.format)?;
+    let (Some(make), false) = (creation.create, ty.kind == Kind::Protocol) else {
+        return create_file(&image.name, &image.options).await;
+    };
+    let (options, parts) = contract(image, ty, creation)?;
+    let mut plain = Options::default();
+    for name in ["nocow", "extent_size_hint"] {
+        if let (Some(v), false) = (image.options.get(name), creation.options.iter().any(|o| o.name == name)) {
+            plain.set(name, v);
+        }
+    }
+    plain.set("size", "0");
+    create_file(&image.name, &plain).await?;
+    let graph = block::BlockGraph::new(&drivers(), EventBus::new());
+    if let Some(o) = &image.objects {
+        graph.set_objects(o.clone());
+    }
+    let mut cx = CreateCx::new(graph.clone());
+    let made = async {
+        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        graph.add(node_of_file(&image.name, FILE, flags).await?).await?;
+        for (part, node) in &parts {
+            let path = beside(&image.name, &part.filename);
+            plain.set("size", part.size.to_string());
+            create_file(&path, &plain).await?;
+            graph.add(node_of_file(&path, node, flags).await?).await?;
+            cx.names.push((node.clone(), part.filename.clone()));
+        }
+        make(&cx, &options).await
     }
     .await;
-    data_file.close().await;
-    done
+    graph.close_all().await;
+    made
 }
 
-fn encryption(
-    o: &BlockdevCreateOptionsQcow2,
-    password: Option<&Secret>,
-) -> Result<Option<Encryption>, QError> {
-    block_qcow2::create::encryption(o, |id| {
-        password.cloned().ok_or_else(|| qerr!("No secret with id '{id}'"))
-    })
-}
-
-/// The block layer's name for it.
-pub fn prealloc(mode: PreallocMode) -> Prealloc {
-    match mode {
-        PreallocMode::Off => Prealloc::Off,
-        PreallocMode::Metadata => Prealloc::Metadata,
-        PreallocMode::Falloc => Prealloc::Falloc,
-        PreallocMode::Full => Prealloc::Full,
+/// A backing file's name as seen from here: it is relative to the directory of the image that names it.
+pub fn beside(image: &str, backing: &str) -> String {
+    match image.rfind('/') {
+        Some(i) if !backing.starts_with('/') => format!("{}{backing}", &image[..=i]),
+        _ => backing.to_string(),
     }
 }
 
-async fn fill(file: &Opened, image: &NewImage) -> Result<(), QError> {
-    let perm = Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE;
-    let root = file.root(&file.node, perm, Perm::CONSISTENT_READ).await?;
-    let done = match image {
-        NewImage::Raw { size, preallocation } => {
-            let mode = prealloc(*preallocation);
-            match truncate(&root, 0, Prealloc::Off).await {
-                Ok(()) if *size > 0 => match truncate(&root, *size, mode).await {
-                    // A first block that exists lets others find out what alignment direct I/O needs.
-                    Ok(()) => {
-                        let first = IoBuf::zeroed((*size).min(512) as usize);
-                        let wrote = root.write(0, first, WriteFlags::empty()).await;
-                        wrote.map_err(|e| qerr!("Could not write to the file: {e}"))
-                    }
-                    e => e,
-                },
-                r => r,
-            }
-        }
-        NewImage::Luks { options, password, size, preallocation, detached } => {
-            let place = if *detached { Place::Apart(&root, None) } else { Place::One(&root) };
-            match block_crypto::new_volume(options, *detached) {
-                Ok(new) => {
-                    let mode = prealloc(*preallocation);
-                    block_crypto::create(place, new, password.clone(), *size, mode).await
-                }
-                Err(e) => Err(e),
-            }
-        }
-        NewImage::Qcow2(o) => block_qcow2::create::create(&RootHost(&root), o).await,
-        NewImage::EncryptedQcow2(o, password) => match encryption(o, Some(password)) {
-            Ok(e) => block_qcow2::create::create_with(&RootHost(&root), o, None, e).await,
-            Err(e) => Err(e),
-        },
-    };
-    let flushed = root.flush().await.map_err(|e| qerr!("Could not flush the image: {e}"));
-    root.detach().await;
-    done.and(flushed)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backing_names_are_relative_to_the_image() {
+        assert_eq!(beside("dir/a", "b"), "dir/b");
+        assert_eq!(beside("dir/a", "/b"), "/b");
+        assert_eq!(beside("a", "b"), "b");
+    }
 }

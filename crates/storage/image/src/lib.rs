@@ -8,6 +8,7 @@ pub mod img;
 pub mod info;
 pub mod json;
 pub mod open;
+pub mod options;
 
 use block::driver::DriverType;
 

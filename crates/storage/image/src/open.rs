@@ -1,21 +1,44 @@
-//! Opening an image by its name in a graph of its own.
+//! Opening an image by its name, or by a description, in a graph of its own: whatever its format.
 
 use std::sync::Arc;
 
-use api::block_core::{
-    BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsFile, BlockdevOptionsLUKS, BlockdevOptionsQcow2,
-    BlockdevOptionsRaw, BlockdevQcow2Encryption, BlockdevRef, BlockdevRefOrNull,
-};
+use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevQcow2Encryption};
 use base::Errno;
-use block::driver::Prealloc;
+use block::driver::{DriverType, Kind, Prealloc};
 use block::{BlockGraph, Perm, Policy, Root, RootConfig};
 use crypto::Secret;
 use mem::IoBuf;
 use monitor::EventBus;
-use qapi::{QError, QapiEnum, Union, qerr};
+use qapi::{Dict, QError, Value, qerr};
 use qom::ObjectTree;
 
 use crate::drivers;
+
+/// How the host's cache is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cache {
+    /// Not at all.
+    pub direct: bool,
+    /// Nothing need be stable, ever.
+    pub no_flush: bool,
+    /// Every write is stable when it ends.
+    pub write_through: bool,
+}
+
+impl Cache {
+    /// A mode's name, as `-t` and `-T` take it.
+    pub fn parse(name: &str) -> Option<Cache> {
+        let c = Cache::default();
+        Some(match name {
+            "none" | "off" => Cache { direct: true, ..c },
+            "directsync" => Cache { direct: true, write_through: true, ..c },
+            "writeback" => c,
+            "unsafe" => Cache { no_flush: true, ..c },
+            "writethrough" => Cache { write_through: true, ..c },
+            _ => return None,
+        })
+    }
+}
 
 /// How to open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +49,14 @@ pub struct OpenFlags {
     pub force_share: bool,
     /// Only to tell about the image: no data is read, so that no key is needed.
     pub no_io: bool,
+    /// With the backing files that headers name.
+    pub chain: bool,
+    /// How the host's cache is used.
+    pub cache: Cache,
+    /// Zeroes that are written are written as such, and space is given back where that is possible.
+    pub unmap_zeroes: bool,
+    /// Discards reach the file.
+    pub unmap: bool,
 }
 
 /// What the user named.
@@ -64,6 +95,8 @@ pub struct Opened {
     pub file: Option<String>,
     /// The password that it was opened with.
     pub password: Option<Secret>,
+    /// Roots write through.
+    write_through: bool,
 }
 
 impl std::fmt::Debug for Opened {
@@ -75,9 +108,12 @@ impl std::fmt::Debug for Opened {
     }
 }
 
-/// What is known about a driver's place in this tool.
-fn is_protocol(name: &str) -> bool {
-    drivers().iter().any(|d| d.name == name && d.kind == block::driver::Kind::Protocol)
+/// The driver of this name.
+///
+/// # Errors
+/// There is none.
+pub fn driver(name: &str) -> Result<&'static DriverType, QError> {
+    drivers().into_iter().find(|d| d.name == name).ok_or_else(|| qerr!("Unknown driver '{name}'"))
 }
 
 /// A graph for one image.
@@ -90,73 +126,106 @@ fn graph(flags: OpenFlags, objects: Option<&Arc<ObjectTree>>) -> Arc<BlockGraph>
     graph
 }
 
-async fn file_options(name: &str, flags: OpenFlags) -> BlockdevOptions {
+/// Puts what `flags` say into a node's options, where they say nothing of their own.
+fn set_flags(d: &mut Dict, flags: OpenFlags) {
+    d.insert("read-only", !flags.write);
+    if flags.force_share {
+        d.insert("force-share", true);
+    }
+    let mut put = |name: &str, on: bool, value: Value| {
+        if on && !d.contains_key(name) {
+            d.insert(name, value);
+        }
+    };
+    let mut cache = Dict::new();
+    cache.insert("direct", flags.cache.direct);
+    cache.insert("no-flush", flags.cache.no_flush);
+    put("cache", flags.cache.direct || flags.cache.no_flush, Value::Dict(cache));
+    put("discard", flags.unmap, Value::from("unmap"));
+    put("detect-zeroes", flags.unmap_zeroes, Value::from("unmap"));
+}
+
+/// The driver and its options that a file name stands for: a path, with or without `file:` before it.
+async fn name_options(name: &str) -> Dict {
     let plain = block_file::strip_prefix(name);
     let path = if plain.is_empty() { name } else { plain };
-    let file = BlockdevOptionsFile { filename: path.to_string(), ..BlockdevOptionsFile::default() };
-    let mut o = BlockdevOptions::new(match block::probe::protocol_of(path.to_string()).await {
-        "host_device" => BlockdevDriverOptions::HostDevice(file),
-        _ => BlockdevDriverOptions::File(file),
-    });
-    o.read_only = Some(!flags.write);
-    o.force_share = Some(flags.force_share);
-    o
+    let mut d = Dict::new();
+    d.insert("driver", block::probe::protocol_of(path.to_string()).await);
+    d.insert("filename", path);
+    d
+}
+
+/// Options of a node for a bare file.
+pub(crate) async fn node_of_file(
+    name: &str,
+    node: &str,
+    flags: OpenFlags,
+) -> Result<BlockdevOptions, QError> {
+    let mut d = name_options(name).await;
+    d.insert("node-name", node);
+    set_flags(&mut d, flags);
+    qapi::from_json(Value::Dict(d))
 }
 
 /// Opens the node of a file: no format. The file must exist.
 pub async fn open_file(name: &str, flags: OpenFlags) -> Result<Opened, QError> {
-    let graph = graph(flags, None);
-    let mut o = file_options(name, flags).await;
-    o.node_name = Some(FILE.into());
-    let format =
-        if matches!(o.driver, BlockdevDriverOptions::HostDevice(_)) { "host_device" } else { "file" };
-    graph.add(o).await?;
-    Ok(Opened { graph, node: FILE.into(), format: format.into(), file: None, password: None })
+    open_node(name_options(name).await, flags, None).await
 }
 
-/// Opens an image without its backing files. Messages are those of the cause: the caller says whose image it was.
+/// Opens the node that holds an image.
+async fn open_node(
+    mut d: Dict,
+    flags: OpenFlags,
+    objects: Option<&Arc<ObjectTree>>,
+) -> Result<Opened, QError> {
+    let graph = graph(flags, objects);
+    let format = d.get("driver").and_then(Value::as_str).unwrap_or_default().to_owned();
+    d.insert("node-name", FILE);
+    set_flags(&mut d, flags);
+    graph.add(typed(d)?).await?;
+    let write_through = flags.cache.write_through;
+    Ok(Opened { graph, node: FILE.into(), format, file: None, password: None, write_through })
+}
+
+/// Opens an image; without `flags.chain` it is open without its backing files. Messages are those of the cause: the caller
+/// says whose image it was.
 pub async fn open(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
-    if source.image_opts {
+    if described_by_options(source) {
         return open_described(source, flags).await;
     }
     let mut opened = open_container(source, flags).await?;
-    if is_protocol(&opened.format) {
+    let ty = driver(&opened.format)?;
+    if ty.kind == Kind::Protocol {
         return Ok(opened);
     }
-    let format = opened.format.clone();
-    let file = BlockdevRef::Reference(FILE.into());
-    let mut o = BlockdevOptions::new(match format.as_str() {
-        "qcow2" => {
-            let mut q = BlockdevOptionsQcow2::new(file);
-            q.backing = Some(BlockdevRefOrNull::Null);
-            BlockdevDriverOptions::Qcow2(q)
-        }
-        "raw" => BlockdevDriverOptions::Raw(BlockdevOptionsRaw { file, offset: None, size: None }),
-        "luks" => BlockdevDriverOptions::Luks(BlockdevOptionsLUKS { file, key_secret: None, header: None }),
-        other => return Err(qerr!("Unknown driver '{other}'")),
-    });
-    o.node_name = Some(TOP.into());
-    o.read_only = Some(!flags.write);
-    o.force_share = Some(flags.force_share);
-    opened.graph.add(o).await?;
+    let mut d = Dict::new();
+    d.insert("driver", ty.name);
+    d.insert("file", FILE);
+    d.insert("node-name", TOP);
+    if ty.supports_backing && !flags.chain {
+        d.insert("backing", Value::Null);
+    }
+    set_flags(&mut d, flags);
+    opened.graph.add(typed(d)?).await?;
     opened.file = Some(FILE.into());
     opened.node = TOP.into();
     Ok(opened)
 }
 
+/// Whether the name is a description, in either form.
+fn described_by_options(source: &Source) -> bool {
+    source.image_opts || source.name.starts_with("json:")
+}
+
 /// Opens the node of the file that holds an image, and finds out the image's format where it is not given: the
 /// answer's `format` is the image's, though only the file is open. A described image is opened whole.
 pub async fn open_container(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
-    if flags.force_share && flags.write {
-        return Err(qerr!("force-share=on can only be used with read-only images"));
-    }
-    if source.image_opts {
+    check_flags(flags)?;
+    if described_by_options(source) {
         return open_described(source, flags).await;
     }
-    if let Some(f) = &source.format
-        && !drivers().iter().any(|d| d.name == f)
-    {
-        return Err(qerr!("Unknown driver '{f}'"));
+    if let Some(f) = &source.format {
+        driver(f)?;
     }
     let mut opened = open_file(&source.name, flags).await?;
     if let Some(o) = &source.objects {
@@ -169,51 +238,111 @@ pub async fn open_container(source: &Source, flags: OpenFlags) -> Result<Opened,
     Ok(opened)
 }
 
+fn check_flags(flags: OpenFlags) -> Result<(), QError> {
+    match flags.force_share && flags.write {
+        true => Err(qerr!("force-share=on can only be used with read-only images")),
+        false => Ok(()),
+    }
+}
+
 /// Opens only the file that holds an image.
 pub async fn open_below(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
-    if !source.image_opts {
+    check_flags(flags)?;
+    if !described_by_options(source) {
         return open_file(&source.name, flags).await;
     }
-    let file = match described(source)?.driver {
-        BlockdevDriverOptions::Qcow2(q) => q.file,
-        _ => return Err(qerr!("The image's format has no file of its own")),
-    };
-    let BlockdevRef::Definition(mut o) = file else {
-        return Err(qerr!("'file' must be described with the image"));
-    };
-    o.node_name = Some(FILE.into());
-    o.read_only = Some(!flags.write);
-    if flags.force_share {
-        o.force_share = Some(true);
+    match described(source).await?.remove("file") {
+        Some(Value::Dict(file)) => open_node(file, flags, source.objects.as_ref()).await,
+        Some(_) => Err(qerr!("'file' must be described with the image")),
+        None => Err(qerr!("The image's format has no file of its own")),
     }
-    let graph = graph(flags, source.objects.as_ref());
-    graph.add(*o).await?;
-    Ok(Opened { graph, node: FILE.into(), format: "file".into(), file: None, password: None })
 }
 
 /// What a description says.
-fn described(source: &Source) -> Result<BlockdevOptions, QError> {
-    let unknown = |e: qapi::QError| match e.desc().strip_prefix("Parameter 'driver' does not accept value ") {
+async fn described(source: &Source) -> Result<Dict, QError> {
+    let mut d = match source.name.strip_prefix("json:") {
+        Some(text) if !source.image_opts => {
+            let json = |e: QError| qerr!("Could not parse the JSON options: {}", e.desc());
+            match Value::parse_json(text).map_err(json)? {
+                Value::Dict(d) => crumpled(d),
+                _ => return Err(qerr!("Invalid JSON object given")),
+            }
+        }
+        _ => qapi::keyval_parse(&source.name, Some("file"))?,
+    };
+    fill(&mut d).await?;
+    if let Some(f) = &source.format {
+        d.insert("driver", f.as_str());
+    }
+    Ok(d)
+}
+
+/// Dotted names become dictionaries, and plain values texts, so that both forms of descriptions are read alike.
+fn crumpled(d: Dict) -> Dict {
+    let mut out = Dict::new();
+    for (name, v) in qapi::flatten(&Value::Dict(d)) {
+        let v = match v {
+            Value::Bool(b) => Value::from(if b { "on" } else { "off" }),
+            Value::Int(_) | Value::Uint(_) | Value::Num(_) => Value::from(v.to_json()),
+            v => v,
+        };
+        block::create::put(&mut out, &name, v);
+    }
+    out
+}
+
+/// Fills in what need not be said: an image knows itself how it is encrypted, and a file's name says what holds it.
+fn fill(d: &mut Dict) -> std::pin::Pin<Box<dyn Future<Output = Result<(), QError>> + '_>> {
+    Box::pin(async move {
+        if let Some(Value::Dict(e)) = d.get_mut("encrypt")
+            && !e.contains_key("format")
+        {
+            e.insert("format", "luks");
+        }
+        for child in ["file", "data-file", "backing"] {
+            let Some(Value::Dict(c)) = d.get_mut(child) else { continue };
+            fill(c).await?;
+            if c.contains_key("driver") {
+                continue;
+            }
+            if let Some(name) = c.get("filename").and_then(Value::as_str).map(str::to_owned) {
+                for (k, v) in name_options(&name).await {
+                    c.insert(k, v);
+                }
+            } else if child == "file" {
+                c.insert("driver", "file");
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A node's options from those of a description, which are texts, or not.
+fn typed(d: Dict) -> Result<BlockdevOptions, QError> {
+    let unknown = |e: QError| match e.desc().strip_prefix("Parameter 'driver' does not accept value ") {
         Some(name) => qerr!("Unknown driver {name}"),
         None => e,
     };
-    let mut text = source.name.clone();
-    let mut parsed = qapi::from_arg::<BlockdevOptions>(&text, Some("file"));
-    // What need not be said: the image knows itself how it is encrypted, and most of them lie in files.
-    let defaults = [("encrypt.format", "luks"), ("file.driver", "file")];
-    for _ in &defaults {
-        let missing = |name: &str, e: &QError| e.desc() == format!("Parameter '{name}' is missing");
-        let Err(e) = &parsed else { break };
-        let Some((name, value)) = defaults.iter().find(|(n, _)| missing(n, e)) else { break };
-        text.push_str(&format!(",{name}={value}"));
-        parsed = qapi::from_arg(&text, Some("file"));
-    }
-    parsed.map_err(unknown)
+    qapi::from_keyval_dict(crumpled(d)).map_err(unknown)
 }
 
 /// The format that a description names.
-pub fn described_format(source: &Source) -> Result<&'static str, QError> {
-    Ok(described(source)?.driver.tag().as_str())
+pub async fn described_format(source: &Source) -> Result<String, QError> {
+    let d = described(source).await?;
+    match d.get("driver").and_then(Value::as_str) {
+        Some(f) => Ok(driver(f)?.name.to_owned()),
+        None => {
+            let opened = open_container(source, OpenFlags { no_io: true, ..OpenFlags::default() }).await?;
+            let format = opened.format.clone();
+            opened.close().await;
+            Ok(format)
+        }
+    }
+}
+
+/// Whether the source is a description.
+pub fn is_described(source: &Source) -> bool {
+    described_by_options(source)
 }
 
 /// The password that a description names.
@@ -225,17 +354,34 @@ fn password_of(o: &BlockdevOptions, objects: Option<&Arc<ObjectTree>>) -> Option
 }
 
 async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
-    let mut o = described(source)?;
+    let mut d = described(source).await?;
+    if !d.contains_key("driver") {
+        match (d.get("file").cloned(), d.get("filename").and_then(Value::as_str).map(str::to_owned)) {
+            (Some(Value::Dict(file)), _) => {
+                let below = open_node(file, OpenFlags { write: false, ..flags }, source.objects.as_ref());
+                let below = below.await?;
+                let found = below.probe(&source.name).await;
+                below.close().await;
+                d.insert("driver", found?);
+            }
+            (_, Some(name)) => {
+                let plain = Source { name, image_opts: false, ..source.clone() };
+                return Box::pin(open(&plain, flags)).await;
+            }
+            _ => return Err(qerr!("Parameter 'driver' is missing")),
+        }
+    }
+    let ty = driver(d.get("driver").and_then(Value::as_str).unwrap_or_default())?;
+    if !d.contains_key("node-name") {
+        d.insert("node-name", TOP);
+    }
+    set_flags(&mut d, flags);
+    if ty.supports_backing && !flags.chain && !d.contains_key("backing") {
+        d.insert("backing", Value::Null);
+    }
+    let o = typed(d)?;
     let password = password_of(&o, source.objects.as_ref());
-    o.node_name.get_or_insert_with(|| TOP.into());
     let node = o.node_name.clone().unwrap_or_default();
-    o.read_only = Some(!flags.write);
-    if flags.force_share {
-        o.force_share = Some(true);
-    }
-    if let BlockdevDriverOptions::Qcow2(q) = &mut o.driver {
-        q.backing.get_or_insert(BlockdevRefOrNull::Null);
-    }
     let graph = graph(flags, source.objects.as_ref());
     graph.add(o).await?;
     let snapshot = graph.snapshot();
@@ -246,14 +392,31 @@ async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QEr
         }
         None => return Err(qerr!("Cannot find device='' nor node-name='{node}'")),
     };
-    Ok(Opened { graph, node, format, file, password })
+    Ok(Opened { graph, node, format, file, password, write_through: flags.cache.write_through })
 }
 
 impl Opened {
     /// A user of a node with these permissions; others may do what `shared` says.
     pub async fn root(&self, node: &str, perm: Perm, shared: Perm) -> Result<Arc<Root>, QError> {
-        let config = RootConfig { perm, shared, desc: "image tool".into(), ..RootConfig::default() };
+        let config = RootConfig {
+            perm,
+            shared,
+            desc: "image tool".into(),
+            write_through: self.write_through,
+            ..RootConfig::default()
+        };
         self.graph.attach(node, config).await
+    }
+
+    /// A reader of the image, beside whom others may do what they like.
+    pub async fn reader(&self) -> Result<Arc<Root>, QError> {
+        self.root(&self.node, Perm::CONSISTENT_READ, Perm::all()).await
+    }
+
+    /// A writer of the image, who may resize it.
+    pub async fn writer(&self) -> Result<Arc<Root>, QError> {
+        let perm = Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE;
+        self.root(&self.node, perm, Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED).await
     }
 
     async fn probe(&self, name: &str) -> Result<String, QError> {

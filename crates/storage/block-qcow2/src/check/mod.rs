@@ -9,52 +9,19 @@ mod refmap;
 mod walk;
 
 use base::Errno;
+use block::check::CheckCx;
+pub use block::check::{Fix, Report};
+use block::driver::CtlFuture;
 use qapi::{QError, qerr};
 
 use crate::geometry::Geometry;
 use crate::header::Header;
-use crate::host::{Host, write_bytes};
+use crate::host::{Host, RootHost, write_bytes};
 use crate::image::{Image, read_header};
 use crate::opts::{Config, OverlapChecks};
 use crate::spec::{field, incompat};
 use compare::Compared;
 use refmap::RefMap;
-
-/// What to repair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fix {
-    /// Nothing.
-    None,
-    /// Refcounts that are too high.
-    Leaks,
-    /// Everything that can be.
-    All,
-}
-
-/// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Things that could not be checked.
-    pub check_errors: u64,
-    /// Corruptions that are still there.
-    pub corruptions: u64,
-    /// Leaked clusters that are still there.
-    pub leaks: u64,
-    /// Corruptions repaired.
-    pub corruptions_fixed: u64,
-    /// Leaks repaired.
-    pub leaks_fixed: u64,
-    /// Where the last used cluster of the file ends.
-    pub image_end_offset: u64,
-    /// Guest clusters.
-    pub total_clusters: u64,
-    /// Those that are allocated.
-    pub allocated_clusters: u64,
-    /// Those that are compressed.
-    pub compressed_clusters: u64,
-    /// Those that do not follow the one before them in the file.
-    pub fragmented_clusters: u64,
-}
 
 /// The state of one check.
 struct Checker<'a, H: Host> {
@@ -209,6 +176,15 @@ pub async fn check<H: Host>(host: &H, fix: Fix, log: &mut dyn FnMut(&str)) -> Re
     let mut c = Checker::new(host, log).await?;
     c.run(fix).await?;
     Ok(c.report)
+}
+
+/// [`block::driver::DriverType::check`].
+pub(crate) fn check_file(cx: CheckCx<'_>) -> CtlFuture<'_, Result<Report, QError>> {
+    Box::pin(async move {
+        let host = RootHost(cx.file);
+        read_header(&host).await?;
+        Ok(check(&host, cx.fix, cx.log).await)
+    })
 }
 
 /// Gives the refcounts of the image in `host` another width: 1 << `order` bits (version 3 only). At any moment the image is

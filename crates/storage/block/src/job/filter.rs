@@ -115,6 +115,7 @@ const fn filter(
         child_perm,
         open: cannot_open,
         probe: None,
+        ..DriverType::BASE
     }
 }
 

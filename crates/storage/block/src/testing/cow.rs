@@ -68,6 +68,7 @@ pub static COW: DriverType = DriverType {
     child_perm: default_child_perm,
     open,
     probe: Some(|bytes, _| if bytes.starts_with(MAGIC) { 100 } else { 0 }),
+    ..DriverType::BASE
 };
 
 fn children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {

@@ -316,6 +316,7 @@ pub static SIM_FILE: DriverType = DriverType {
     child_perm: default_child_perm,
     open,
     probe: None,
+    ..DriverType::BASE
 };
 
 fn open(o: OpenCx<'_>) -> OpenFuture<'_> {

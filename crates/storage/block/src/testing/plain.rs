@@ -24,6 +24,7 @@ pub static SIM_RAW: DriverType = DriverType {
     child_perm: default_child_perm,
     open: open_raw,
     probe: None,
+    ..DriverType::BASE
 };
 
 fn raw_children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {
@@ -83,6 +84,7 @@ pub static SIM_NULL: DriverType = DriverType {
     child_perm: default_child_perm,
     open: open_null,
     probe: None,
+    ..DriverType::BASE
 };
 
 fn open_null(o: OpenCx<'_>) -> OpenFuture<'_> {

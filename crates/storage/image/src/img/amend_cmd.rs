@@ -5,10 +5,12 @@ use api::crypto::{QCryptoBlockAmendOptions, QCryptoBlockAmendOptionsLUKS, QCrypt
 use qapi::{QError, QapiEnum, qerr};
 
 use super::args::{Spec, flag, long_flag, long_value, value};
-use super::create_cmd::{Opt, Type, Values, checked, is_option, opt, split};
 use super::{CmdResult, Tool, wait};
 use crate::amend::{Change, amend};
+use crate::create::maker;
 use crate::open::{OpenFlags, Source, open};
+use crate::options::{Options as Values, checked, help_line, split};
+use block::create::{CreateOption as Opt, OptionType as Type};
 
 const SPECS: &[Spec] = &[
     flag('h', "help"),
@@ -32,6 +34,10 @@ const HELP: &str = "  -f, --format FMT        the image's format; found out wher
   -q, --quiet             print errors only
   -h, --help              this text
 ";
+
+const fn opt(name: &'static str, ty: Type, help: &'static str) -> Opt {
+    Opt::new(name, ty, help)
+}
 
 const QCOW2: &[Opt] = &[
     opt("backing_file", Type::Str, "Name of the image behind this one; it cannot be changed here"),
@@ -152,7 +158,7 @@ fn list(tool: &mut Tool<'_>, format: &str) -> CmdResult {
     match options_of(format) {
         Ok(list) => {
             let mut text = format!("Amend options for '{format}':\n");
-            list.iter().for_each(|o| text.push_str(&o.line()));
+            list.iter().for_each(|o| text.push_str(&help_line(o)));
             tool.print(&text);
             Ok(0)
         }
@@ -166,7 +172,7 @@ fn change(format: &str, known: &'static [Opt], given: &[String]) -> Result<Chang
         let (name, text) = o.split_once('=').unwrap_or((o, "on"));
         let Some(spec) = known.iter().find(|s| s.name == name) else {
             let e = qerr!("Invalid parameter '{name}'");
-            let other = is_option(format, name);
+            let other = maker(format).is_ok_and(|(_, c)| c.options.iter().any(|o| o.name == name));
             return Err(if other {
                 e.with_hint("This option is only supported for image creation")
             } else {

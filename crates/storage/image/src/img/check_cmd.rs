@@ -1,10 +1,10 @@
 //! `check`. Exit codes: 0 sound, 1 the check failed, 2 damaged, 3 leaks only, 63 the format has no checks.
 
-use block_qcow2::check::{Fix, Report};
+use block::check::Fix;
 
 use super::args::{Spec, flag, long_flag, long_value, value};
 use super::{CmdResult, Failed, Tool};
-use crate::check::{self, CheckError};
+use crate::check::{self, CheckError, Checked};
 use crate::open::{OpenFlags, Source};
 
 const SPECS: &[Spec] = &[
@@ -76,7 +76,7 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     }
     let objects = Some(super::objects(tool, &objects)?);
     let source = Source { name: name.clone(), format, image_opts, objects };
-    let mut report = one(tool, &source, flags, fix)?;
+    let Checked { format, mut report } = one(tool, &source, flags, fix)?;
     if report.corruptions_fixed + report.leaks_fixed > 0 {
         let (leaks, corruptions) = (report.leaks_fixed, report.corruptions_fixed);
         if !json && !quiet {
@@ -85,11 +85,11 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
                  {corruptions} corruptions\n\nDouble checking the fixed image now...\n"
             ));
         }
-        report = one(tool, &source, flags, Fix::None)?;
+        report = one(tool, &source, flags, Fix::None)?.report;
         (report.leaks_fixed, report.corruptions_fixed) = (leaks, corruptions);
     }
     if json {
-        let value = qapi::to_value(&check::image_check(name, "qcow2", &report));
+        let value = qapi::to_value(&check::image_check(name, &format, &report));
         tool.print(&crate::json::pretty(value));
     } else if !quiet {
         tool.print(&check::human(&report));
@@ -102,7 +102,7 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     })
 }
 
-fn one(tool: &mut Tool<'_>, source: &Source, flags: OpenFlags, fix: Fix) -> Result<Report, Failed> {
+fn one(tool: &mut Tool<'_>, source: &Source, flags: OpenFlags, fix: Fix) -> Result<Checked, Failed> {
     let mut lines = Vec::new();
     let result = {
         let err = &mut *tool.err;

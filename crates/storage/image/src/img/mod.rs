@@ -7,8 +7,6 @@ mod create_cmd;
 mod info_cmd;
 mod time;
 
-pub(crate) use create_cmd::beside;
-
 pub use time::local_time;
 
 use qom::ObjectTree;

@@ -1,0 +1,82 @@
+//! What the tools know about making LUKS volumes.
+
+use crate::create::{Place, create as create_volume};
+use crate::luks::new_volume;
+use api::block_core::{BlockdevCreateOptions, BlockdevCreateOptionsLUKS};
+use block::create::{CreateCx, CreateOption, Creation, OptionType, SIZE, prealloc};
+use block::driver::CtlFuture;
+use qapi::{Dict, QError, Value, qerr};
+
+const fn str(name: &'static str, help: &'static str) -> CreateOption {
+    CreateOption::new(name, OptionType::Str, help)
+}
+
+/// In the order in which a new image's options are printed.
+const OPTIONS: &[CreateOption] = &[
+    SIZE,
+    str("key-secret", "Id of the secret with the password"),
+    str("cipher-alg", "Cipher (aes-256, aes-128, serpent-256, ...)"),
+    str("cipher-mode", "Mode of the cipher (xts, cbc, ctr, ecb)"),
+    str("ivgen-alg", "How initialisation vectors are made (plain64, plain, essiv)"),
+    str("ivgen-hash-alg", "Hash for essiv"),
+    str("hash-alg", "Hash of the key derivation (sha256, sha1, sha512, ...)"),
+    CreateOption::new("iter-time", OptionType::Num, "Milliseconds that deriving a key takes"),
+    CreateOption::new("detached-header", OptionType::Bool, "Make a header only, for data in another file"),
+];
+
+/// Making LUKS volumes.
+pub(crate) static CREATION: Creation = Creation {
+    takes: &["preallocation"],
+    adapt: Some(adapt),
+    create: Some(create),
+    ..Creation::new(OPTIONS)
+};
+
+fn adapt(d: &mut Dict) -> Result<(), QError> {
+    if d.remove("detached-header").as_ref().and_then(Value::as_str) == Some("on") {
+        d.insert("header", Value::Null);
+    }
+    Ok(())
+}
+
+fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture<'a> {
+    Box::pin(async move {
+        let BlockdevCreateOptions::Luks(o) = options else {
+            return Err(qerr!("The options are not those of 'luks'"));
+        };
+        volume(cx, o).await
+    })
+}
+
+async fn volume(cx: &CreateCx, o: &BlockdevCreateOptionsLUKS) -> Result<(), QError> {
+    let id = o.base.key_secret.as_deref();
+    let id = id.ok_or_else(|| qerr!("Parameter 'key-secret' is required for cipher"))?;
+    let password = cx.password(id)?;
+    let new = new_volume(&o.base, o.header.is_some())?;
+    let prealloc = prealloc(o.preallocation.unwrap_or_default());
+    if o.file.is_none() && o.header.is_none() {
+        return Err(qerr!("Either the parameter 'header' or 'file' must be specified"));
+    }
+    let mut roots = Vec::new();
+    for r in [&o.header, &o.file].into_iter().flatten() {
+        match cx.root(r).await {
+            Ok(root) => roots.push(root),
+            Err(e) => {
+                for r in &roots {
+                    r.detach().await;
+                }
+                return Err(e);
+            }
+        }
+    }
+    let place = match (&o.header, &roots[..]) {
+        (Some(_), [header, rest @ ..]) => Place::Apart(header, rest.first().map(|r| &**r)),
+        (_, [file, ..]) => Place::One(file),
+        (_, []) => return Err(qerr!("Either the parameter 'header' or 'file' must be specified")),
+    };
+    let done = create_volume(place, new, password, o.size, prealloc).await;
+    for r in &roots {
+        r.detach().await;
+    }
+    done
+}

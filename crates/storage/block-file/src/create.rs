@@ -1,0 +1,119 @@
+//! Making files, and taking devices that are there for new images.
+
+use crate::strip_prefix;
+use api::block_core::{
+    BlockdevCreateOptions, BlockdevCreateOptionsFile, BlockdevDriverOptions, BlockdevOptions,
+    BlockdevOptionsFile,
+};
+use base::Errno;
+use block::create::{CreateCx, CreateOption, Creation, OptionType, SIZE, prealloc};
+use block::driver::{CtlFuture, Prealloc, WriteFlags};
+use block::{BlockGraph, Perm, Root, RootConfig};
+use mem::IoBuf;
+use monitor::EventBus;
+use qapi::{QError, qerr};
+
+/// Making files.
+pub(crate) static FILE: Creation = Creation {
+    create: Some(create),
+    ..Creation::new(&[
+        SIZE,
+        CreateOption::new(
+            "nocow",
+            OptionType::Bool,
+            "Ask the file system not to copy on write (ignored where it does not)",
+        ),
+        CreateOption::new("preallocation", OptionType::Str, "What to allocate at once (off, falloc, full)"),
+        CreateOption::new(
+            "extent_size_hint",
+            OptionType::Size,
+            "Bytes that the file system allocates at a time; 0 lets it choose (ignored where it always does)",
+        ),
+    ])
+};
+
+/// A device is there already.
+pub(crate) static DEVICE: Creation = Creation {
+    create: Some(create),
+    ..Creation::new(&[
+        SIZE,
+        CreateOption::new("preallocation", OptionType::Str, "What to allocate at once (off)"),
+    ])
+};
+
+fn create<'a>(_: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture<'a> {
+    Box::pin(async move {
+        let BlockdevCreateOptions::File(o) = options else {
+            return Err(qerr!("The options are not those of a file"));
+        };
+        make(o).await
+    })
+}
+
+async fn make(o: &BlockdevCreateOptionsFile) -> Result<(), QError> {
+    let mode = prealloc(o.preallocation.unwrap_or_default());
+    if mode == Prealloc::Metadata {
+        return Err(qerr!("Unsupported preallocation mode: metadata"));
+    }
+    let name = &o.filename;
+    let path = strip_prefix(name).to_string();
+    let device = block::probe::protocol_of(path.clone()).await == "host_device";
+    let (new, hint, nocow) = (path.clone(), o.extent_size_hint, o.nocow.unwrap_or(false));
+    let made = rt::unblock(move || {
+        // Not truncated here: whether somebody else uses it is known once the node has its locks.
+        let file = std::fs::OpenOptions::new().write(true).create(!device).truncate(false).open(new)?;
+        if !device {
+            crate::sys::set_layout(&file, hint, nocow);
+        }
+        Ok::<(), std::io::Error>(())
+    });
+    made.await.map_err(|e| qerr!("Could not create '{name}': {}", Errno::from(e)))?;
+    let graph = BlockGraph::new(crate::DRIVERS, EventBus::new());
+    let file = BlockdevOptionsFile { filename: path, ..BlockdevOptionsFile::default() };
+    let mut node = BlockdevOptions::new(match device {
+        true => BlockdevDriverOptions::HostDevice(file),
+        false => BlockdevDriverOptions::File(file),
+    });
+    node.node_name = Some("file".into());
+    graph.add(node).await?;
+    let config = RootConfig {
+        perm: Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE,
+        shared: Perm::CONSISTENT_READ,
+        desc: "the making of a file".into(),
+        ..RootConfig::default()
+    };
+    let done = match graph.attach("file", config).await {
+        Ok(root) => {
+            let done = if device { take(&root, o.size).await } else { fill(&root, o.size, mode).await };
+            let flushed = root.flush().await.map_err(|e| qerr!("Could not flush the image: {e}"));
+            root.detach().await;
+            done.and(flushed)
+        }
+        Err(e) => Err(e),
+    };
+    graph.close_all().await;
+    done
+}
+
+async fn fill(root: &Root, size: u64, mode: Prealloc) -> Result<(), QError> {
+    let failed = |e| qerr!("Could not resize file: {e}");
+    root.truncate(0, true, Prealloc::Off).await.map_err(failed)?;
+    if size == 0 {
+        return Ok(());
+    }
+    root.truncate(size, true, mode).await.map_err(failed)?;
+    // A first block that exists lets others find out what alignment direct I/O needs.
+    let first = IoBuf::zeroed(size.min(512) as usize);
+    root.write(0, first, WriteFlags::empty()).await.map_err(|e| qerr!("Could not write to the file: {e}"))
+}
+
+/// What lies on a device stays, but it must not look like an image.
+async fn take(root: &Root, size: u64) -> Result<(), QError> {
+    if root.len() < size {
+        return Err(qerr!("Device is too small: it has {} bytes, and the image needs {size}", root.len()));
+    }
+    let first = IoBuf::zeroed(root.len().min(512) as usize);
+    root.write(0, first, WriteFlags::empty())
+        .await
+        .map_err(|e| qerr!("Could not clear the first sector: {e}"))
+}
