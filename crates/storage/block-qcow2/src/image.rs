@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::{Errno, IoResult};
+use block::ranges::RangeLocks;
 use parking_lot::RwLock;
 use qapi::{QError, qerr};
 
@@ -30,7 +31,6 @@ use crate::l2map::L2Map;
 use crate::live::Live;
 use crate::opts::Config;
 use crate::overlap::{Places, Protected};
-use crate::ranges::RangeLocks;
 use crate::snapshot::{self, Snapshot};
 use crate::spec::{self, autoclear, field, incompat};
 

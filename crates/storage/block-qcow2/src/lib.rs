@@ -39,7 +39,6 @@ mod live;
 pub mod opts;
 pub mod overlap;
 mod pack;
-pub mod ranges;
 pub mod snapshot;
 pub mod snapshots;
 pub mod spec;

@@ -143,6 +143,10 @@ pub enum BlockdevDriverOptions {
     SnapshotAccess(BlockdevOptionsSnapshotAccess),
     /// A filter that holds requests back to keep within the limits of a group.
     Throttle(BlockdevOptionsThrottle),
+    /// An image of VirtualBox.
+    Vdi(BlockdevOptionsGenericFormat),
+    /// A VHD image of Virtual PC or Hyper-V.
+    Vpc(BlockdevOptionsGenericFormat),
 }
 
 /// Options of a file on the host.
@@ -164,6 +168,13 @@ pub struct BlockdevOptionsFile {
     /// Look whether dropping them worked; for debugging.
     #[qapi(unstable)]
     pub x_check_cache_dropped: Option<bool>,
+}
+
+/// Options of an image format that has none of its own.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsGenericFormat {
+    /// The node that holds the image.
+    pub file: BlockdevRef,
 }
 
 /// Options of a LUKS volume.

@@ -1,7 +1,8 @@
-//! Locks on ranges of guest clusters: in-place writes share them, whatever changes a mapping holds them alone.
+//! Locks on ranges of a disk, for formats that allocate: in-place writes share them, whatever changes a mapping holds
+//! them alone.
 //!
 //! A write into a cluster that is being allocated waits until it is linked and then finds it in place. Nobody waits for
-//! such a lock while holding the metadata lock, so the two cannot deadlock.
+//! such a lock while holding a lock on metadata, so the two cannot deadlock.
 
 use std::ops::Range;
 

@@ -1,0 +1,172 @@
+//! A format with a table of blocks as a block driver.
+
+use super::{Engine, Format, Io, Place};
+use base::{Errno, IoResult};
+use block::driver::{
+    BackingHint, Caps, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, Extent, ExtentKind, IoFuture, NodePlan,
+    OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags,
+};
+use mem::IoBuf;
+use parking_lot::RwLock;
+use qapi::{QError, qerr};
+use std::sync::Arc;
+
+/// A node of a format that keeps its image in the child `file`.
+pub struct Formatted<F: Format> {
+    /// Replaced as a whole where somebody else may have changed the file.
+    engine: Arc<RwLock<Arc<Engine<F>>>>,
+}
+
+/// [`block::driver::DriverType::open`] for a format.
+pub fn open_format<F: Format>(o: OpenCx<'_>) -> OpenFuture<'_> {
+    Box::pin(async move {
+        let engine = read_header(&o).await?;
+        Ok(Arc::new(Formatted::<F> { engine: Arc::new(RwLock::new(engine)) }) as Arc<dyn Driver>)
+    })
+}
+
+async fn read_header<F: Format>(o: &OpenCx<'_>) -> Result<Arc<Engine<F>>, QError> {
+    let (format, space) = F::open(o).await?;
+    Ok(Arc::new(Engine::new(format, space)))
+}
+
+impl<F: Format> Formatted<F> {
+    fn engine(&self) -> Arc<Engine<F>> {
+        self.engine.read().clone()
+    }
+
+    async fn finish(&self, cx: &Cx<'_>) -> IoResult<()> {
+        let engine = self.engine();
+        engine.finish(Io::file(cx)).await
+    }
+}
+
+impl<F: Format> Driver for Formatted<F> {
+    fn len(&self, _cx: &Cx<'_>) -> u64 {
+        self.engine.read().map().disk_len()
+    }
+
+    fn caps(&self, _cx: &Cx<'_>) -> Caps {
+        Caps { fua: Support::Emulate, write_zeroes: Support::Native, discard: Support::Native }
+    }
+
+    fn locate<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Extent> {
+        Box::pin(async move {
+            let engine = self.engine();
+            let (place, n) = engine.lookup(Io::file(cx), off, len).await?;
+            let kind = match place {
+                Place::Unallocated => ExtentKind::Unallocated,
+                Place::Zero => ExtentKind::Zero { offset: None },
+                Place::Data(offset) => ExtentKind::Child { slot: ChildSlot::File, offset },
+                Place::Packed { .. } => ExtentKind::Compressed,
+            };
+            Ok(Extent { len: n, kind, eof: off + n >= engine.map().disk_len() })
+        })
+    }
+
+    fn read<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {
+        Box::pin(async move { self.engine().read(Io::file(cx), off, buf).await })
+    }
+
+    fn write<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, flags: WriteFlags) -> IoFuture<'a> {
+        Box::pin(async move {
+            let engine = self.engine();
+            if flags.contains(WriteFlags::COMPRESSED) && engine.map().compresses() {
+                return engine.write_packed(Io::file(cx), off, buf).await;
+            }
+            engine.write(Io::file(cx), off, buf).await
+        })
+    }
+
+    fn write_zeroes<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64, flags: ZeroFlags) -> IoFuture<'a> {
+        Box::pin(async move { self.engine().write_zeroes(Io::file(cx), off, len, flags).await })
+    }
+
+    fn discard<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a> {
+        Box::pin(async move { self.engine().discard(Io::file(cx), off, len).await })
+    }
+
+    fn flush<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        Box::pin(async move { self.engine().flush(Io::file(cx)).await })
+    }
+
+    fn truncate<'a>(&'a self, cx: &'a Cx<'a>, len: u64, _exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
+        Box::pin(async move { self.engine().resize(Io::file(cx), len, prealloc).await })
+    }
+
+    fn compresses(&self, _cx: &Cx<'_>) -> bool {
+        self.engine.read().map().compresses()
+    }
+
+    fn stage<'a>(&'a self, cx: &'a Cx<'a>, next: &'a NodePlan) -> CtlFuture<'a, Box<dyn Staged>> {
+        Box::pin(async move {
+            let keeps = || Box::new(block::driver::NothingStaged) as Box<dyn Staged>;
+            if next.flags.read_only || next.flags.inactive {
+                let fail =
+                    |e: Errno| qerr!("Failed to write the metadata of '{}' back: {e}", next.node_name);
+                self.finish(cx).await.map_err(fail)?;
+                return Ok(keeps());
+            }
+            if !next.old_flags.inactive {
+                return Ok(keeps());
+            }
+            // Somebody else had the image meanwhile: nothing that is in memory counts.
+            let o = OpenCx {
+                cx: *cx,
+                options: &next.options,
+                flags: next.flags,
+                node_name: &next.node_name,
+                events: monitor::EventBus::new(),
+                no_io: false,
+                objects: None,
+            };
+            let fresh = read_header::<F>(&o).await?;
+            Ok(Box::new(Replace { slot: self.engine.clone(), fresh }) as Box<dyn Staged>)
+        })
+    }
+
+    fn activate<'a>(&'a self, cx: &'a Cx<'a>) -> CtlFuture<'a> {
+        Box::pin(async move {
+            if cx.flags().read_only || cx.flags().inactive {
+                return Ok(());
+            }
+            let engine = self.engine();
+            engine.map().activate(engine.at(Io::file(cx))).await
+        })
+    }
+
+    fn close<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        Box::pin(async move { self.finish(cx).await })
+    }
+
+    fn backing_hint(&self) -> Option<BackingHint> {
+        self.engine.read().map().backing_hint()
+    }
+
+    fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
+        Box::pin(async move {
+            let engine = self.engine();
+            engine.map().write_backing_hint(engine.at(Io::file(cx)), hint).await
+        })
+    }
+
+    fn forced_read_only(&self) -> bool {
+        self.engine.read().map().forced_read_only()
+    }
+
+    fn info(&self, cx: &Cx<'_>) -> DriverInfo {
+        self.engine.read().map().info(cx)
+    }
+}
+
+/// The image read anew.
+struct Replace<F: Format> {
+    slot: Arc<RwLock<Arc<Engine<F>>>>,
+    fresh: Arc<Engine<F>>,
+}
+
+impl<F: Format> Staged for Replace<F> {
+    fn commit(self: Box<Self>) {
+        *self.slot.write() = self.fresh;
+    }
+}

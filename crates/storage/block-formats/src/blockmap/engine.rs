@@ -1,0 +1,406 @@
+//! Reading and writing through a format's tables.
+
+use super::io::checked;
+use super::{At, Io, Map, Meta, Slot, Space, clamp_len};
+use base::{Errno, IoResult};
+use block::driver::{Prealloc, ZeroFlags};
+use block::ranges::RangeLocks;
+use mem::IoBuf;
+use parking_lot::Mutex;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The longest piece that is allocated at once, bytes, where a block is not longer.
+const MAX_STEP: u64 = 4 << 20;
+/// The most zeroes that are written from memory at once.
+const MAX_ZEROES: u64 = 1 << 20;
+
+/// Where a piece of the disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Nowhere.
+    Unallocated,
+    /// Zeroes.
+    Zero,
+    /// In the file, plainly, from this offset on.
+    Data(u64),
+    /// In a compressed block.
+    Packed {
+        /// Which block.
+        block: u64,
+        /// What the format knows it by.
+        key: u64,
+    },
+}
+
+/// An image, or one of the files of an image, whose blocks a table leads to.
+pub struct Engine<M: Map> {
+    map: M,
+    meta: Meta,
+    space: rt::sync::Mutex<Space>,
+    ranges: RangeLocks,
+    /// [`Map::begin`] was called.
+    begun: AtomicBool,
+    /// The block that was unpacked last.
+    unpacked: Mutex<Option<(u64, u64, Arc<Vec<u8>>)>>,
+}
+
+/// What an allocating write does: the blocks, and where their new place is.
+struct Step {
+    blocks: Range<u64>,
+    host: u64,
+    /// Whether the file reads as zeroes there.
+    zeroed: bool,
+}
+
+impl<M: Map> Engine<M> {
+    /// An engine over tables of which nothing has been changed.
+    pub fn new(map: M, space: Space) -> Engine<M> {
+        Engine {
+            map,
+            meta: Meta::default(),
+            space: rt::sync::Mutex::new(space),
+            ranges: RangeLocks::default(),
+            begun: AtomicBool::new(false),
+            unpacked: Mutex::new(None),
+        }
+    }
+
+    /// The format.
+    pub fn map(&self) -> &M {
+        &self.map
+    }
+
+    /// The tables, with the file.
+    pub fn at<'a>(&'a self, io: Io<'a>) -> At<'a> {
+        At { io, meta: &self.meta }
+    }
+
+    /// Where the disk's bytes from `off` on are, and how many of them; `len` > 0.
+    pub async fn lookup(&self, io: Io<'_>, off: u64, len: u64) -> IoResult<(Place, u64)> {
+        let bs = self.map.block_size();
+        let (block, within) = (off / bs, off % bs);
+        let max = (within + len).div_ceil(bs);
+        let (slot, n) = self.map.find(&self.at(io), block, max).await?;
+        let n = n.saturating_mul(bs).saturating_sub(within).min(len);
+        let place = match slot {
+            Slot::Unallocated => Place::Unallocated,
+            Slot::Zero => Place::Zero,
+            Slot::Data(host) => Place::Data(checked(host.checked_add(within + n))? - n),
+            Slot::Packed(key) => return Ok((Place::Packed { block, key }, n.min(bs - within))),
+        };
+        Ok((place, n))
+    }
+
+    /// Reads; within the disk's length.
+    pub async fn read(&self, io: Io<'_>, off: u64, buf: IoBuf) -> IoResult<()> {
+        let len = buf.len() as u64;
+        let mut done = 0;
+        while done < len {
+            let (place, n) = self.lookup(io, off + done, len - done).await?;
+            let part = buf.slice(done as usize..(done + n) as usize);
+            match place {
+                Place::Data(host) => io.read(host, part).await?,
+                Place::Zero => part.fill(0),
+                Place::Unallocated if M::BACKING => io.read_backing(off + done, part).await?,
+                Place::Unallocated => part.fill(0),
+                Place::Packed { block, key } => {
+                    let plain = self.unpack(io, block, key).await?;
+                    let within = ((off + done) % self.map.block_size()) as usize;
+                    part.copy_from(0, plain.get(within..within + n as usize).ok_or(Errno::IO)?);
+                }
+            }
+            done += n;
+        }
+        Ok(())
+    }
+
+    async fn unpack(&self, io: Io<'_>, block: u64, key: u64) -> IoResult<Arc<Vec<u8>>> {
+        let known = self.unpacked.lock().as_ref().filter(|u| (u.0, u.1) == (block, key)).map(|u| u.2.clone());
+        if let Some(plain) = known {
+            return Ok(plain);
+        }
+        let plain = Arc::new(self.map.unpack(&self.at(io), block, key).await?);
+        *self.unpacked.lock() = Some((block, key, plain.clone()));
+        Ok(plain)
+    }
+
+    async fn begin(&self, io: Io<'_>) -> IoResult<()> {
+        if self.begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut space = self.space.lock().await;
+        if !self.begun.load(Ordering::Acquire) {
+            self.map.begin(&self.at(io), &mut space).await?;
+            self.begun.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Writes; within the disk's length.
+    pub async fn write(&self, io: Io<'_>, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.begin(io).await?;
+        let len = buf.len() as u64;
+        let mut done = 0;
+        while done < len {
+            done += match self.write_in_place(io, off, &buf, done).await? {
+                0 => self.write_allocating(io, off, &buf, done).await?,
+                n => n,
+            };
+        }
+        Ok(())
+    }
+
+    /// Writes what is there already; 0 where the first byte is not.
+    async fn write_in_place(&self, io: Io<'_>, off: u64, buf: &IoBuf, from: u64) -> IoResult<u64> {
+        let len = buf.len() as u64;
+        let _shared = self.ranges.shared(off + from..off + len).await;
+        let mut done = from;
+        while done < len {
+            let (Place::Data(host), n) = self.lookup(io, off + done, len - done).await? else { break };
+            io.write(host, buf.slice(done as usize..(done + n) as usize)).await?;
+            done += n;
+        }
+        Ok(done - from)
+    }
+
+    /// Writes blocks that are not in the file yet; answers how many bytes. 0 where somebody else has allocated meanwhile.
+    async fn write_allocating(&self, io: Io<'_>, off: u64, buf: &IoBuf, from: u64) -> IoResult<u64> {
+        let bs = self.map.block_size();
+        let (at, end) = (off + from, off + buf.len() as u64);
+        let first = at / bs;
+        let last = end.min(at.saturating_add(MAX_STEP)).div_ceil(bs);
+        let _alone = self.ranges.exclusive(first * bs..last.saturating_mul(bs)).await;
+        let mut count = 0;
+        while first + count < last {
+            let (slot, n) = self.map.find(&self.at(io), first + count, last - first - count).await?;
+            match slot {
+                Slot::Data(_) => break,
+                _ => count += n.clamp(1, last - first - count),
+            }
+        }
+        if count == 0 {
+            return Ok(0);
+        }
+        let step = self.take(io, first, count, end).await?;
+        let stop = step.blocks.end.saturating_mul(bs).min(end);
+        let data = buf.slice(from as usize..(stop - off) as usize);
+        self.fill(io, &step, at, data).await?;
+        let mut space = self.space.lock().await;
+        let count = step.blocks.end - step.blocks.start;
+        self.map.link(&self.at(io), &mut space, first, count, step.host).await?;
+        if self.meta.crowded() {
+            self.write_back(io, &mut space).await?;
+        }
+        Ok(stop - at)
+    }
+
+    /// Takes space for blocks, and makes the file long enough for them; the guest writes them up to `end`.
+    async fn take(&self, io: Io<'_>, first: u64, count: u64, end: u64) -> IoResult<Step> {
+        let bs = self.map.block_size();
+        let mut space = self.space.lock().await;
+        let (host, count) = self.map.reserve(&self.at(io), &mut space, first, count).await?;
+        let blocks = first..first + count;
+        // What is written to the end makes the file long enough by itself.
+        if blocks.end.saturating_mul(bs) > end {
+            io.grow(checked(count.checked_mul(bs).and_then(|n| n.checked_add(host)))?).await?;
+        }
+        Ok(Step { blocks, host, zeroed: host >= space.zero_from })
+    }
+
+    /// Writes a step's data, and around it what was there before.
+    async fn fill(&self, io: Io<'_>, step: &Step, at: u64, data: IoBuf) -> IoResult<()> {
+        let bs = self.map.block_size();
+        let (start, stop) = (step.blocks.start * bs, step.blocks.end.saturating_mul(bs));
+        let data_end = at + data.len() as u64;
+        let head = self.old_bytes(io, start, at).await?;
+        let tail = self.old_bytes(io, data_end, stop).await?;
+        let mut whole = IoBuf::new();
+        let mut from = at;
+        match head {
+            Some(bytes) => {
+                from = start;
+                whole.append(bytes);
+            }
+            None if !step.zeroed => io.write_zeroes(step.host, at - start, ZeroFlags::empty()).await?,
+            None => {}
+        }
+        whole.append(data);
+        match tail {
+            Some(bytes) => whole.append(bytes),
+            None if !step.zeroed => {
+                let host = step.host + (data_end - start);
+                io.write_zeroes(host, stop - data_end, ZeroFlags::empty()).await?;
+            }
+            None => {}
+        }
+        io.write(step.host + (from - start), whole).await
+    }
+
+    /// The disk's bytes of a part of a block before it gets its own place; `None` for zeroes.
+    async fn old_bytes(&self, io: Io<'_>, from: u64, to: u64) -> IoResult<Option<IoBuf>> {
+        if from == to || self.is_zero(io, from, to).await? {
+            return Ok(None);
+        }
+        let buf = IoBuf::zeroed((to - from) as usize);
+        let inside = clamp_len(from, to - from, self.map.disk_len()) as usize;
+        self.read(io, from, buf.slice(0..inside)).await?;
+        Ok(if buf.is_zero() { None } else { Some(buf) })
+    }
+
+    /// Whether a range is known to be zeroes.
+    async fn is_zero(&self, io: Io<'_>, from: u64, to: u64) -> IoResult<bool> {
+        let to = to.min(self.map.disk_len());
+        let mut at = from;
+        while at < to {
+            let (place, n) = self.lookup(io, at, to - at).await?;
+            match place {
+                Place::Zero => {}
+                Place::Unallocated if !M::BACKING || io.backing_part(at, n) == 0 => {}
+                _ => return Ok(false),
+            }
+            at += n;
+        }
+        Ok(true)
+    }
+
+    /// Writes whole blocks compressed; the last of the disk may be there in part.
+    pub async fn write_packed(&self, io: Io<'_>, off: u64, buf: IoBuf) -> IoResult<()> {
+        if !self.map.compresses() {
+            return Err(Errno::NOTSUP);
+        }
+        self.begin(io).await?;
+        let bs = self.map.block_size();
+        let len = buf.len() as u64;
+        let mut done = 0;
+        while done < len {
+            let at = off + done;
+            let n = (bs - at % bs).min(len - done);
+            let part = buf.slice(done as usize..(done + n) as usize);
+            let whole = at.is_multiple_of(bs) && (n == bs || at + n == self.map.disk_len());
+            if whole {
+                self.pack_block(io, at / bs, part).await?;
+            } else {
+                self.write(io, at, part).await?;
+            }
+            done += n;
+        }
+        Ok(())
+    }
+
+    async fn pack_block(&self, io: Io<'_>, block: u64, part: IoBuf) -> IoResult<()> {
+        let bs = self.map.block_size();
+        let mut plain = part.to_vec();
+        plain.resize(bs as usize, 0);
+        let Some(packed) = rt::unblock(move || M::pack(block, &plain)).await? else {
+            return self.write(io, block * bs, part).await;
+        };
+        let start = block.checked_mul(bs).ok_or(Errno::INVAL)?;
+        let _alone = self.ranges.exclusive(start..start.saturating_add(bs)).await;
+        let mut space = self.space.lock().await;
+        self.map.link_packed(&self.at(io), &mut space, block, packed).await?;
+        if self.meta.crowded() {
+            self.write_back(io, &mut space).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a range read as zeroes, without giving space to blocks that have none.
+    pub async fn write_zeroes(&self, io: Io<'_>, off: u64, len: u64, flags: ZeroFlags) -> IoResult<()> {
+        self.begin(io).await?;
+        let bs = self.map.block_size();
+        let mut done = 0;
+        while done < len {
+            let at = off + done;
+            let shared = self.ranges.shared(at..off + len).await;
+            let (place, n) = self.lookup(io, at, len - done).await?;
+            let shows = match place {
+                Place::Data(host) => {
+                    io.write_zeroes(host, n, flags).await?;
+                    false
+                }
+                Place::Zero => false,
+                Place::Unallocated => M::BACKING && io.backing_part(at, n) > 0,
+                Place::Packed { .. } => true,
+            };
+            drop(shared);
+            done += match shows {
+                false => n,
+                true => self.hide(io, at, n.min(bs - at % bs), flags).await?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Makes a part of one block read as zeroes that shows something else.
+    async fn hide(&self, io: Io<'_>, at: u64, n: u64, flags: ZeroFlags) -> IoResult<u64> {
+        let bs = self.map.block_size();
+        let whole = at.is_multiple_of(bs) && (n == bs || at + n == self.map.disk_len());
+        if whole && M::ZEROES {
+            let block = at / bs;
+            let _alone = self.ranges.exclusive(at..at.saturating_add(bs)).await;
+            let (slot, _) = self.map.find(&self.at(io), block, 1).await?;
+            if matches!(slot, Slot::Data(_)) {
+                // Somebody has written there meanwhile: the caller looks again.
+                return Ok(0);
+            }
+            let mut space = self.space.lock().await;
+            self.map.mark_zero(&self.at(io), &mut space, block).await?;
+            return Ok(n);
+        }
+        if flags.contains(ZeroFlags::NO_FALLBACK) {
+            return Err(Errno::NOTSUP);
+        }
+        let n = n.min(MAX_ZEROES);
+        self.write(io, at, IoBuf::zeroed(n as usize)).await?;
+        Ok(n)
+    }
+
+    /// Gives back the space of a range as far as the file below can do that in place.
+    pub async fn discard(&self, io: Io<'_>, off: u64, len: u64) -> IoResult<()> {
+        let _shared = self.ranges.shared(off..off + len).await;
+        let mut done = 0;
+        while done < len {
+            let (place, n) = self.lookup(io, off + done, len - done).await?;
+            if let Place::Data(host) = place {
+                io.cx.child_discard(io.slot, host, n).await?;
+            }
+            done += n;
+        }
+        Ok(())
+    }
+
+    async fn write_back(&self, io: Io<'_>, space: &mut Space) -> IoResult<()> {
+        self.meta.write_back(&io).await?;
+        self.map.flushed(&self.at(io), space).await
+    }
+
+    /// Writes tables back. The caller flushes the file.
+    pub async fn flush(&self, io: Io<'_>) -> IoResult<()> {
+        if !self.begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut space = self.space.lock().await;
+        self.write_back(io, &mut space).await
+    }
+
+    /// Writes everything back and takes the marks of changes away; no request is in flight.
+    pub async fn finish(&self, io: Io<'_>) -> IoResult<()> {
+        if !self.begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut space = self.space.lock().await;
+        self.write_back(io, &mut space).await?;
+        self.map.finish(&self.at(io), &mut space).await?;
+        self.begun.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Changes the disk's length.
+    pub async fn resize(&self, io: Io<'_>, len: u64, prealloc: Prealloc) -> IoResult<()> {
+        self.begin(io).await?;
+        let mut space = self.space.lock().await;
+        self.map.resize(&self.at(io), &mut space, len, prealloc).await
+    }
+}

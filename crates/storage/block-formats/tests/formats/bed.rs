@@ -1,0 +1,112 @@
+//! What the tests of formats share: a table of formats, nodes over files, and the reference's tools.
+
+#![allow(dead_code, reason = "each test uses its part")]
+
+use api::block_core::BlockdevOptions;
+use block::driver::DriverType;
+use block::perm::Perm;
+use block::{BlockGraph, Root};
+use qapi::{Value, from_json};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+pub use crate::conformance::*;
+
+pub fn drivers() -> Vec<&'static DriverType> {
+    [block_file::DRIVERS, block_formats::DRIVERS].concat()
+}
+
+pub fn options(text: &str) -> BlockdevOptions {
+    from_json(Value::parse_json(text).expect("JSON")).expect(text)
+}
+
+/// A kind of image that is written as well as read.
+pub struct Case {
+    pub format: &'static str,
+    /// `-o` options of its making.
+    pub make: &'static str,
+    /// Length of the disk, bytes.
+    pub size: u64,
+    pub resizes: bool,
+    /// `qemu-img check` knows it.
+    pub checks: bool,
+}
+
+const fn case(format: &'static str, make: &'static str, size: u64) -> Case {
+    Case { format, make, size, resizes: false, checks: false }
+}
+
+pub const CASES: &[Case] = &[
+    Case { checks: true, ..case("vdi", "static=off", 9 << 20) },
+    Case { checks: true, ..case("vdi", "static=on", 3 << 20) },
+    case("vpc", "subformat=dynamic", 7 << 20),
+    case("vpc", "subformat=fixed", 3 << 20),
+    case("vpc", "force_size=on", 7 << 20),
+];
+
+impl Case {
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.format, self.make.replace([',', '='], "-"))
+    }
+
+    /// The options of a node over the file.
+    pub fn node(&self, node: &str, path: &str) -> BlockdevOptions {
+        options(&format!(
+            "{{'driver':'{}','node-name':'{node}','discard':'unmap','file':{{'driver':'file','filename':'{path}'}}}}",
+            self.format
+        ))
+    }
+}
+
+pub fn have_reference() -> bool {
+    let there = Command::new("qemu-img").arg("--version").output().is_ok_and(|o| o.status.success());
+    if !there {
+        println!("skipped: qemu-img is not there");
+    }
+    there
+}
+
+pub fn tool(program: &str, args: &[&str]) -> Output {
+    Command::new(program).args(args).output().expect("a program")
+}
+
+/// Runs a tool that must succeed.
+pub fn must(program: &str, args: &[&str]) -> String {
+    let o = tool(program, args);
+    let text = String::from_utf8_lossy(&o.stdout).into_owned() + &String::from_utf8_lossy(&o.stderr);
+    assert!(o.status.success(), "{program} {args:?}: {text}");
+    text
+}
+
+/// An image made by the reference.
+pub fn made_by_reference(dir: &Dir, c: &Case) -> String {
+    let path = dir.path(&c.name());
+    must("qemu-img", &["create", "-q", "-f", c.format, "-o", c.make, &path, &c.size.to_string()]);
+    path
+}
+
+/// The bytes that the reference sees in an image.
+pub fn reference_bytes(dir: &Dir, format: &str, path: &str) -> Vec<u8> {
+    let raw = dir.path("as-raw");
+    must("qemu-img", &["convert", "-f", format, "-O", "raw", path, &raw]);
+    std::fs::read(&raw).unwrap()
+}
+
+pub async fn opened(options: BlockdevOptions) -> (Arc<BlockGraph>, Arc<Root>) {
+    let g = graph(&drivers());
+    let name = options.node_name.clone().expect("a name");
+    g.add(options).await.expect("a node");
+    let root = attach(&g, &name, Perm::all(), Perm::all()).await.expect("a root");
+    (g, root)
+}
+
+pub async fn closed(g: Arc<BlockGraph>, root: Arc<Root>) {
+    root.detach().await;
+    g.close_all().await;
+}
+
+pub fn same(got: &[u8], want: &[u8], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    let first = got.iter().zip(want).position(|(a, b)| a != b);
+    assert_eq!(first, None, "{what}: first difference");
+}

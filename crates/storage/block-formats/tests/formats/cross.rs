@@ -1,0 +1,122 @@
+//! Images that one program has written are read by the other.
+
+use crate::bed::*;
+use block::driver::{WriteFlags, ZeroFlags};
+use mem::IoBuf;
+use rt::sim::Rng;
+
+/// What a test does to a disk.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Write(u64, u64, u8),
+    Zero(u64, u64),
+}
+
+fn steps(seed: u64, size: u64) -> Vec<Step> {
+    let mut rng = Rng::new(seed);
+    (0..60)
+        .map(|_| {
+            let off = rng.below(size / 512) * 512;
+            let most = if rng.chance(1, 6) { 4000 } else { 40 };
+            let n = rng.range(1, most) * 512;
+            let n = n.min(size - off);
+            match rng.below(5) {
+                0 => Step::Zero(off, n),
+                _ => Step::Write(off, n, rng.below(255) as u8 + 1),
+            }
+        })
+        .collect()
+}
+
+fn model(steps: &[Step], disk: &mut [u8]) {
+    for s in steps {
+        match *s {
+            Step::Write(off, n, byte) => disk[off as usize..(off + n) as usize].fill(byte),
+            Step::Zero(off, n) => disk[off as usize..(off + n) as usize].fill(0),
+        }
+    }
+}
+
+async fn do_ours(c: &Case, path: &str, steps: &[Step]) {
+    let (g, root) = opened(c.node("n", path)).await;
+    for s in steps {
+        match *s {
+            Step::Write(off, n, byte) => {
+                let buf = IoBuf::from_bytes(&vec![byte; n as usize]);
+                root.write(off, buf, WriteFlags::empty()).await.unwrap();
+            }
+            Step::Zero(off, n) => root.write_zeroes(off, n, ZeroFlags::MAY_UNMAP).await.unwrap(),
+        }
+    }
+    closed(g, root).await;
+}
+
+fn do_theirs(c: &Case, path: &str, steps: &[Step]) {
+    let mut args: Vec<String> = ["-f", c.format].map(Into::into).into();
+    for s in steps {
+        args.push("-c".into());
+        args.push(match *s {
+            Step::Write(off, n, byte) => format!("write -q -P {byte} {off} {n}"),
+            Step::Zero(off, n) => format!("write -q -z {off} {n}"),
+        });
+    }
+    args.push(path.into());
+    must("qemu-io", &args.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+fn checked(c: &Case, path: &str) {
+    if c.checks {
+        must("qemu-img", &["check", "-q", "-f", c.format, path]);
+    }
+}
+
+async fn ours(c: &Case, path: &str) -> Vec<u8> {
+    let (g, root) = opened(c.node("n", path)).await;
+    let bytes = read(&root, 0, root.len() as usize).await;
+    closed(g, root).await;
+    bytes
+}
+
+#[test]
+fn both_read_what_the_other_wrote() {
+    if !have_reference() {
+        return;
+    }
+    let dir = Dir::new("formats-cross");
+    for c in CASES {
+        let path = made_by_reference(&dir, c);
+        println!("{path}");
+        rt::block_on(async {
+            let mut disk = vec![0; ours(c, &path).await.len()];
+            for round in 0..4 {
+                let todo = steps(round, disk.len() as u64);
+                model(&todo, &mut disk);
+                if round % 2 == 0 { do_ours(c, &path, &todo).await } else { do_theirs(c, &path, &todo) }
+                checked(c, &path);
+                same(&ours(c, &path).await, &disk, "ours");
+                same(&reference_bytes(&dir, c.format, &path), &disk, "theirs");
+            }
+        });
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn all_conform() {
+    if !have_reference() {
+        return;
+    }
+    let dir = Dir::new("formats-conform");
+    for c in CASES {
+        rt::block_on(async {
+            let path = made_by_reference(&dir, c);
+            println!("{path}");
+            let g = graph(&drivers());
+            g.add(c.node("n", &path)).await.unwrap();
+            conformance(&g, "n", Traits { resizes: c.resizes }).await;
+            g.close_all().await;
+            checked(c, &path);
+            std::fs::remove_file(&path).unwrap();
+        });
+    }
+}

@@ -1,0 +1,7 @@
+//! Image formats: conformance, cross-reading with the reference, crashes, damaged headers.
+
+#[path = "../../../block-file/tests/conformance/mod.rs"]
+mod conformance;
+
+mod bed;
+mod cross;
