@@ -3,6 +3,7 @@
 
 pub mod blockmap;
 mod fields;
+mod making;
 mod null;
 mod raw;
 pub mod vdi;

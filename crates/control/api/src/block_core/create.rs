@@ -101,6 +101,42 @@ pub struct BlockdevCreateOptionsLUKS {
     pub preallocation: Option<PreallocMode>,
 }
 
+/// A VDI image to be made.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevCreateOptionsVdi {
+    /// The node that shall hold it.
+    pub file: BlockdevRef,
+    /// Bytes that a guest sees.
+    #[qapi(size)]
+    pub size: u64,
+    /// What to allocate: `off` (the default), or `metadata` for a static image, whose blocks all have their place.
+    pub preallocation: Option<PreallocMode>,
+}
+
+/// The kind of a VHD image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum BlockdevVpcSubformat {
+    /// It grows with what is written.
+    #[default]
+    Dynamic,
+    /// The disk's bytes as they are, and a footer.
+    Fixed,
+}
+
+/// A VHD image to be made.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevCreateOptionsVpc {
+    /// The node that shall hold it.
+    pub file: BlockdevRef,
+    /// Bytes that a guest sees. Unless `force-size` is set, rounded up to what a geometry can say.
+    #[qapi(size)]
+    pub size: u64,
+    /// Its kind; `dynamic` unless given.
+    pub subformat: Option<BlockdevVpcSubformat>,
+    /// Use the size exactly as given; Virtual PC does not read such images. Off unless given.
+    pub force_size: Option<bool>,
+}
+
 /// An image to be made.
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "driver", tag_enum = "BlockdevCreateDriver")]
@@ -111,6 +147,10 @@ pub enum BlockdevCreateOptions {
     Luks(BlockdevCreateOptionsLUKS),
     /// A qcow2 image.
     Qcow2(BlockdevCreateOptionsQcow2),
+    /// An image of VirtualBox.
+    Vdi(BlockdevCreateOptionsVdi),
+    /// A VHD image.
+    Vpc(BlockdevCreateOptionsVpc),
 }
 
 /// A change of a qcow2 image's options.

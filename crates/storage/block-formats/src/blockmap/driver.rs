@@ -2,6 +2,7 @@
 
 use super::{Engine, Format, Io, Place};
 use base::{Errno, IoResult};
+use block::check::{Fix, Report};
 use block::driver::{
     BackingHint, Caps, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, Extent, ExtentKind, IoFuture, NodePlan,
     OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags,
@@ -102,8 +103,7 @@ impl<F: Format> Driver for Formatted<F> {
         Box::pin(async move {
             let keeps = || Box::new(block::driver::NothingStaged) as Box<dyn Staged>;
             if next.flags.read_only || next.flags.inactive {
-                let fail =
-                    |e: Errno| qerr!("Failed to write the metadata of '{}' back: {e}", next.node_name);
+                let fail = |e: Errno| qerr!("Failed to write the metadata of '{}' back: {e}", next.node_name);
                 self.finish(cx).await.map_err(fail)?;
                 return Ok(keeps());
             }
@@ -132,6 +132,18 @@ impl<F: Format> Driver for Formatted<F> {
             }
             let engine = self.engine();
             engine.map().activate(engine.at(Io::file(cx))).await
+        })
+    }
+
+    fn check<'a>(
+        &'a self,
+        cx: &'a Cx<'a>,
+        fix: Fix,
+        log: &'a mut dyn FnMut(&str),
+    ) -> CtlFuture<'a, Option<Report>> {
+        Box::pin(async move {
+            let engine = self.engine();
+            engine.map().check(engine.at(Io::file(cx)), fix, log).await
         })
     }
 

@@ -337,7 +337,7 @@ impl<M: Map> Engine<M> {
     async fn hide(&self, io: Io<'_>, at: u64, n: u64, flags: ZeroFlags) -> IoResult<u64> {
         let bs = self.map.block_size();
         let whole = at.is_multiple_of(bs) && (n == bs || at + n == self.map.disk_len());
-        if whole && M::ZEROES {
+        if whole && self.map.marks_zeroes() {
             let block = at / bs;
             let _alone = self.ranges.exclusive(at..at.saturating_add(bs)).await;
             let (slot, _) = self.map.find(&self.at(io), block, 1).await?;

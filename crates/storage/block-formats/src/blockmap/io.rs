@@ -11,6 +11,8 @@ pub struct Io<'a> {
     pub cx: Cx<'a>,
     /// Which child.
     pub slot: ChildSlot,
+    /// Where on the node's disk the part begins that this child holds.
+    pub start: u64,
 }
 
 /// How much of `len` bytes from `off` on lies before `end`.
@@ -21,11 +23,11 @@ pub fn clamp_len(off: u64, len: u64, end: u64) -> u64 {
 impl<'a> Io<'a> {
     /// The child `file`.
     pub fn file(cx: &Cx<'a>) -> Io<'a> {
-        Io { cx: *cx, slot: ChildSlot::File }
+        Io { cx: *cx, slot: ChildSlot::File, start: 0 }
     }
 
     /// Its length, bytes.
-    pub fn len(&self) -> IoResult<u64> {
+    pub fn file_len(&self) -> IoResult<u64> {
         self.cx.child_len(self.slot)
     }
 
@@ -73,7 +75,7 @@ impl<'a> Io<'a> {
 
     /// Makes the file at least `end` bytes long.
     pub async fn grow(&self, end: u64) -> IoResult<()> {
-        if self.len()? >= end {
+        if self.file_len()? >= end {
             return Ok(());
         }
         self.cx.child_truncate(self.slot, end, false, Prealloc::Off).await
@@ -81,6 +83,7 @@ impl<'a> Io<'a> {
 
     /// How much of a range the backing file has.
     pub fn backing_part(&self, off: u64, len: u64) -> u64 {
+        let off = off.saturating_add(self.start);
         clamp_len(off, len, self.cx.child_len(ChildSlot::Backing).unwrap_or(0))
     }
 
@@ -90,6 +93,7 @@ impl<'a> Io<'a> {
         if have < buf.len() {
             buf.slice(have..buf.len()).fill(0);
         }
+        let off = off.saturating_add(self.start);
         if have == 0 { Ok(()) } else { self.cx.child_read(ChildSlot::Backing, off, buf.slice(0..have)).await }
     }
 }

@@ -24,6 +24,7 @@ pub use io::{Io, clamp_len};
 pub use meta::{Level, Meta};
 
 use base::{Errno, IoResult};
+use block::check::{Fix, Report};
 use block::driver::{BackingHint, CtlFuture, Cx, DriverInfo, OpenCx, Prealloc};
 use qapi::QError;
 
@@ -72,8 +73,6 @@ impl Space {
 pub trait Map: Send + Sync + Sized + 'static {
     /// Whether blocks that are nowhere show the backing file.
     const BACKING: bool = false;
-    /// Whether whole blocks can be marked as zeroes.
-    const ZEROES: bool = false;
 
     /// Length of the disk, bytes.
     fn disk_len(&self) -> u64;
@@ -84,6 +83,11 @@ pub trait Map: Send + Sync + Sized + 'static {
     /// Where `block` is, and how many blocks from it on go on like that (in the file, too): 1 to `max`.
     async fn find(&self, at: &At<'_>, block: u64, max: u64) -> IoResult<(Slot, u64)>;
 
+    /// Whether whole blocks can be marked as zeroes.
+    fn marks_zeroes(&self) -> bool {
+        false
+    }
+
     /// The first change is about to happen. Marks the image where the format has marks for that.
     async fn begin(&self, at: &At<'_>, space: &mut Space) -> IoResult<()> {
         let _ = (at, space);
@@ -91,29 +95,16 @@ pub trait Map: Send + Sync + Sized + 'static {
     }
 
     /// Takes space for blocks from `block` on, `count` at most; answers where and for how many. They need not be initialized.
-    async fn reserve(
-        &self,
-        at: &At<'_>,
-        space: &mut Space,
-        block: u64,
-        count: u64,
-    ) -> IoResult<(u64, u64)> {
+    async fn reserve(&self, at: &At<'_>, space: &mut Space, block: u64, count: u64) -> IoResult<(u64, u64)> {
         let _ = (at, block);
         let len = count.checked_mul(self.block_size()).ok_or(Errno::FBIG)?;
         Ok((space.take(len)?, count))
     }
 
     /// Enters blocks that were written to `host` into the tables.
-    async fn link(
-        &self,
-        at: &At<'_>,
-        space: &mut Space,
-        block: u64,
-        count: u64,
-        host: u64,
-    ) -> IoResult<()>;
+    async fn link(&self, at: &At<'_>, space: &mut Space, block: u64, count: u64, host: u64) -> IoResult<()>;
 
-    /// Marks a block as zeroes; only asked where [`Map::ZEROES`].
+    /// Marks a block as zeroes; only asked where [`Map::marks_zeroes`].
     async fn mark_zero(&self, at: &At<'_>, space: &mut Space, block: u64) -> IoResult<()> {
         let _ = (at, space, block);
         Err(Errno::NOTSUP)
@@ -131,13 +122,7 @@ pub trait Map: Send + Sync + Sized + 'static {
     }
 
     /// Writes a compressed block and enters it into the tables.
-    async fn link_packed(
-        &self,
-        at: &At<'_>,
-        space: &mut Space,
-        block: u64,
-        packed: Vec<u8>,
-    ) -> IoResult<()> {
+    async fn link_packed(&self, at: &At<'_>, space: &mut Space, block: u64, packed: Vec<u8>) -> IoResult<()> {
         let _ = (at, space, block, packed);
         Err(Errno::NOTSUP)
     }
@@ -171,6 +156,17 @@ pub trait Map: Send + Sync + Sized + 'static {
 pub trait Format: Map {
     /// Reads the header.
     fn open<'a>(o: &'a OpenCx<'a>) -> CtlFuture<'a, (Self, Space)>;
+
+    /// Checks the image, and repairs what `fix` says. `None`: the format has no checks, or cannot repair.
+    fn check<'a>(
+        &'a self,
+        at: At<'a>,
+        fix: Fix,
+        log: &'a mut dyn FnMut(&str),
+    ) -> CtlFuture<'a, Option<Report>> {
+        let _ = (at, fix, log);
+        Box::pin(async { Ok(None) })
+    }
 
     /// What queries show.
     fn info(&self, cx: &Cx<'_>) -> DriverInfo {

@@ -1,5 +1,7 @@
 //! `vdi`: images of VirtualBox.
 
+mod check;
+mod create;
 pub mod spec;
 
 use self::spec::{BLOCK, DISCARDED, HEADER, Header, SIGNATURE, SIGNATURE_AT, VERSION};
@@ -7,6 +9,7 @@ use crate::blockmap::{At, Format, Io, Level, Map, Slot, Space, table_run};
 use crate::fields::le32;
 use base::units::align_up;
 use base::{Errno, IoResult};
+use block::check::{Fix, Report};
 use block::driver::{CtlFuture, Cx, DriverInfo, DriverType, Kind, OpenCx, default_child_perm};
 use qapi::{QError, qerr};
 
@@ -21,6 +24,8 @@ pub static VDI: DriverType = DriverType {
     child_perm: default_child_perm,
     open: crate::blockmap::open_format::<Vdi>,
     probe: Some(probe),
+    create: Some(&create::CREATION),
+    ..DriverType::BASE
 };
 
 fn probe(b: &[u8], _name: &str) -> u32 {
@@ -33,7 +38,7 @@ pub struct Vdi {
     disk: u64,
 }
 
-fn check(h: &Header) -> Result<(), QError> {
+fn supported(h: &Header) -> Result<(), QError> {
     if h.signature != SIGNATURE {
         return Err(qerr!("Image not in VDI format (bad signature {:08x})", h.signature));
     }
@@ -47,10 +52,10 @@ fn check(h: &Header) -> Result<(), QError> {
     if h.version != VERSION {
         return Err(qerr!("unsupported VDI image (version {}.{})", h.version >> 16, h.version & 0xffff));
     }
-    if h.map_offset % 512 != 0 {
+    if !h.map_offset.is_multiple_of(512) {
         return Err(qerr!("unsupported VDI image (unaligned block map offset 0x{:x})", h.map_offset));
     }
-    if h.data_offset % 512 != 0 {
+    if !h.data_offset.is_multiple_of(512) {
         return Err(qerr!("unsupported VDI image (unaligned data offset 0x{:x})", h.data_offset));
     }
     if h.sector_size != 512 {
@@ -110,13 +115,7 @@ impl Map for Vdi {
         .await
     }
 
-    async fn reserve(
-        &self,
-        at: &At<'_>,
-        space: &mut Space,
-        _block: u64,
-        count: u64,
-    ) -> IoResult<(u64, u64)> {
+    async fn reserve(&self, at: &At<'_>, space: &mut Space, _block: u64, count: u64) -> IoResult<(u64, u64)> {
         let host = space.next;
         let used = (host - u64::from(self.header.data_offset)) / BLOCK + count;
         let used = u32::try_from(used).ok().filter(|n| *n <= spec::MAX_BLOCKS).ok_or(Errno::NOSPC)?;
@@ -126,14 +125,7 @@ impl Map for Vdi {
         Ok((host, count))
     }
 
-    async fn link(
-        &self,
-        at: &At<'_>,
-        _space: &mut Space,
-        block: u64,
-        count: u64,
-        host: u64,
-    ) -> IoResult<()> {
+    async fn link(&self, at: &At<'_>, _space: &mut Space, block: u64, count: u64, host: u64) -> IoResult<()> {
         let first = (host - u64::from(self.header.data_offset)) / BLOCK;
         for i in 0..count {
             let entry = ((first + i) as u32).to_le_bytes();
@@ -149,12 +141,27 @@ impl Format for Vdi {
             let io = Io::file(&o.cx);
             let fail = |e: Errno| qerr!("Could not read the VDI header: {e}");
             let header = Header::parse(&io.read_array::<HEADER>(0).await.map_err(fail)?);
-            check(&header)?;
+            supported(&header)?;
             // Whole sectors: some programs write odd sizes.
             let disk = align_up(header.disk_size, 512).unwrap_or(header.disk_size);
             let next = u64::from(header.data_offset) + u64::from(header.blocks_allocated) * BLOCK;
-            let zero_from = io.len().map_err(fail)?;
+            let zero_from = io.file_len().map_err(fail)?;
             Ok((Vdi { header, disk }, Space { next, zero_from }))
+        })
+    }
+
+    fn check<'a>(
+        &'a self,
+        at: At<'a>,
+        fix: Fix,
+        log: &'a mut dyn FnMut(&str),
+    ) -> CtlFuture<'a, Option<Report>> {
+        Box::pin(async move {
+            if fix != Fix::None {
+                return Ok(None);
+            }
+            let report = check::check(self, at, log).await;
+            report.map(Some).map_err(|e| qerr!("Could not read the table of blocks: {e}"))
         })
     }
 

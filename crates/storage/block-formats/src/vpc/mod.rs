@@ -1,5 +1,6 @@
 //! `vpc`: VHD images of Virtual PC and Hyper-V: fixed and dynamic ones. A differencing image shows what it has itself.
 
+mod create;
 pub mod spec;
 
 use self::spec::{COOKIE, DYNAMIC, DYNAMIC_COOKIE, Dynamic, FOOTER, Footer, UNUSED};
@@ -22,6 +23,8 @@ pub static VPC: DriverType = DriverType {
     open: crate::blockmap::open_format::<Vpc>,
     // A fixed image begins with the guest's bytes: only the user can say what it is.
     probe: Some(|b, _| if b.starts_with(COOKIE) { 100 } else { 0 }),
+    create: Some(&create::CREATION),
+    ..DriverType::BASE
 };
 
 /// How many table entries are read at a time.
@@ -89,7 +92,7 @@ async fn first_free(io: &Io<'_>, d: &Dynamic, file_len: u64) -> Result<u64, QErr
 
 async fn open(io: &Io<'_>) -> Result<(Vpc, Space), QError> {
     let fail = |_: Errno| QError::new("Unable to read VHD header");
-    let file_len = io.len().map_err(|_| QError::new("Unable to learn image size"))?;
+    let file_len = io.file_len().map_err(|_| QError::new("Unable to learn image size"))?;
     if file_len < FOOTER as u64 {
         return Err(QError::new("File too small for a VHD header"));
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use api::block_core::BlockdevOptions;
+use block::create::CreateCx;
 use block::driver::DriverType;
 use block::perm::Perm;
 use block::{BlockGraph, Root};
@@ -82,6 +83,24 @@ pub fn must(program: &str, args: &[&str]) -> String {
 pub fn made_by_reference(dir: &Dir, c: &Case) -> String {
     let path = dir.path(&c.name());
     must("qemu-img", &["create", "-q", "-f", c.format, "-o", c.make, &path, &c.size.to_string()]);
+    path
+}
+
+/// An image made by us, with the same options.
+pub async fn made_by_us(dir: &Dir, c: &Case) -> String {
+    let path = dir.path(&format!("{}-ours", c.name()));
+    std::fs::File::create(&path).unwrap();
+    let g = graph(&drivers());
+    g.add(file_options("image-file", &path)).await.unwrap();
+    let ty = drivers().into_iter().find(|d| d.name == c.format).unwrap();
+    let creation = ty.create.unwrap();
+    let size = c.size.to_string();
+    let mut pairs = vec![("size", size.as_str())];
+    pairs.extend(c.make.split(',').filter_map(|o| o.split_once('=')));
+    let dict = creation.contract_dict(&pairs).unwrap();
+    let options = creation.contract(c.format, "image-file", &[], dict).unwrap();
+    (creation.create.unwrap())(&CreateCx::new(g.clone()), &options).await.unwrap();
+    g.close_all().await;
     path
 }
 

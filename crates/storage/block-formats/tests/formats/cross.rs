@@ -83,21 +83,42 @@ fn both_read_what_the_other_wrote() {
         return;
     }
     let dir = Dir::new("formats-cross");
-    for c in CASES {
-        let path = made_by_reference(&dir, c);
-        println!("{path}");
+    for (c, by_us) in CASES.iter().flat_map(|c| [(c, false), (c, true)]) {
         rt::block_on(async {
+            let path = if by_us { made_by_us(&dir, c).await } else { made_by_reference(&dir, c) };
+            println!("{path}");
             let mut disk = vec![0; ours(c, &path).await.len()];
             for round in 0..4 {
                 let todo = steps(round, disk.len() as u64);
                 model(&todo, &mut disk);
-                if round % 2 == 0 { do_ours(c, &path, &todo).await } else { do_theirs(c, &path, &todo) }
+                if round % 2 == 0 {
+                    do_ours(c, &path, &todo).await
+                } else {
+                    do_theirs(c, &path, &todo)
+                }
                 checked(c, &path);
                 same(&ours(c, &path).await, &disk, "ours");
                 same(&reference_bytes(&dir, c.format, &path), &disk, "theirs");
             }
+            std::fs::remove_file(&path).unwrap();
         });
-        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn both_make_the_same() {
+    if !have_reference() {
+        return;
+    }
+    let dir = Dir::new("formats-made");
+    for c in CASES {
+        let (theirs, ours) = (made_by_reference(&dir, c), rt::block_on(made_by_us(&dir, c)));
+        let len = |p: &str| std::fs::metadata(p).unwrap().len();
+        assert_eq!(len(&ours), len(&theirs), "{}", c.name());
+        let info = |p: &str| must("qemu-img", &["info", "--output=json", "-f", c.format, p]).replace(p, "");
+        let lines =
+            |t: String| t.lines().filter(|l| !l.contains("actual-size")).collect::<Vec<_>>().join("\n");
+        assert_eq!(lines(info(&ours)), lines(info(&theirs)), "{}", c.name());
     }
 }
 
@@ -109,7 +130,7 @@ fn all_conform() {
     let dir = Dir::new("formats-conform");
     for c in CASES {
         rt::block_on(async {
-            let path = made_by_reference(&dir, c);
+            let path = made_by_us(&dir, c).await;
             println!("{path}");
             let g = graph(&drivers());
             g.add(c.node("n", &path)).await.unwrap();
