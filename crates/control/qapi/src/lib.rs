@@ -60,6 +60,7 @@ mod error;
 mod json;
 mod keyval;
 mod opts;
+pub mod order;
 pub mod schema;
 mod types;
 mod value;

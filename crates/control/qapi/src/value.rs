@@ -254,6 +254,15 @@ impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Dict {
     }
 }
 
+/// Sets all of them, each at its old place where it had one.
+impl<K: Into<String>, V: Into<Value>> Extend<(K, V)> for Dict {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, iter: I) {
+        for (k, v) in iter {
+            self.insert(k, v);
+        }
+    }
+}
+
 impl IntoIterator for Dict {
     type Item = (String, Value);
     type IntoIter = std::iter::Map<std::vec::IntoIter<Entry>, fn(Entry) -> (String, Value)>;

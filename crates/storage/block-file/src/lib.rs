@@ -23,6 +23,7 @@ pub use name::strip_prefix;
 
 use api::block_core::{BlockdevDriverOptions, BlockdevOptionsFile};
 use block::driver::{DriverType, Kind, OpenCx, OpenFuture, default_child_perm, no_children};
+use block::filename::{FileNames, of_prefix};
 use qapi::{QError, qerr};
 use std::sync::Arc;
 
@@ -39,6 +40,11 @@ pub static FILE: DriverType = DriverType {
     mutable_opts: MUTABLE,
     supports_backing: false,
     supports_reopen: true,
+    file_names: Some(FileNames {
+        prefixes: &["file"],
+        parse: |name| Ok(of_prefix("file:", name)),
+        older: None,
+    }),
     children: no_children,
     child_perm: default_child_perm,
     open: open_node,
@@ -53,6 +59,11 @@ pub static HOST_DEVICE: DriverType = DriverType {
     mutable_opts: MUTABLE,
     supports_backing: false,
     supports_reopen: true,
+    file_names: Some(FileNames {
+        prefixes: &["host_device"],
+        parse: |name| Ok(of_prefix("host_device:", name)),
+        older: None,
+    }),
     children: no_children,
     child_perm: default_child_perm,
     open: open_node,

@@ -7,24 +7,40 @@ use block::driver::{
     Caps, Cx, Driver, DriverInfo, DriverType, Extent, ExtentKind, IoFuture, Kind, OpenCx, OpenFuture,
     Support, WriteFlags, ZeroFlags, default_child_perm, no_children,
 };
+use block::filename::FileNames;
 use mem::IoBuf;
-use qapi::QError;
+use qapi::{Dict, QError, qerr};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// `null-co`.
-pub static NULL_CO: DriverType = driver_type("null-co");
+pub static NULL_CO: DriverType = driver_type("null-co", NULL_CO_NAMES);
 
 /// `null-aio`: the same. The reference has two, for its two ways of waiting.
-pub static NULL_AIO: DriverType = driver_type("null-aio");
+pub static NULL_AIO: DriverType = driver_type("null-aio", NULL_AIO_NAMES);
 
-const fn driver_type(name: &'static str) -> DriverType {
+const NULL_CO_NAMES: FileNames =
+    FileNames { prefixes: &["null-co"], parse: |name| only("null-co://", name), older: None };
+const NULL_AIO_NAMES: FileNames =
+    FileNames { prefixes: &["null-aio"], parse: |name| only("null-aio://", name), older: None };
+
+/// There is one name.
+fn only(wanted: &str, name: &str) -> Result<Dict, QError> {
+    if name == wanted {
+        Ok(Dict::new())
+    } else {
+        Err(qerr!("The only allowed filename for this driver is '{wanted}'"))
+    }
+}
+
+const fn driver_type(name: &'static str, names: FileNames) -> DriverType {
     DriverType {
         name,
         kind: Kind::Protocol,
         mutable_opts: &[],
         supports_backing: false,
         supports_reopen: true,
+        file_names: Some(names),
         children: no_children,
         child_perm: default_child_perm,
         open,
@@ -53,7 +69,7 @@ impl Null {
             len: align_up(size, 512).unwrap_or(size),
             latency: Duration::from_nanos(latency),
             read_zeroes: o.read_zeroes.unwrap_or(false),
-            filename: o.size.is_none().then(|| format!("{name}://")),
+            filename: (o.size.is_none() && o.read_zeroes.is_none()).then(|| format!("{name}://")),
         })
     }
 

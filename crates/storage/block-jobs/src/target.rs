@@ -3,7 +3,9 @@
 use api::block_core::{BlockdevDriver, NewImageMode};
 use block::NodeId;
 use block::driver::Kind;
+use block::filename::{self, Named};
 use block::job::Change;
+use block::options::to_dict;
 use image::create::{NewImage, maker};
 use qapi::{Dict, QError, QapiEnum, Value, qerr};
 
@@ -40,19 +42,22 @@ impl NewTarget<'_> {
     /// Makes the image where that is asked for, and opens it as part of a change. Where the change fails, a file that was
     /// made stays.
     pub(crate) async fn open(&self, c: &mut Change<'_, '_>) -> Result<NodeId, QError> {
-        let path = plain_name(self.path)?;
+        let named = match self.mode {
+            NewImageMode::Existing => filename::named(c.drivers(), self.path).await?,
+            NewImageMode::AbsolutePaths => Named::Protocol(filename::protocol(c.drivers(), self.path).await?),
+        };
         let format = match (self.format, self.mode) {
             (Some(f), _) => f.to_owned(),
             (None, NewImageMode::AbsolutePaths) => {
                 c.graph().node(self.like).map_or("raw", |n| n.ty.name).to_owned()
             }
-            (None, NewImageMode::Existing) => c.probe(path).await?,
+            (None, NewImageMode::Existing) => c.probe(&named).await?,
         };
         if self.mode == NewImageMode::AbsolutePaths {
             let image = self.image(c, &format)?;
             image::create::create(&image).await?;
         }
-        c.open(self.options(c, path, &format).await?).await
+        c.open(self.options(c, named, &format).await?).await
     }
 
     fn image(&self, c: &Change<'_, '_>, format: &str) -> Result<NewImage, QError> {
@@ -77,13 +82,14 @@ impl NewTarget<'_> {
     }
 
     /// The options of the image's node: what concerns requests is as for `like`.
-    async fn options(&self, c: &Change<'_, '_>, path: &str, format: &str) -> Result<Dict, QError> {
+    async fn options(&self, c: &Change<'_, '_>, named: Named, format: &str) -> Result<Dict, QError> {
         let flags = c.graph().node(self.like).map(|n| n.flags).unwrap_or_default();
         let ty = c.driver_type(format)?;
-        let mut file = Dict::new();
-        file.insert("driver", block::probe::protocol_of(path.to_owned()).await);
-        file.insert("filename", path);
-        let mut dict = Dict::new();
+        let mut dict = match named {
+            Named::Whole(dict) => dict,
+            Named::Protocol(file) if ty.kind == Kind::Protocol => file,
+            Named::Protocol(file) => Dict::from_iter([("file", file)]),
+        };
         dict.insert("driver", format);
         if let Some(n) = self.node_name {
             dict.insert("node-name", n);
@@ -97,11 +103,6 @@ impl NewTarget<'_> {
         if self.unmap {
             dict.insert("detect-zeroes", "unmap");
         }
-        if ty.kind == Kind::Protocol {
-            dict.insert("filename", path);
-        } else {
-            dict.insert("file", file);
-        }
         if ty.supports_backing {
             match self.backing {
                 Backing::Later => drop(dict.insert("backing", Value::Null)),
@@ -112,17 +113,6 @@ impl NewTarget<'_> {
                 Backing::Header => {}
             }
         }
-        Ok(dict)
-    }
-}
-
-/// A file name without `file:` before it; names of other protocols are refused.
-fn plain_name(file: &str) -> Result<&str, QError> {
-    let name = file.strip_prefix("file:").unwrap_or(file);
-    match name.split_once(':') {
-        Some((protocol, _)) if !protocol.contains('/') && name.len() == file.len() => {
-            Err(qerr!("Unknown protocol '{protocol}'"))
-        }
-        _ => Ok(name),
+        Ok(to_dict(&filename::options(c.drivers(), dict).await?))
     }
 }

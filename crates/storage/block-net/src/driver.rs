@@ -26,6 +26,7 @@ pub static NBD: DriverType = DriverType {
     mutable_opts: &[],
     supports_backing: false,
     supports_reopen: true,
+    file_names: Some(crate::name::NAMES),
     children: no_children,
     child_perm: default_child_perm,
     open,
@@ -38,7 +39,7 @@ const MAX_32: u64 = u32::MAX as u64 & !((1 << 16) - 1);
 
 struct Nbd {
     link: Arc<Link>,
-    filename: String,
+    filename: Option<String>,
     read_only: bool,
     /// Block status is that of another context: what is set in it shows as neither data nor zeroes.
     bitmap: bool,
@@ -98,16 +99,16 @@ fn tls(
     Ok(Some((creds, host)))
 }
 
-/// The node's name as a URI (section "NBD URI").
-fn filename(o: &BlockdevOptionsNbd) -> String {
+/// The node's name as a URI (section "NBD URI"), where that says all of the address.
+fn filename(o: &BlockdevOptionsNbd) -> Option<String> {
     let export = o.export.as_deref().unwrap_or("");
+    let path = if export.is_empty() { String::new() } else { format!("/{export}") };
     match &o.server {
-        SocketAddress::Unix(a) if export.is_empty() => format!("nbd+unix://?socket={}", a.path),
-        SocketAddress::Unix(a) => format!("nbd+unix:///{export}?socket={}", a.path),
-        SocketAddress::Inet(a) if export.is_empty() => format!("nbd://{}:{}", a.host, a.port),
-        SocketAddress::Inet(a) => format!("nbd://{}:{}/{export}", a.host, a.port),
-        SocketAddress::Vsock(a) => format!("nbd+vsock://{}:{}/{export}", a.cid, a.port),
-        SocketAddress::Fd(a) => format!("nbd:fd:{}", a.str),
+        SocketAddress::Unix(a) if a.r#abstract.is_some() || a.tight.is_some() => None,
+        SocketAddress::Unix(a) => Some(format!("nbd+unix://{path}?socket={}", a.path)),
+        SocketAddress::Inet(a) if a.ipv4.is_some() || a.ipv6.is_some() || a.to.is_some() => None,
+        SocketAddress::Inet(a) => Some(format!("nbd://{}:{}{path}", a.host, a.port)),
+        SocketAddress::Vsock(_) | SocketAddress::Fd(_) => None,
     }
 }
 
@@ -260,7 +261,7 @@ impl Driver for Nbd {
     }
 
     fn filename(&self) -> Option<String> {
-        Some(self.filename.clone())
+        self.filename.clone()
     }
 
     fn forced_read_only(&self) -> bool {

@@ -8,6 +8,7 @@
 mod conn;
 mod driver;
 mod link;
+mod name;
 
 pub use driver::NBD;
 

@@ -12,10 +12,11 @@ use block::driver::{
     Caps, ChildOption, ChildSlot, Cx, Driver, DriverType, Extent, ExtentKind, IoFuture, Kind, Limits, OpenCx,
     OpenFuture, Prealloc, WriteFlags, ZeroFlags, default_child_perm,
 };
+use block::filename::{FileNames, INNER};
 use block::perm::Role;
 use mem::IoBuf;
 use parking_lot::Mutex;
-use qapi::{QError, qerr};
+use qapi::{Dict, QError, qerr};
 use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
 
@@ -26,12 +27,27 @@ pub static BLKDEBUG: DriverType = DriverType {
     mutable_opts: &[],
     supports_backing: false,
     supports_reopen: true,
+    file_names: Some(FileNames { prefixes: &["blkdebug"], parse: parse_name, older: None }),
     children,
     child_perm: default_child_perm,
     open,
     probe: None,
     ..DriverType::BASE
 };
+
+/// `blkdebug:CONFIG:IMAGE`, where the file with rules may be left out.
+fn parse_name(name: &str) -> Result<Dict, QError> {
+    let Some(rest) = name.strip_prefix("blkdebug:") else {
+        return Ok(Dict::from_iter([(INNER.0, name)]));
+    };
+    let (config, image) =
+        rest.split_once(':').ok_or_else(|| qerr!("blkdebug requires both config file and image path"))?;
+    let mut dict = Dict::from_iter([(INNER.0, image)]);
+    if !config.is_empty() {
+        dict.insert("config", config);
+    }
+    Ok(dict)
+}
 
 const FILE: ChildSlot = ChildSlot::File;
 
@@ -43,6 +59,8 @@ fn children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {
 struct Blkdebug {
     rules: Mutex<Rules>,
     breakpoints: Arc<Breakpoints>,
+    /// The name of the file with rules.
+    config: String,
     /// What is asked of requests beyond what the child asks; 0 for nothing.
     limits: Limits,
 }
@@ -99,6 +117,7 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
         Ok(Arc::new(Blkdebug {
             rules: Mutex::new(Rules::new(errors, states)),
             breakpoints: Breakpoints::new(o.node_name),
+            config: options.config.clone().unwrap_or_default(),
             limits,
         }) as Arc<dyn Driver>)
     })
@@ -132,6 +151,10 @@ impl Blkdebug {
 }
 
 impl Driver for Blkdebug {
+    fn name_over(&self, child: &dyn Fn(ChildSlot) -> Option<String>) -> Option<String> {
+        Some(format!("blkdebug:{}:{}", self.config, child(FILE)?))
+    }
+
     fn len(&self, cx: &Cx<'_>) -> u64 {
         cx.child_len(FILE).unwrap_or(0)
     }

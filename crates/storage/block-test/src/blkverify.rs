@@ -68,6 +68,10 @@ impl Blkverify {
 }
 
 impl Driver for Blkverify {
+    fn name_over(&self, child: &dyn Fn(ChildSlot) -> Option<String>) -> Option<String> {
+        Some(format!("blkverify:{}:{}", child(RAW)?, child(TEST)?))
+    }
+
     fn len(&self, cx: &Cx<'_>) -> u64 {
         cx.child_len(TEST).unwrap_or(0)
     }

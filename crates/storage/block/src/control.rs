@@ -25,6 +25,9 @@ pub struct Policy {
     pub allow_implicit_children: bool,
     /// Where a header names a backing file without its format, the format is guessed from the file's first bytes.
     pub probe_implicit: bool,
+    /// Headers may name their backing files in other ways than by a plain file name: by the URL of a protocol or `json:`.
+    /// An image that is not trusted could have any file and any server opened by that.
+    pub implicit_protocols: bool,
     /// Longest chain of nodes that one request may open.
     pub max_depth: usize,
     /// Nodes are opened to tell about their images only: no data is read, so that no key is needed.
@@ -33,7 +36,13 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { allow_implicit_children: true, probe_implicit: true, max_depth: 200, no_io: false }
+        Policy {
+            allow_implicit_children: true,
+            probe_implicit: true,
+            implicit_protocols: false,
+            max_depth: 200,
+            no_io: false,
+        }
     }
 }
 

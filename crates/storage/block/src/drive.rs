@@ -1,16 +1,18 @@
 //! `-drive`: the command line's short form of a block device, translated into node options.
 
 use crate::control::BlockGraph;
+use crate::driver::{DriverType, Kind};
+use crate::filename::{self, Named};
 use crate::gate::Gate;
 use crate::graph::{Graph, NodeId, RootDef, RootId};
 use crate::open::Place;
-use crate::options::insert_path;
+use crate::options::{insert_path, to_dict};
 use crate::perm::PermPair;
-use crate::probe::{protocol_of, raw_warning};
+use crate::probe::raw_warning;
 use crate::txn::Txn;
 use api::block_core::BlockdevOptions;
 use api::qom::ThrottleLimits;
-use qapi::{Dict, QError, Value, from_json, from_keyval_dict, opts_parse, qerr, to_value};
+use qapi::{Dict, QError, Value, opts_parse, qerr};
 use qom::ThrottleGroup;
 use std::sync::Arc;
 
@@ -294,61 +296,61 @@ impl Drive {
         self.file.is_none() && self.format.is_none() && !self.options.contains_key("file")
     }
 
-    /// The options of the node, once format and protocol are known.
-    pub fn node_options(&self, format: &str, protocol: &str) -> Result<BlockdevOptions, QError> {
+    /// The options of the node, once its format is known, and what its file's name stands for.
+    pub async fn node_options(
+        &self,
+        drivers: &[&'static DriverType],
+        format: &str,
+        file: Option<Named>,
+    ) -> Result<BlockdevOptions, QError> {
         let mut dict = self.options.clone();
-        if let Some(file) = &self.file {
-            if let Some(json) = file.strip_prefix("json:") {
-                return self.json_options(json);
+        match file {
+            Some(Named::Whole(whole)) => {
+                let own = std::mem::replace(&mut dict, whole);
+                // What the drive says is put over that, but for what it says of every drive.
+                for (key, value) in own {
+                    let usual = matches!(key.as_str(), "read-only" | "auto-read-only");
+                    if !usual || !dict.contains_key(&key) {
+                        dict.insert(key, value);
+                    }
+                }
             }
-            let name = plain_name(file)?;
-            insert_path(&mut dict, "file.driver", Value::from(protocol));
-            insert_path(&mut dict, "file.filename", Value::from(name));
+            // The format is the protocol itself: there is one node, with the file's options.
+            Some(Named::Protocol(file)) if is_protocol(drivers, format) => {
+                let more = dict.remove("file");
+                dict.extend(file);
+                if let Some(Value::Dict(more)) = more {
+                    dict.extend(more);
+                }
+            }
+            Some(Named::Protocol(file)) => {
+                let more = dict.remove("file");
+                dict.insert("file", file);
+                if let (Some(Value::Dict(more)), Some(Value::Dict(file))) = (more, dict.get_mut("file")) {
+                    file.extend(more);
+                }
+            }
+            None => {}
         }
         dict.insert("driver", format);
-        if format == protocol
-            && let Some(Value::Dict(file)) = dict.remove("file")
-        {
-            // The format is the protocol itself: there is one node, with the file's options.
-            for (k, v) in file {
-                dict.insert(k, v);
-            }
-        }
-        from_keyval_dict(dict).map_err(|e| {
-            let unexpected =
-                e.desc().strip_prefix("Parameter '").and_then(|r| r.strip_suffix("' is unexpected"));
-            match unexpected {
-                Some(key) => qerr!("Block format '{format}' does not support the option '{key}'"),
-                None => e,
-            }
-        })
+        filename::options(drivers, dict).await
     }
 
-    /// A `json:` name carries all of the node's options; what the drive says beside it is put over that.
-    fn json_options(&self, json: &str) -> Result<BlockdevOptions, QError> {
-        let Value::Dict(mut dict) = Value::parse_json(json)? else {
-            return Err(qerr!("Could not parse the JSON options: expected an object"));
-        };
-        for key in ["read-only", "auto-read-only"] {
-            if let Some(v) = self.options.get(key).and_then(Value::as_str)
-                && !dict.contains_key(key)
-            {
-                dict.insert(key, v == "on");
-            }
+    /// What the file's name stands for.
+    pub(crate) async fn named(&self, drivers: &[&'static DriverType]) -> Result<Option<Named>, QError> {
+        let Some(file) = &self.file else { return Ok(None) };
+        if let Some(format) = self.format.as_deref().filter(|f| is_protocol(drivers, f))
+            && !file.starts_with("json:")
+            && let Some(ty) = drivers.iter().find(|d| d.name == format)
+        {
+            return filename::of_driver(ty, file).map(|d| Some(Named::Protocol(d)));
         }
-        from_json(Value::Dict(dict))
+        filename::named(drivers, file).await.map(Some)
     }
 }
 
-/// A file name without `file:` before it; names of other protocols are refused.
-fn plain_name(file: &str) -> Result<&str, QError> {
-    let name = file.strip_prefix("file:").unwrap_or(file);
-    match name.split_once(':') {
-        Some((protocol, _)) if !protocol.contains('/') && name.len() == file.len() => {
-            Err(qerr!("Unknown protocol '{protocol}'"))
-        }
-        _ => Ok(name),
-    }
+fn is_protocol(drivers: &[&'static DriverType], name: &str) -> bool {
+    drivers.iter().any(|d| d.name == name && d.kind == Kind::Protocol)
 }
 
 /// An error where a drive cannot have this name.
@@ -418,24 +420,19 @@ impl BlockGraph {
             return Ok((None, None));
         }
         let mut warning = None;
-        let plain = drive.file.as_deref().filter(|f| !f.starts_with("json:"));
-        let plain = plain.map(plain_name).transpose()?;
-        let protocol = match plain {
-            Some(f) => protocol_of(f.to_owned()).await,
-            None => "file",
-        };
-        let format = match (&drive.format, plain) {
+        let named = drive.named(self.drivers()).await?;
+        let format = match (&drive.format, &named) {
             (Some(f), _) => f.clone(),
-            (None, Some(file)) => {
-                let guess = txn.probe_path(file).await?;
-                warning = (guess == "raw").then(|| raw_warning(file));
-                guess
+            (None, Some(named)) => {
+                let (format, guessed) = txn.format_of(named).await?;
+                let name = drive.file.as_deref().unwrap_or("");
+                warning = (guessed && format == "raw").then(|| raw_warning(name));
+                format
             }
             (None, None) => "raw".into(),
         };
         self.driver_type(&format)?;
-        let options = drive.node_options(&format, protocol)?;
-        let Value::Dict(dict) = to_value(&options) else { return Err(qerr!("Invalid drive options")) };
+        let dict = to_dict(&drive.node_options(self.drivers(), &format, named).await?);
         let id = txn.open(dict, Place::top()).await?;
         if warning.is_some()
             && let Some(n) = txn.next.edit(id)
@@ -469,10 +466,15 @@ impl BlockGraph {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::DRIVERS;
     use api::block_core::{BlockdevDriverOptions, BlockdevRef};
 
     fn error(text: &str) -> String {
-        Drive::parse(text).and_then(|d| d.node_options("raw", "file")).unwrap_err().desc().to_owned()
+        let of = async |d: Drive| {
+            let named = d.named(DRIVERS).await?;
+            d.node_options(DRIVERS, "raw", named).await
+        };
+        Drive::parse(text).and_then(|d| rt::block_on(of(d))).unwrap_err().desc().to_owned()
     }
 
     #[test]
@@ -487,7 +489,8 @@ mod tests {
             ("d0".into(), Some("a,b.img"), Some("raw"))
         );
         assert_eq!(d.on_error, ErrorPolicy { read: ErrorAction::Ignore, write: ErrorAction::Stop });
-        let o = d.node_options("raw", "file").unwrap();
+        let file = Dict::from_iter([("driver", "file"), ("filename", "a,b.img")]);
+        let o = rt::block_on(d.node_options(DRIVERS, "raw", Some(Named::Protocol(file)))).unwrap();
         assert_eq!((o.read_only, o.auto_read_only), (Some(true), Some(true)));
         assert_eq!(o.cache.unwrap().direct, Some(true));
         let BlockdevDriverOptions::Raw(raw) = o.driver else { panic!() };

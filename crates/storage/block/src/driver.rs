@@ -17,6 +17,7 @@
 use crate::bitmap::Bitmap;
 use crate::check::{CheckFn, Fix, Report};
 use crate::create::Creation;
+use crate::filename::FileNames;
 use crate::graph::{Graph, Node};
 use crate::perm::{Perm, PermPair, Role};
 use crate::request::Status;
@@ -663,6 +664,12 @@ pub trait Driver: Send + Sync + 'static {
         None
     }
 
+    /// The name of a node whose primary child has a name, given the names of its children. The default is that of the
+    /// child `file`: a format or filter does not change it. `None` where no name alone describes the node.
+    fn name_over(&self, child: &dyn Fn(ChildSlot) -> Option<String>) -> Option<String> {
+        child(ChildSlot::File)
+    }
+
     /// True where the driver degraded to read-only when it was opened (static `auto-read-only`).
     fn forced_read_only(&self) -> bool {
         false
@@ -693,6 +700,8 @@ pub struct DriverType {
     pub supports_backing: bool,
     /// Whether `blockdev-reopen` can be asked of it.
     pub supports_reopen: bool,
+    /// The file names that it takes, where those of the user may mean it.
+    pub file_names: Option<FileNames>,
     /// The children it takes, by its options (a role may depend on them). `backing` must be listed by those that
     /// support it.
     pub children: fn(&BlockdevOptions) -> SmallVec<[ChildOption; 2]>,
@@ -718,6 +727,7 @@ impl DriverType {
         mutable_opts: &[],
         supports_backing: false,
         supports_reopen: false,
+        file_names: None,
         children: no_children,
         child_perm: default_child_perm,
         open: |_| Box::pin(async { Err(qerr!("The driver cannot be opened")) }),

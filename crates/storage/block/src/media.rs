@@ -5,14 +5,14 @@ use crate::control::{BlockGraph, Hurried};
 use crate::drive::Drive;
 use crate::graph::{NodeId, RootDef};
 use crate::open::Place;
-use crate::probe::protocol_of;
+use crate::options::to_dict;
 use crate::txn::Txn;
 use api::block_core::{
     BlockdevChangeMedium, BlockdevChangeReadOnlyMode, BlockdevCloseTray, BlockdevInsertMedium,
     BlockdevOpenTray, BlockdevRemoveMedium, Eject,
 };
 use monitor::CommandTable;
-use qapi::{ErrorClass, QError, Value, qerr, to_value};
+use qapi::{ErrorClass, QError, qerr};
 use std::sync::Arc;
 
 /// The device that one of two names means, with the name.
@@ -57,15 +57,15 @@ impl BlockGraph {
 
     async fn open_medium(&self, txn: &mut Txn<'_>, drive: Option<Drive>) -> Result<Option<NodeId>, QError> {
         let Some(drive) = drive else { return Ok(None) };
-        let file = drive.file.clone().unwrap_or_default();
-        let format = match &drive.format {
-            Some(f) => f.clone(),
-            None => txn.probe_path(&file).await?,
+        let named = drive.named(self.drivers()).await?;
+        let format = match (&drive.format, &named) {
+            (Some(f), _) => f.clone(),
+            (None, Some(named)) => txn.format_of(named).await?.0,
+            (None, None) => "raw".into(),
         };
         self.driver_type(&format).map_err(|_| qerr!("Unknown driver '{format}'"))?;
-        let options = drive.node_options(&format, protocol_of(file).await)?;
-        let Value::Dict(dict) = to_value(&options) else { return Err(qerr!("Invalid drive options")) };
-        txn.open(dict, Place::top()).await.map(Some)
+        let options = drive.node_options(self.drivers(), &format, named).await?;
+        txn.open(to_dict(&options), Place::top()).await.map(Some)
     }
 
     async fn change_medium(&self, root: Arc<RootDef>, drive: Option<Drive>) -> Result<(), QError> {

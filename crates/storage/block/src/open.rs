@@ -2,6 +2,7 @@
 
 use crate::control::BlockGraph;
 use crate::driver::{BackingHint, ChildOption, ChildSlot, Cx, DriverType, Kind, NodeFlags, OpenCx};
+use crate::filename::{self, Named};
 use crate::graph::{Edge, Graph, Node, NodeId};
 use crate::options::{ChildGiven, NodeOptions, check_node_name, flags, inherited, split, to_dict};
 use crate::perm::{PermPair, Role};
@@ -300,6 +301,9 @@ impl Txn<'_> {
                 hint.filename
             ));
         }
+        if policy.implicit_protocols && filename::prefix(&hint.filename).is_some_and(|p| p != "file") {
+            return self.protocol_backing(&hint).await.map(Some);
+        }
         let own = self.filename(id);
         let path = resolve(&hint, own.as_deref())?;
         let file = canonical(&path).await;
@@ -312,6 +316,24 @@ impl Txn<'_> {
             None => return Err(qerr!("The image does not say the format of its backing file '{path}'")),
         };
         self.describe_file(&path, &format).await.map(Some)
+    }
+
+    /// The options of a backing file whose name is a URL or `json:`.
+    async fn protocol_backing(&mut self, hint: &BackingHint) -> Result<Dict, QError> {
+        let named = filename::named(self.ctl.drivers(), &hint.filename).await?;
+        let format = match &hint.format {
+            Some(f) => f.clone(),
+            None => self.format_of(&named).await?.0,
+        };
+        let mut dict = match named {
+            Named::Whole(dict) => dict,
+            Named::Protocol(file) if self.ctl.driver_type(&format)?.kind == Kind::Protocol => file,
+            Named::Protocol(file) => Dict::from_iter([("file", file)]),
+        };
+        if !dict.contains_key("driver") {
+            dict.insert("driver", format);
+        }
+        Ok(to_dict(&filename::options(self.ctl.drivers(), dict).await?))
     }
 
     /// Opens the backing file that the header of a node that is open already names, unless it has one open.
@@ -345,17 +367,42 @@ impl Txn<'_> {
         Ok(dict)
     }
 
+    /// The format of what a file name stands for, and whether it was guessed.
+    pub(crate) async fn format_of(&mut self, named: &Named) -> Result<(String, bool), QError> {
+        let file = match named {
+            Named::Protocol(file) => file,
+            Named::Whole(dict) => match (dict.get("driver"), dict.get("file")) {
+                (Some(Value::Str(driver)), _) => return Ok((driver.clone(), false)),
+                (None, Some(Value::Dict(file))) => file,
+                _ => return Err(qerr!("Must specify either driver or file")),
+            },
+        };
+        let mut file = file.clone();
+        if !file.contains_key("driver") {
+            let path = file.get("filename").and_then(Value::as_str).unwrap_or("").to_owned();
+            file.insert("driver", probe::protocol_of(path).await);
+        }
+        Ok((self.probe_file(file).await?, true))
+    }
+
     /// Guesses the format of a file from its first bytes. The file is opened for this alone.
     pub(crate) async fn probe_path(&mut self, path: &str) -> Result<String, QError> {
         let mut file = Dict::new();
         file.insert("driver", probe::protocol_of(path.to_owned()).await);
         file.insert("filename", path);
+        self.probe_file(file).await
+    }
+
+    /// The same for the node of a protocol, described by the options of a name.
+    async fn probe_file(&mut self, mut file: Dict) -> Result<String, QError> {
+        let path = file.get("filename").and_then(Value::as_str).unwrap_or("").to_owned();
         file.insert("read-only", true);
+        let file = to_dict(&filename::options(self.ctl.drivers(), file).await?);
         let mut aside = Txn::aside(self.ctl);
         let id = aside.open(file, Place::top()).await?;
         let graph = aside.preview();
         let node = graph.node(id).ok_or_else(|| qerr!("The node has gone"))?;
-        let found = probe::probe_node(self.ctl.drivers(), &Cx { graph: &graph, node }, path).await;
+        let found = probe::probe_node(self.ctl.drivers(), &Cx { graph: &graph, node }, &path).await;
         found.map_err(|e| qerr!("Could not read image for determining its format: {e}"))
     }
 

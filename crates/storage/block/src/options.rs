@@ -74,7 +74,7 @@ pub struct NodeOptions {
 }
 
 /// The options as a dictionary.
-pub(crate) fn to_dict(options: &BlockdevOptions) -> Dict {
+pub fn to_dict(options: &BlockdevOptions) -> Dict {
     match to_value(options) {
         Value::Dict(d) => d,
         _ => Dict::new(),

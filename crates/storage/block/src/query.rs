@@ -10,14 +10,39 @@ use api::block_core::{
     BlockDeviceInfo, BlockDeviceIoStatus, BlockInfo, BlockNodeInfo, BlockdevCacheInfo,
     BlockdevDetectZeroesOptions, ImageInfo,
 };
+use qapi::order::ranked;
 use qapi::{Dict, Value};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Options that say which bytes a node shows; all others only say how it works.
-const STRONG: [&str; 7] =
-    ["filename", "size", "offset", "vote-threshold", "blkverify", "rewrite-corrupted", "read-pattern"];
+const STRONG: [&str; 15] = [
+    "filename",
+    "size",
+    "offset",
+    "vote-threshold",
+    "blkverify",
+    "rewrite-corrupted",
+    "read-pattern",
+    "read-zeroes",
+    "server",
+    "export",
+    "tls-creds",
+    "tls-hostname",
+    "inject-error",
+    "set-state",
+    NAMED,
+];
+
+/// The one of these that a driver puts into the name of its node ([`crate::driver::Driver::name_over`]).
+const NAMED: &str = "config";
+
+/// Whether an option, by its dotted name, is one of them.
+fn strong(key: &str) -> bool {
+    let head = key.split_once('.').map_or(key, |(head, _)| head);
+    STRONG.contains(&head)
+}
 
 impl BlockGraph {
     /// All nodes, youngest first. `flat` leaves out the images behind each.
@@ -239,11 +264,14 @@ impl Names {
         let as_named = named == below(ChildSlot::Backing).map(Name::filename);
         let exact = match primary {
             None => plain.clone(),
-            Some(_) if STRONG.iter().any(|k| own.contains_key(*k)) || !as_named => None,
-            Some(child) => child.and_then(|c| c.exact.clone()),
+            Some(_) if own.keys().any(|k| strong(k) && k != NAMED) || !as_named => None,
+            Some(_) => {
+                let driver = cx.driver().ok();
+                driver.and_then(|d| d.name_over(&|slot| below(slot)?.exact.clone()))
+            }
         };
         let mut all = BTreeMap::from([("driver".to_owned(), Value::from(cx.node.ty.name))]);
-        all.extend(STRONG.iter().filter_map(|k| Some(((*k).to_owned(), own.get(*k)?.clone()))));
+        all.extend(own.iter().filter(|(k, _)| strong(k)).map(|(k, v)| (k.clone(), v.clone())));
         for e in &cx.node.edges {
             // A backing file that the header names anyway need not be said.
             if let Some(child) = self.names.get(&e.child)
@@ -264,7 +292,7 @@ impl Names {
         if hint.is_some() && !cx.has_child(ChildSlot::Backing) {
             all.insert("backing".to_owned(), Value::Null);
         }
-        Name { plain, exact, description: all.into_iter().collect() }
+        Name { plain, exact, description: ranked(all.into_iter().collect()) }
     }
 }
 

@@ -51,7 +51,8 @@ pub fn maker(format: &str) -> Result<(&'static DriverType, &'static Creation), Q
 
 /// How the file of this name is made.
 async fn protocol(name: &str) -> Result<(&'static DriverType, &'static Creation), QError> {
-    let driver = block::probe::protocol_of(block_file::strip_prefix(name).to_owned()).await;
+    let dict = block::filename::protocol(&drivers(), name).await?;
+    let driver = dict.get("driver").and_then(qapi::Value::as_str).unwrap_or("").to_owned();
     let ty = drivers().into_iter().find(|d| d.name == driver);
     let ty = ty.ok_or_else(|| qerr!("Unknown protocol '{driver}'"))?;
     let creation = ty.create;

@@ -145,14 +145,11 @@ fn set_flags(d: &mut Dict, flags: OpenFlags) {
     put("detect-zeroes", flags.unmap_zeroes, Value::from("unmap"));
 }
 
-/// The driver and its options that a file name stands for: a path, with or without `file:` before it.
-async fn name_options(name: &str) -> Dict {
-    let plain = block_file::strip_prefix(name);
-    let path = if plain.is_empty() { name } else { plain };
-    let mut d = Dict::new();
-    d.insert("driver", block::probe::protocol_of(path.to_string()).await);
-    d.insert("filename", path);
-    d
+/// The driver and its options that a file name stands for.
+async fn name_options(name: &str) -> Result<Dict, QError> {
+    let drivers = drivers();
+    let dict = block::filename::protocol(&drivers, name).await?;
+    Ok(block::options::to_dict(&block::filename::options(&drivers, dict).await?))
 }
 
 /// Options of a node for a bare file.
@@ -161,7 +158,7 @@ pub(crate) async fn node_of_file(
     node: &str,
     flags: OpenFlags,
 ) -> Result<BlockdevOptions, QError> {
-    let mut d = name_options(name).await;
+    let mut d = name_options(name).await?;
     d.insert("node-name", node);
     set_flags(&mut d, flags);
     qapi::from_json(Value::Dict(d))
@@ -169,7 +166,7 @@ pub(crate) async fn node_of_file(
 
 /// Opens the node of a file: no format. The file must exist.
 pub async fn open_file(name: &str, flags: OpenFlags) -> Result<Opened, QError> {
-    open_node(name_options(name).await, flags, None).await
+    open_node(name_options(name).await?, flags, None).await
 }
 
 /// Opens the node that holds an image.
@@ -306,7 +303,7 @@ fn fill(d: &mut Dict) -> std::pin::Pin<Box<dyn Future<Output = Result<(), QError
                 continue;
             }
             if let Some(name) = c.get("filename").and_then(Value::as_str).map(str::to_owned) {
-                for (k, v) in name_options(&name).await {
+                for (k, v) in name_options(&name).await? {
                     c.insert(k, v);
                 }
             } else if child == "file" {

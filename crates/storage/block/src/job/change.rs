@@ -8,6 +8,7 @@ use crate::bitmap::{Bitmap, Bits, Busy};
 use crate::control::BlockGraph;
 use crate::drive::ErrorPolicy;
 use crate::driver::{BackingHint, ChildSlot, Cx, DriverType, NodeFlags};
+use crate::filename::Named;
 use crate::gate::Gate;
 use crate::graph::{Edge, Graph, Node, NodeId, RootDef, RootEvent, RootId};
 use crate::open::new_edge;
@@ -364,9 +365,14 @@ impl Change<'_, '_> {
         self.txn.open_own_backing(node).await
     }
 
-    /// Guesses the format of the image in a file.
-    pub async fn probe(&mut self, path: &str) -> Result<String, QError> {
-        self.txn.probe_path(path).await
+    /// The format of the image that a name stands for; guessed where the name does not say it.
+    pub async fn probe(&mut self, named: &Named) -> Result<String, QError> {
+        Ok(self.txn.format_of(named).await?.0)
+    }
+
+    /// The drivers that there are.
+    pub fn drivers(&self) -> &[&'static DriverType] {
+        self.txn.ctl.drivers()
     }
 
     /// Lets go of what [`Change::add_root`] held.

@@ -5,6 +5,7 @@ use crate::driver::{
     NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags, default_child_perm,
     no_children,
 };
+use crate::filename::{FileNames, of_prefix};
 use crate::perm::Perm;
 use api::block_core::BlockdevDriverOptions;
 use base::{Errno, IoResult};
@@ -312,6 +313,7 @@ pub static SIM_FILE: DriverType = DriverType {
     mutable_opts: &[],
     supports_backing: false,
     supports_reopen: true,
+    file_names: Some(FileNames { prefixes: &["file"], parse: |n| Ok(of_prefix("file:", n)), older: None }),
     children: no_children,
     child_perm: default_child_perm,
     open,

@@ -1,0 +1,400 @@
+//! File names as users write them, and the options of nodes that they stand for.
+//!
+//! A name is a path; or it begins with the prefix of a protocol and a colon (`nbd://host/export`, `host_device:/dev/sda`),
+//! and that protocol's driver says what it means ([`FileNames`]); or it is `json:` and all options of a node. A colon
+//! behind a slash begins no protocol.
+//!
+//! Options from names and from `json:` are less strict than those of QMP: they may be nested or have dotted names, and every
+//! value may be text. [`options`] makes typed options of them.
+
+use crate::driver::{DriverType, Kind};
+use crate::options::insert_path;
+use crate::probe::protocol_of;
+use api::block_core::BlockdevOptions;
+use qapi::visit::MAX_DEPTH;
+use qapi::{Dict, QError, Value, from_keyval_dict, qerr};
+
+/// The member of a driver's options ([`FileNames::parse`]) that holds the name of the file behind it, and the child that
+/// this file becomes.
+pub const INNER: (&str, &str) = ("x-image", "image");
+
+/// Most drivers that one name may put on one another.
+const MAX_INNER: usize = 16;
+
+/// The file names that a driver takes.
+#[derive(Clone, Copy, Debug)]
+pub struct FileNames {
+    /// What stands before the colon.
+    pub prefixes: &'static [&'static str],
+    /// The options that a name, with its prefix, means; without `driver`. Also called for names without a prefix, where
+    /// the user named the driver.
+    pub parse: fn(&str) -> Result<Dict, QError>,
+    /// Puts options by older names, as they stand in names and on command lines, under those of today.
+    pub older: Option<fn(&mut Dict) -> Result<(), QError>>,
+}
+
+/// What a file name stands for: options, to be given to [`options`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Named {
+    /// A node of a protocol, which may hold an image of any format. `driver` is set.
+    Protocol(Dict),
+    /// The node itself (`json:`). Where `driver` is missing, the format of what is in `file` is to be found out.
+    Whole(Dict),
+}
+
+/// What stands before the colon, if `name` begins with a protocol.
+pub fn prefix(name: &str) -> Option<&str> {
+    let at = name.find([':', '/'])?;
+    name[at..].starts_with(':').then_some(&name[..at])
+}
+
+/// What a file name stands for.
+pub async fn named(drivers: &[&'static DriverType], name: &str) -> Result<Named, QError> {
+    match name.strip_prefix("json:") {
+        Some(json) => whole(json).map(Named::Whole),
+        None => protocol(drivers, name).await.map(Named::Protocol),
+    }
+}
+
+/// The options in a `json:` name, nested.
+fn whole(json: &str) -> Result<Dict, QError> {
+    let value = Value::parse_json(json).map_err(|e| e.prepend("Could not parse the JSON options"))?;
+    let Value::Dict(dict) = value else { return Err(qerr!("Invalid JSON object given")) };
+    nested(dict, 0)
+}
+
+/// The options of the node of a protocol that a name stands for. `json:` is no protocol.
+pub async fn protocol(drivers: &[&'static DriverType], name: &str) -> Result<Dict, QError> {
+    let mut outer = Vec::new();
+    let mut name = name.to_owned();
+    let mut dict = loop {
+        let mut dict = match name.strip_prefix("json:").filter(|_| !outer.is_empty()) {
+            Some(json) => whole(json)?,
+            None => one(drivers, &name).await?,
+        };
+        match dict.remove(INNER.0) {
+            Some(Value::Str(inner)) if outer.len() < MAX_INNER => {
+                outer.push(dict);
+                name = inner;
+            }
+            Some(_) => {
+                return Err(qerr!("More than {MAX_INNER} drivers stand on one another in the file name"));
+            }
+            None => break dict,
+        }
+    };
+    while let Some(mut o) = outer.pop() {
+        o.insert(INNER.1, dict);
+        dict = o;
+    }
+    Ok(dict)
+}
+
+async fn one(drivers: &[&'static DriverType], name: &str) -> Result<Dict, QError> {
+    let Some(prefix) = prefix(name) else {
+        let mut dict = Dict::new();
+        dict.insert("driver", protocol_of(name.to_owned()).await);
+        dict.insert("filename", name);
+        return Ok(dict);
+    };
+    let takes = |d: &&&DriverType| d.file_names.is_some_and(|n| n.prefixes.contains(&prefix));
+    let ty = drivers.iter().find(takes).ok_or_else(|| qerr!("Unknown protocol '{prefix}'"))?;
+    let mut dict = of_driver(ty, name)?;
+    if ty.name == "file" {
+        let path = dict.get("filename").and_then(Value::as_str).unwrap_or(name);
+        dict.insert("driver", protocol_of(path.to_owned()).await);
+    }
+    Ok(dict)
+}
+
+/// The options for a name that is a path, with or without this prefix.
+pub fn of_prefix(prefix: &str, name: &str) -> Dict {
+    Dict::from_iter([("filename", name.strip_prefix(prefix).unwrap_or(name))])
+}
+
+/// The options of a node of this protocol that a name stands for.
+pub fn of_driver(ty: &DriverType, name: &str) -> Result<Dict, QError> {
+    let mut dict = match ty.file_names {
+        Some(names) => (names.parse)(name)?,
+        None => Dict::from_iter([("filename", name)]),
+    };
+    dict.insert("driver", ty.name);
+    Ok(dict)
+}
+
+/// Dotted names become dictionaries.
+fn nested(dict: Dict, depth: usize) -> Result<Dict, QError> {
+    let deep = || qerr!("Parameters are nested too deeply");
+    let mut out = Dict::new();
+    for (key, value) in dict {
+        if depth + key.matches('.').count() >= MAX_DEPTH {
+            return Err(deep());
+        }
+        let value = match value {
+            Value::Dict(d) => Value::Dict(nested(d, depth + 1 + key.matches('.').count())?),
+            v => v,
+        };
+        merge(&mut out, &key, value)?;
+    }
+    Ok(out)
+}
+
+fn merge(dict: &mut Dict, path: &str, value: Value) -> Result<(), QError> {
+    let mixed =
+        || qerr!("Cannot reference an existing block device with additional options or a new filename");
+    let (head, rest) = path.split_once('.').map_or((path, None), |(h, r)| (h, Some(r)));
+    match (dict.get_mut(head), rest, value) {
+        (Some(Value::Dict(there)), Some(rest), value) => merge(there, rest, value),
+        (Some(Value::Dict(there)), None, Value::Dict(more)) => {
+            more.into_iter().try_for_each(|(k, v)| merge(there, &k, v))
+        }
+        (Some(_), ..) => Err(mixed()),
+        (None, _, value) => {
+            insert_path(dict, path, value);
+            Ok(())
+        }
+    }
+}
+
+/// Typed options from those of a name or of a command line: nested or dotted, with text for values.
+///
+/// A child that has a `filename` but no `driver` is a file or device of this host. `driver` must be there.
+pub async fn options(drivers: &[&'static DriverType], dict: Dict) -> Result<BlockdevOptions, QError> {
+    let mut whole = Value::Dict(nested(dict, 0)?);
+    for (at, path) in without_driver(&whole, Vec::new()) {
+        if let Some(Value::Dict(d)) = follow(&mut whole, &at) {
+            d.insert("driver", protocol_of(path).await);
+        }
+    }
+    let text = as_text(drivers, whole)?;
+    let Value::Dict(dict) = text else { return Err(qerr!("Invalid options")) };
+    from_keyval_dict(dict.clone()).map_err(|e| explained(drivers, &dict, e))
+}
+
+/// The children that are files without a driver: where they are, and their names.
+fn without_driver(v: &Value, at: Vec<String>) -> Vec<(Vec<String>, String)> {
+    let Value::Dict(d) = v else { return Vec::new() };
+    let mut out = Vec::new();
+    if let Some(name) = d.get("filename").and_then(Value::as_str)
+        && !at.is_empty()
+        && !d.contains_key("driver")
+    {
+        out.push((at.clone(), name.to_owned()));
+    }
+    for (k, v) in d.iter() {
+        let below = at.iter().cloned().chain([k.to_owned()]).collect();
+        out.extend(without_driver(v, below));
+    }
+    out
+}
+
+fn follow<'v>(v: &'v mut Value, at: &[String]) -> Option<&'v mut Value> {
+    let Some((first, rest)) = at.split_first() else { return Some(v) };
+    match v {
+        Value::Dict(d) => follow(d.get_mut(first)?, rest),
+        _ => None,
+    }
+}
+
+/// As key=value text has it: every leaf is text, and dictionaries with the keys 0, 1, … are lists.
+fn as_text(drivers: &[&'static DriverType], v: Value) -> Result<Value, QError> {
+    Ok(match v {
+        Value::Dict(mut d) => {
+            let ty =
+                d.get("driver").and_then(Value::as_str).and_then(|n| drivers.iter().find(|t| t.name == n));
+            if let Some(older) = ty.and_then(|t| t.file_names).and_then(|n| n.older) {
+                older(&mut d)?;
+            }
+            let n = d.len();
+            if n > 0 && (0..n).all(|i| d.contains_key(&i.to_string())) {
+                let all = (0..n).filter_map(|i| d.remove(&i.to_string()));
+                return all.map(|v| as_text(drivers, v)).collect::<Result<Vec<_>, _>>().map(Value::List);
+            }
+            let all = d.into_iter().map(|(k, v)| Ok((k, as_text(drivers, v)?)));
+            Value::Dict(all.collect::<Result<Vec<_>, QError>>()?.into_iter().collect())
+        }
+        Value::List(l) => {
+            Value::List(l.into_iter().map(|v| as_text(drivers, v)).collect::<Result<_, QError>>()?)
+        }
+        Value::Bool(b) => Value::from(if b { "on" } else { "off" }),
+        v @ (Value::Str(_) | Value::Null) => v,
+        number => Value::from(number.to_json()),
+    })
+}
+
+/// The error as it is told of options on a command line.
+fn explained(drivers: &[&'static DriverType], dict: &Dict, e: QError) -> QError {
+    let quoted = |end: &str| {
+        let rest = e.desc().strip_prefix("Parameter '")?;
+        rest.strip_suffix(end).map(str::to_owned)
+    };
+    if let Some(path) = quoted("' is unexpected") {
+        let (above, key) = path.rsplit_once('.').unwrap_or(("", &path));
+        return unexpected(drivers, dict, above, key).unwrap_or(e);
+    }
+    if let Some(path) = quoted("' is missing") {
+        return match path.rsplit_once('.').map_or(path.as_str(), |(_, key)| key) {
+            "driver" if path == "driver" => qerr!("Must specify either driver or file"),
+            "driver" => qerr!("A block device must be specified for \"{}\"", above(&path)),
+            child @ ("file" | "image" | "test") => {
+                qerr!("A block device must be specified for \"{child}\"")
+            }
+            "server" => qerr!("NBD server address missing"),
+            "filename" => {
+                let driver = value_at(dict, &path[..path.len() - "filename".len()]);
+                qerr!("The '{driver}' block driver requires a file name")
+            }
+            _ => e,
+        };
+    }
+    match e.desc().strip_prefix("Parameter 'driver' does not accept value ") {
+        Some(name) => qerr!("Unknown driver {name}"),
+        None => e,
+    }
+}
+
+/// The name of the child that has the member at `path`.
+fn above(path: &str) -> &str {
+    path.rsplit('.').nth(1).unwrap_or("")
+}
+
+/// The driver of the options in which a path that ends with a dot, or is empty, leads.
+fn value_at(dict: &Dict, path: &str) -> String {
+    let mut d = dict;
+    for step in path.split('.').filter(|s| !s.is_empty()) {
+        match d.get(step) {
+            Some(Value::Dict(below)) => d = below,
+            _ => break,
+        }
+    }
+    d.get("driver").and_then(Value::as_str).unwrap_or("file").to_owned()
+}
+
+/// The message for an option that a driver does not have. Its name is told as seen from the node that it was given to.
+fn unexpected(drivers: &[&'static DriverType], dict: &Dict, path: &str, key: &str) -> Option<QError> {
+    let (mut node, mut name) = (dict, String::new());
+    for step in path.split('.').filter(|s| !s.is_empty()) {
+        name = if name.is_empty() { step.to_owned() } else { format!("{name}.{step}") };
+        if let Some(Value::Dict(below)) = at(node, &name)
+            && below.contains_key("driver")
+        {
+            (node, name) = (below, String::new());
+        }
+    }
+    let mut key = if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+    while let Some(Value::Dict(d)) = at(node, &key)
+        && let Some(first) = d.keys().next()
+    {
+        key = format!("{key}.{first}");
+    }
+    let driver = node.get("driver")?.as_str()?;
+    let ty = drivers.iter().find(|d| d.name == driver)?;
+    Some(match ty.kind {
+        Kind::Protocol => qerr!("Block protocol '{driver}' doesn't support the option '{key}'"),
+        _ => qerr!("Block format '{driver}' does not support the option '{key}'"),
+    })
+}
+
+fn at<'d>(dict: &'d Dict, path: &str) -> Option<&'d Value> {
+    let (head, rest) = path.split_once('.').map_or((path, None), |(h, r)| (h, Some(r)));
+    match (dict.get(head)?, rest) {
+        (v, None) => Some(v),
+        (Value::Dict(d), Some(rest)) => at(d, rest),
+        (Value::List(l), Some(rest)) => {
+            let (n, rest) = rest.split_once('.').map_or((rest, None), |(h, r)| (h, Some(r)));
+            match (l.get(n.parse::<usize>().ok()?)?, rest) {
+                (v, None) => Some(v),
+                (Value::Dict(d), Some(rest)) => at(d, rest),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// What a URI's percent signs stand for; `None` where they are wrong or the text is not UTF-8.
+pub fn decoded(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut out = Vec::with_capacity(text.len());
+    while let Some(b) = bytes.next() {
+        if b != b'%' {
+            out.push(b);
+            continue;
+        }
+        let mut digit = || (bytes.next()? as char).to_digit(16);
+        out.push((digit()? * 16 + digit()?) as u8);
+    }
+    String::from_utf8(out).ok().filter(|s| !s.contains('\0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::DRIVERS;
+    use qapi::to_value;
+
+    fn text(name: &str) -> String {
+        let told = async {
+            let dict = match named(DRIVERS, name).await? {
+                Named::Protocol(dict) | Named::Whole(dict) => dict,
+            };
+            options(DRIVERS, dict).await
+        };
+        match rt::block_on(told) {
+            Ok(o) => to_value(&o).to_json().replace('"', ""),
+            Err(e) => e.desc().to_owned(),
+        }
+    }
+
+    #[test]
+    fn names() {
+        let deep = format!("json:{{\"driver\":\"raw\",\"{}x\":1}}", "a.".repeat(300));
+        for (name, want) in [
+            ("a", "{driver: file, filename: a}"),
+            ("file:a:b", "{driver: file, filename: a:b}"),
+            ("./a:b", "{driver: file, filename: ./a:b}"),
+            ("a b:c", "Unknown protocol 'a b'"),
+            (":a", "Unknown protocol ''"),
+            ("raw:a", "Unknown protocol 'raw'"),
+            ("json:[]", "Invalid JSON object given"),
+            ("json:{", "Could not parse the JSON options: JSON parse error, premature EOI"),
+            ("json:{}", "Must specify either driver or file"),
+            ("json:{'driver':'nope'}", "Unknown driver 'nope'"),
+            ("json:{'driver':'file','filename':'file:a'}", "{driver: file, filename: file:a}"),
+            (
+                "json:{'driver':'raw','file.filename':'a','offset':'1024','size':512}",
+                "{driver: raw, file: {driver: file, filename: a}, offset: 1024, size: 512}",
+            ),
+            ("json:{'driver':'raw'}", "A block device must be specified for \"file\""),
+            ("json:{'driver':'raw','file':{}}", "A block device must be specified for \"file\""),
+            ("json:{'driver':'file'}", "The 'file' block driver requires a file name"),
+            (
+                "json:{'driver':'raw','file.filename':'a','x.y':1}",
+                "Block format 'raw' does not support the option 'x.y'",
+            ),
+            (
+                "json:{'driver':'raw','file':{'driver':'file','filename':'a','x':true}}",
+                "Block protocol 'file' doesn't support the option 'x'",
+            ),
+            (
+                "json:{'driver':'raw','file':'a','file.filename':'b'}",
+                "Cannot reference an existing block device with additional options or a new filename",
+            ),
+            (
+                "json:{'driver':'raw','file.filename':'a','read-only':'maybe'}",
+                "Parameter 'read-only' expects 'on' or 'off'",
+            ),
+            (&deep, "Parameters are nested too deeply"),
+        ] {
+            assert_eq!(text(name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn percent_signs() {
+        assert_eq!(decoded("a%20b%2fc").as_deref(), Some("a b/c"));
+        for bad in ["%", "%4", "%zz", "%ff", "%00"] {
+            assert_eq!(decoded(bad), None, "{bad}");
+        }
+    }
+}
