@@ -554,7 +554,6 @@ impl Driver for Qcow2 {
             }
             let before = m.header.clone();
             (m.header.backing_file, m.header.backing_format) = (name, format);
-            m.header.make_room();
             image.put_header(&host, &mut m).await.map_err(|e| {
                 m.header = before;
                 io(e)
