@@ -292,10 +292,15 @@ impl Change<'_, '_> {
         Edge { child, name, slot, role, frozen: 0, seq: self.txn.ctl.next_id(), pair: PermPair::NONE }
     }
 
+    /// The node that a filter shows now: another job may have put its own filter between.
+    pub fn shown_by(&self, filter: NodeId) -> Option<NodeId> {
+        self.txn.next.node(filter).and_then(|n| n.edge(SOURCE)).map(|e| e.child)
+    }
+
     /// Takes a filter out: its users then use `heir`.
     pub fn remove_filter(&mut self, filter: NodeId, heir: NodeId) {
         let links = self.links_to(filter, None);
-        let shown = self.txn.next.node(filter).and_then(|n| n.edge(SOURCE)).map(|e| e.child);
+        let shown = self.shown_by(filter);
         for (parent, slot) in &links {
             self.thaw(*parent, *slot);
             if shown == Some(heir) {
