@@ -198,7 +198,8 @@ fn two_of_one_node() {
             start("two", "t", 1).await.unwrap();
             // The new filter is below the other.
             assert_eq!(b.child("one-top", "file").as_deref(), Some("two-top"));
-            let e = b.backup("{'job-id':'x','device':'two-top','target':'hd0','sync':'full'}").await.unwrap_err();
+            let e =
+                b.backup("{'job-id':'x','device':'two-top','target':'hd0','sync':'full'}").await.unwrap_err();
             assert_eq!(e.desc(), "Node 'two-top' is busy: block device is in use by block job: backup");
             let m = b.mirror("{'job-id':'x','device':'hd2','target':'hd0','sync':'full'}").await.unwrap_err();
             assert_eq!(m.desc(), "Need a root block node");

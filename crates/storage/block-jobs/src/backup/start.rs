@@ -39,8 +39,11 @@ fn bounds(perf: &BackupPerf) -> Result<(Bounds, u64), QError> {
     }
     let chunk = chunk.unsigned_abs();
     let usual = Bounds::default();
-    let bounds =
-        Bounds { pieces: pieces as usize, chunk: if chunk == 0 { CHUNK } else { chunk.min(CHUNK) }, ..usual };
+    let bounds = Bounds {
+        pieces: pieces as usize,
+        chunk: if chunk == 0 { usual.chunk } else { chunk.min(CHUNK) },
+        ..usual
+    };
     Ok((bounds, chunk))
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Each is a transaction like any other: checked whole, staged, published or dropped.
 
-use super::filter::{JobFilter, SOURCE, TARGET, Watch};
+use super::filter::{JobFilter, SOURCE, TARGET, Watch, is_backup};
 use super::{Job, JobRoot, io::JobHold};
 use crate::bitmap::{Bitmap, Bits, Busy};
 use crate::control::BlockGraph;
+use crate::create::ImageMaker;
 use crate::drive::ErrorPolicy;
 use crate::driver::{BackingHint, ChildSlot, Cx, DriverType, NodeFlags};
 use crate::filename::Named;
@@ -171,6 +172,11 @@ impl Change<'_, '_> {
         self.txn.bitmaps.take(&cx, name, changes).await
     }
 
+    /// Who makes images by the names of their files.
+    pub fn image_maker(&self) -> Option<Arc<dyn ImageMaker>> {
+        self.txn.ctl.image_maker()
+    }
+
     /// The graph as edited so far, for looking at nodes.
     pub fn preview(&self) -> Arc<Graph> {
         self.txn.preview()
@@ -280,7 +286,14 @@ impl Change<'_, '_> {
             driver: Some(Arc::new(JobFilter(spec.watch))),
             live: Arc::new(Live::default()),
         };
-        self.replace_apart(spec.source, id, spec.target.map(|(_, t)| t));
+        let apart = spec.target.map(|(_, t)| t);
+        for (parent, slot) in self.links_to(spec.source, apart) {
+            // A backup that goes on sees the same bytes, and every change of them, through the new filter.
+            if slot == SOURCE && self.txn.next.node(parent).is_some_and(|p| is_backup(p.ty)) {
+                self.txn.thawed.insert((parent, slot));
+            }
+        }
+        self.replace_apart(spec.source, id, apart);
         self.txn.next.nodes.insert(id, Arc::new(node));
         for (parent, slot) in self.links_to(id, None) {
             self.freeze(parent, slot);
