@@ -339,6 +339,10 @@ impl Driver for Qcow2 {
         Box::pin(async move { self.image().flush(&NodeHost(*cx)).await })
     }
 
+    fn make_empty<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        Box::pin(async move { self.image().make_empty(&NodeHost(*cx)).await })
+    }
+
     fn truncate<'a>(&'a self, cx: &'a Cx<'a>, len: u64, _exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
         Box::pin(async move { self.image().truncate(&NodeHost(*cx), len, prealloc).await })
     }

@@ -2,13 +2,16 @@
 //! with its texts. All of it goes through the block graph, with the drivers `file`, `host_device`, `raw` and `qcow2`.
 
 pub mod amend;
+mod chain;
 pub mod check;
+pub mod commit;
 pub mod create;
 pub mod img;
 pub mod info;
 pub mod json;
 pub mod open;
 pub mod options;
+pub mod rebase;
 
 use block::driver::DriverType;
 

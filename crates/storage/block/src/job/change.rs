@@ -18,6 +18,7 @@ use crate::perm::{Perm, PermPair, Role};
 use crate::track::Live;
 use crate::txn::Txn;
 use api::job::JobType;
+use base::{Errno, IoResult};
 use qapi::{QError, QapiEnum, qerr};
 use smallvec::smallvec;
 use std::collections::BTreeMap;
@@ -112,6 +113,26 @@ impl BlockGraph {
             let cx = Cx { graph: &graph, node };
             let driver = cx.driver().map_err(|e| qerr!("{e}"))?;
             driver.write_backing_hint(&cx, hint).await
+        })
+        .await
+    }
+}
+
+impl BlockGraph {
+    /// Has an image that nobody uses hold nothing of its own any more. `ENOTSUP` where its format cannot.
+    pub async fn make_empty(&self, node: NodeId) -> IoResult<()> {
+        self.run(|me| async move {
+            me.sound(&[node]).await;
+            let _one = me.changing.lock().await;
+            let graph = me.snapshot();
+            let node = graph.node(node).ok_or(Errno::NOMEDIUM)?;
+            let cx = Cx { graph: &graph, node };
+            if !node.writable() {
+                return Err(Errno::ROFS);
+            }
+            cx.driver()?.make_empty(&cx).await?;
+            node.live.wrote();
+            cx.node_flush().await
         })
         .await
     }
