@@ -135,7 +135,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             root.write_zeroes(40_000, 8192, ZeroFlags::empty()).await.expect("zeroes");
             let (name, date) = ("snap".to_owned(), std::time::Duration::from_secs(1));
             // Not every kind of image has snapshots and bitmaps.
-            _ = graph.internal_snapshot("image", SnapshotOp::Create { name, date }).await;
+            _ = graph.internal_snapshot("image", SnapshotOp::Create { name, date, again: false }).await;
             _ = graph.bitmap_add("image", "bits", None, true, false).await;
             root.write(2048, IoBuf::from_bytes(&words[..512]), WriteFlags::empty()).await.expect("data");
             root.detach().await;

@@ -171,11 +171,9 @@ impl Writer {
             };
             // All of a row are told together, so that their executor wakes once.
             let done: Vec<_> = row.iter().map(|w| write_now(fd, w.pos, &w.buf)).collect();
-            for (Write { buf, done, .. }, r) in row.into_iter().zip(done) {
-                // Whoever waits may use the memory again, if he has it for himself.
-                drop(buf);
+            for (w, r) in row.into_iter().zip(done) {
                 // Nobody may want to know any more.
-                let _ = done.send(r);
+                let _ = w.done.send(r);
             }
         }
     }

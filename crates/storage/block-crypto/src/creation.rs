@@ -3,7 +3,7 @@
 use crate::create::{Place, create as create_volume};
 use crate::luks::new_volume;
 use api::block_core::{BlockdevCreateOptions, BlockdevCreateOptionsLUKS};
-use block::create::{CreateCx, CreateOption, Creation, OptionType, SIZE, prealloc};
+use block::create::{CreateCx, CreateOption, Creation, Measure, MeasureCx, OptionType, SIZE, prealloc};
 use block::driver::CtlFuture;
 use qapi::{Dict, QError, Value, qerr};
 
@@ -29,6 +29,7 @@ pub(crate) static CREATION: Creation = Creation {
     takes: &["preallocation"],
     adapt: Some(adapt),
     create: Some(create),
+    measure: Some(measure),
     ..Creation::new(OPTIONS)
 };
 
@@ -79,4 +80,19 @@ async fn volume(cx: &CreateCx, o: &BlockdevCreateOptionsLUKS) -> Result<(), QErr
         r.detach().await;
     }
     done
+}
+
+/// The disk with the header before it.
+fn measure<'a>(m: &'a MeasureCx<'a>) -> CtlFuture<'a, Measure> {
+    Box::pin(async move {
+        let Some(BlockdevCreateOptions::Luks(o)) = m.options else {
+            return Err(qerr!("The options are not those of 'luks'"));
+        };
+        if o.base.key_secret.is_none() {
+            return Err(qerr!("Parameter 'key-secret' is required for cipher"));
+        }
+        let overhead = new_volume(&o.base, o.header.is_some())?.overhead();
+        let size = m.source.map_or(m.size, |s| s.len()).saturating_add(overhead);
+        Ok(Measure { required: size, fully_allocated: size, bitmaps: None })
+    })
 }

@@ -5,7 +5,7 @@
 use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsRaw};
 use base::units::align_up;
 use base::{Errno, IoResult};
-use block::create::{Creation, SIZE};
+use block::create::{Creation, Measure, MeasureCx, SIZE};
 use block::driver::{
     Caps, ChildDef, ChildOption, ChildSlot, CtlFuture, Cx, Driver, DriverType, Extent, ExtentKind, IoFuture,
     Kind, Limits, NodeFlags, NodePlan, OpenCx, OpenFuture, Prealloc, Staged, WriteFlags, ZeroFlags,
@@ -35,7 +35,12 @@ pub static RAW: DriverType = DriverType {
 };
 
 /// A raw image is its file.
-static CREATION: Creation = Creation::new(&[SIZE]);
+static CREATION: Creation = Creation { measure: Some(measure), ..Creation::new(&[SIZE]) };
+
+fn measure<'a>(m: &'a MeasureCx<'a>) -> CtlFuture<'a, Measure> {
+    let size = m.source.map_or(m.size, |s| s.len());
+    Box::pin(async move { Ok(Measure { required: size, fully_allocated: size, bitmaps: None }) })
+}
 
 /// What part of the child is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -65,8 +65,7 @@ pub(crate) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        // What is in flight should fit into the processors' caches: it is written soon after it was read.
-        Bounds { pieces: 16, bytes: 8 * CHUNK, chunk: CHUNK / 2 }
+        Bounds { pieces: 16, bytes: 16 * CHUNK, chunk: CHUNK }
     }
 }
 

@@ -112,8 +112,7 @@ impl Frozen {
     }
 }
 
-/// What an image's header shall say of the backing file `node`. Filters above it (another job's, too) are nothing that a
-/// header can name.
+/// What an image's header shall say of the backing file `node`.
 pub(crate) fn hint(
     graph: &BlockGraph,
     node: NodeId,
@@ -121,12 +120,7 @@ pub(crate) fn hint(
     mask_protocol: bool,
 ) -> Option<BackingHint> {
     let g = graph.snapshot();
-    let mut node = g.node(node)?;
-    while node.ty.kind == Kind::Filter
-        && let Some(below) = node.primary().and_then(|e| g.node(e.child))
-    {
-        node = below;
-    }
+    let node = g.node(node)?;
     let filename = match name {
         Some(n) => n.to_owned(),
         None => graph.image_info(&node.name)?.base.filename,

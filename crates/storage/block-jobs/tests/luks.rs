@@ -210,7 +210,7 @@ fn jobs_go_over_encrypted_images() {
         // Snapshots inside, and the key stays when the image is opened anew for them.
         let snap = |op: SnapshotOp| graph.internal_snapshot("copy", op);
         let date = Duration::from_secs(1);
-        snap(SnapshotOp::Create { name: "a".into(), date }).await.unwrap().unwrap();
+        snap(SnapshotOp::Create { name: "a".into(), date, again: false }).await.unwrap().unwrap();
         write(&graph, "copy", 500, &[1; 100_000]).await;
         snap(SnapshotOp::Apply { id: None, name: Some("a".into()) }).await.unwrap().unwrap();
         assert!(read(&graph, "copy").await == model);

@@ -158,6 +158,12 @@ pub async fn create_with<H: Host>(
     image.make_clean(host).await.map_err(fail)
 }
 
+/// Refuses options that no image can have, of whatever size.
+pub(crate) fn check_options(o: &BlockdevCreateOptionsQcow2) -> Result<(), QError> {
+    let empty = BlockdevCreateOptionsQcow2 { size: 0, ..o.clone() };
+    plan(&empty, o.data_file.as_ref().map(|_| "data")).map(drop)
+}
+
 /// Checks the options and makes the header that they ask for.
 fn plan(o: &BlockdevCreateOptionsQcow2, data_file: Option<&str>) -> Result<Header, QError> {
     let cluster_size = o.cluster_size.unwrap_or(65536);

@@ -42,8 +42,13 @@ const OPTIONS: &[CreateOption] = &[
 ];
 
 /// Making qcow2 images.
-pub(crate) static CREATION: Creation =
-    Creation { adapt: Some(adapt), parts: Some(parts), create: Some(create), ..Creation::new(OPTIONS) };
+pub(crate) static CREATION: Creation = Creation {
+    adapt: Some(adapt),
+    parts: Some(parts),
+    create: Some(create),
+    measure: Some(crate::measure::measure),
+    ..Creation::new(OPTIONS)
+};
 
 fn adapt(d: &mut Dict) -> Result<(), QError> {
     let old = d.remove("encryption");
@@ -74,11 +79,6 @@ fn adapt(d: &mut Dict) -> Result<(), QError> {
     }
     if d.get("backing-file").and_then(Value::as_str) == Some("") {
         d.remove("backing-file");
-    }
-    if let Some(f) = d.get("backing-fmt").and_then(Value::as_str)
-        && <api::block_core::BlockdevDriver as qapi::QapiEnum>::from_str(f).is_none()
-    {
-        return Err(qerr!("Unknown driver '{f}'"));
     }
     Ok(())
 }

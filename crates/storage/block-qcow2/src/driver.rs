@@ -339,10 +339,6 @@ impl Driver for Qcow2 {
         Box::pin(async move { self.image().flush(&NodeHost(*cx)).await })
     }
 
-    fn make_empty<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
-        Box::pin(async move { self.image().make_empty(&NodeHost(*cx)).await })
-    }
-
     fn truncate<'a>(&'a self, cx: &'a Cx<'a>, len: u64, _exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
         Box::pin(async move { self.image().truncate(&NodeHost(*cx), len, prealloc).await })
     }
@@ -447,6 +443,10 @@ impl Driver for Qcow2 {
         self.image().can_store(cx.node_name(), name, granularity)
     }
 
+    fn keeps_bitmaps(&self) -> bool {
+        self.image.read().version >= 3
+    }
+
     fn stored_bitmaps<'a>(&'a self, cx: &'a Cx<'a>) -> CtlFuture<'a, Vec<Bitmap>> {
         Box::pin(async move { self.image().load_bitmaps(&NodeHost(*cx)).await })
     }
@@ -477,6 +477,25 @@ impl Driver for Qcow2 {
         true
     }
 
+    fn show_snapshot<'a>(
+        &'a self,
+        cx: &'a Cx<'a>,
+        id: Option<&'a str>,
+        name: Option<&'a str>,
+    ) -> CtlFuture<'a> {
+        Box::pin(async move {
+            let image = self.image();
+            let list = image.shown.read().snapshots.clone();
+            let both = snapshots::find(&list, id, name);
+            // A name alone may be an id.
+            let found = both.or_else(|| {
+                snapshots::find(&list, name.filter(|_| id.is_none()), None).filter(|_| name.is_some())
+            });
+            let found = found.ok_or_else(|| qerr!("Can't find snapshot"))?;
+            image.snapshot_show(&NodeHost(*cx), &found.id).await
+        })
+    }
+
     fn internal_snapshot<'a>(
         &'a self,
         cx: &'a Cx<'a>,
@@ -489,14 +508,16 @@ impl Driver for Qcow2 {
                 snapshots::find(&list, id.as_deref(), name.as_deref()).map(|s| s.id.clone())
             };
             let done = match op {
-                SnapshotOp::Create { name, date } => {
-                    if found(&None, &Some(name.clone())).is_some() {
+                SnapshotOp::Create { name, date, again } => {
+                    if !again && found(&None, &Some(name.clone())).is_some() {
                         return Ok(None);
                     }
                     let new = Snapshot {
                         name: name.clone(),
                         date_sec: date.as_secs() as u32,
                         date_nsec: date.subsec_nanos(),
+                        // The image tool takes no part in the counting of instructions, and says that there were none.
+                        icount: again.then_some(0),
                         ..Snapshot::default()
                     };
                     image.snapshot_create(&host, new).await
@@ -558,6 +579,7 @@ impl Driver for Qcow2 {
             }
             let before = m.header.clone();
             (m.header.backing_file, m.header.backing_format) = (name, format);
+            m.header.make_room();
             image.put_header(&host, &mut m).await.map_err(|e| {
                 m.header = before;
                 io(e)

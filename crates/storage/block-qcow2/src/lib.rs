@@ -36,6 +36,7 @@ pub mod info;
 mod io;
 pub mod l2map;
 mod live;
+mod measure;
 pub mod opts;
 pub mod overlap;
 mod pack;

@@ -13,6 +13,7 @@ use qapi::{QError, qerr};
 use crate::geometry::{Entry, Mapping};
 use crate::host::{Host, read_vec, write_bytes};
 use crate::image::{Image, Meta};
+use crate::l2map::L2Map;
 use crate::snapshot::Snapshot;
 use crate::spec::{self, field, incompat};
 
@@ -138,6 +139,25 @@ impl Image {
         .await;
         self.end(h).await?;
         done
+    }
+
+    /// Shows what a snapshot shows, from now on. The image is only read.
+    pub async fn snapshot_show<H: Host>(&self, h: &H, id: &str) -> Result<(), QError> {
+        let list = self.shown.read().snapshots.clone();
+        let s = find(&list, Some(id), None).ok_or_else(|| qerr!("Can't find snapshot"))?;
+        let size = s.disk_size.unwrap_or_else(|| self.virtual_size());
+        let mut l1 = self.snapshot_l1(h, s).await?;
+        let entries = self.geo.l1_entries_for(size);
+        if entries * 8 > spec::MAX_L1_BYTES {
+            return Err(qerr!("Snapshot L1 table too large"));
+        }
+        l1.resize(l1.len().max(entries as usize), 0);
+        let config = *self.config.read();
+        *self.map.write() =
+            L2Map::new(self.geo, self.version, l1, config.l2_entry_size, config.l2_cache_size);
+        *self.decompressed.lock() = None;
+        self.size.store(size, Ordering::Release);
+        Ok(())
     }
 
     /// A snapshot's L1 table, whose entries say nothing about counts.

@@ -234,8 +234,11 @@ fn resizing_and_internal_snapshots_by_the_monitor() {
         resize("a", 2 << 20).await.unwrap();
         assert_eq!(root.len(), 2 << 20);
         root.write((2 << 20) - 512, IoBuf::from_bytes(&[1; 512]), WriteFlags::empty()).await.unwrap();
-        let make =
-            |name: &str| SnapshotOp::Create { name: name.into(), date: std::time::Duration::from_secs(7) };
+        let make = |name: &str| SnapshotOp::Create {
+            name: name.into(),
+            date: std::time::Duration::from_secs(7),
+            again: false,
+        };
         assert_eq!(b.graph.internal_snapshot("a", make("s")).await.unwrap().unwrap().id, "1");
         assert_eq!(b.graph.internal_snapshot("a", make("s")).await.unwrap(), None);
         let e = b.graph.internal_snapshot("n", make("s")).await.unwrap_err();
@@ -447,7 +450,7 @@ fn a_refused_snapshot_forgets_no_reference_count() {
         b.add("{'driver':'qcow2','node-name':'a','file':{'driver':'file','filename':'a'}}").await.unwrap();
         let root = b.root("a", RW).await;
         root.write(0, IoBuf::from_bytes(&[1; 20_000]), WriteFlags::empty()).await.unwrap();
-        let op = SnapshotOp::Create { name: "s".into(), date: std::time::Duration::ZERO };
+        let op = SnapshotOp::Create { name: "s".into(), date: std::time::Duration::ZERO, again: false };
         let e = b.graph.internal_snapshot("a", op).await.unwrap_err();
         assert_eq!(e.desc(), "Reference counts of 1 bits cannot count a snapshot");
         // New clusters do not fall on those whose counts were only in memory.

@@ -325,10 +325,12 @@ pub struct DriverInfo {
 pub enum SnapshotOp {
     /// Take one.
     Create {
-        /// Its name; a name that there is already is refused.
+        /// Its name.
         name: String,
         /// When, since 1970.
         date: std::time::Duration,
+        /// Also where there is one of this name already.
+        again: bool,
     },
     /// Delete the one with this id and this name, as far as they are given.
     Delete {
@@ -553,6 +555,22 @@ pub trait Driver: Send + Sync + 'static {
         })
     }
 
+    /// Shows what the snapshot with this id and this name (as far as they are given) shows, from now on. Only asked of a
+    /// read-only node. The default refuses.
+    fn show_snapshot<'a>(
+        &'a self,
+        cx: &'a Cx<'a>,
+        id: Option<&'a str>,
+        name: Option<&'a str>,
+    ) -> CtlFuture<'a> {
+        let (driver, _) = (cx.node.ty.name, (id, name));
+        Box::pin(async move {
+            Err(qerr!(
+                "Block format '{driver}' used by device '' does not support feature 'internal snapshots'"
+            ))
+        })
+    }
+
     /// Changes the format's options in the image (`x-blockdev-amend`). The node may write meanwhile what its reader does
     /// not see ([`Perm::WRITE_UNCHANGED`]). The default refuses.
     fn amend<'a>(&'a self, cx: &'a Cx<'a>, options: &'a BlockdevAmendOptions, force: bool) -> CtlFuture<'a> {
@@ -600,6 +618,11 @@ pub trait Driver: Send + Sync + 'static {
     fn can_store_bitmap(&self, cx: &Cx<'_>, name: &str, granularity: u32) -> Result<(), QError> {
         let _ = (name, granularity);
         Err(qerr!("Can't store persistent bitmaps to {}: Operation not supported", cx.node_name()))
+    }
+
+    /// Whether images of this format can keep dirty bitmaps.
+    fn keeps_bitmaps(&self) -> bool {
+        false
     }
 
     /// The dirty bitmaps that the image keeps; asked once, after the driver was opened. Only reads.
@@ -657,13 +680,6 @@ pub trait Driver: Send + Sync + 'static {
     fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
         let _ = (cx, hint);
         Box::pin(async { Err(qapi::qerr!("The image's format does not support changing the backing file")) })
-    }
-
-    /// Has the image hold nothing of its own any more: its backing file is seen all over. Called while the node may write and
-    /// nobody uses it. `ENOTSUP`, the default: the format cannot.
-    fn make_empty<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
-        let _ = cx;
-        Box::pin(async { Err(Errno::NOTSUP) })
     }
 
     /// The name of the file, for a protocol; a format's is its primary child's.

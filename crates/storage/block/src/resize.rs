@@ -58,6 +58,9 @@ impl BlockGraph {
                 qerr!("Can't resize a v2 image which has snapshots")
             }
             Errno::ROFS => qerr!("Image is read-only"),
+            Errno::NOTSUP if prealloc == Prealloc::Metadata => {
+                qerr!("Unsupported preallocation mode: metadata")
+            }
             Errno::NOTSUP => qerr!("Image format driver does not support resize"),
             Errno::INVAL if !size.is_multiple_of(512) => qerr!("The new size must be a multiple of 512"),
             Errno::FBIG => qerr!("Failed to grow the L1 table: File too large"),
@@ -83,17 +86,14 @@ impl BlockGraph {
             ..RootConfig::default()
         };
         let root = self.attach(node, config).await?;
-        let (name, options) = (node.to_owned(), options.clone());
-        // To its end, whoever waits for it.
-        let amended = self.run(|me| async move {
-            let graph = me.snapshot();
-            let Some(node) = graph.by_name(&name) else {
-                return Err(qerr!("Cannot find device='' nor node-name='{name}'"));
-            };
-            let cx = Cx { graph: &graph, node };
-            cx.driver().map_err(|e| qerr!("{e}"))?.amend(&cx, &options, force).await
-        });
-        let done = amended.await;
+        let graph = self.snapshot();
+        let done = match graph.by_name(node).map(|node| Cx { graph: &graph, node }) {
+            Some(cx) => match cx.driver() {
+                Ok(driver) => driver.amend(&cx, options, force).await,
+                Err(e) => Err(qerr!("{e}")),
+            },
+            None => Err(qerr!("Cannot find device='' nor node-name='{node}'")),
+        };
         root.detach().await;
         done
     }
@@ -106,6 +106,62 @@ impl BlockGraph {
     ) -> Result<Option<SnapshotInfo>, QError> {
         let device = device.to_owned();
         self.run(|me| async move { me.do_internal_snapshot(&device, &op).await }).await
+    }
+
+    /// Whether a node's image, or the one whose bytes it shows, can hold snapshots.
+    pub fn has_internal_snapshots(&self, node: &str) -> bool {
+        let graph = self.snapshot();
+        let Some(node) = graph.by_name(node) else { return false };
+        let cx = snapshot_holder(Cx { graph: &graph, node });
+        cx.driver().is_ok_and(|d| d.has_internal_snapshots())
+    }
+
+    /// Has a read-only node without users show what a snapshot in its image shows, from now on.
+    ///
+    /// # Errors
+    /// There is no such snapshot; the format has none.
+    pub async fn show_snapshot(
+        &self,
+        node: &str,
+        id: Option<String>,
+        name: Option<String>,
+    ) -> Result<(), QError> {
+        let graph = self.snapshot();
+        let node = find(&graph, "", node)?;
+        if node.writable() {
+            return Err(qerr!("Device is not readonly"));
+        }
+        let cx = Cx { graph: &graph, node };
+        let driver = cx.driver().map_err(|e| qerr!("{e}"))?;
+        driver.show_snapshot(&cx, id.as_deref(), name.as_deref()).await
+    }
+
+    /// Whether a node can store compressed.
+    pub fn compresses(&self, node: &str) -> bool {
+        let graph = self.snapshot();
+        graph.by_name(node).is_some_and(|node| Cx { graph: &graph, node }.compresses())
+    }
+
+    /// The length of the backing file of a node, if it has one.
+    pub fn backing_len(&self, node: &str) -> Option<u64> {
+        let graph = self.snapshot();
+        Cx { graph: &graph, node: graph.by_name(node)? }.cow_child().map(|c| c.len())
+    }
+
+    /// Whether an image that was just made and is this node reads as zeroes all over: it stands in plain files, which are empty
+    /// when they are made.
+    pub fn fresh_files_are_zero(&self, node: &str) -> bool {
+        let graph = self.snapshot();
+        let Some(node) = graph.by_name(node) else { return false };
+        let mut todo = vec![node];
+        while let Some(n) = todo.pop() {
+            let mut below = n.edges.iter().filter(|e| !e.role.contains(Role::COW)).peekable();
+            if below.peek().is_none() && n.ty.name != "file" {
+                return false;
+            }
+            todo.extend(below.filter_map(|e| graph.node(e.child)));
+        }
+        true
     }
 
     async fn do_internal_snapshot(

@@ -29,7 +29,7 @@ pub async fn info(source: &Source, flags: OpenFlags, chain: bool) -> Result<Vec<
             .by_name(&image.node)
             .and_then(|n| describe(&image.graph, n.id, 0))
             .ok_or_else(|| qerr!("{context}"))?;
-        if !s.image_opts {
+        if !crate::open::is_described(&s) {
             one.base.filename.clone_from(&s.name);
         }
         image.close().await;
@@ -119,14 +119,7 @@ fn node(i: &BlockGraphInfo, depth: usize, path: &str, protocol: bool) -> String 
         }
     }
     if let Some(list) = &b.snapshots {
-        line("Snapshot list:".into());
-        line(format!(
-            "{:<7} {:<16} {:>8} {:>19} {:>15} {:>10}",
-            "ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"
-        ));
-        for x in list {
-            line(snapshot(x));
-        }
+        snapshot_list(list).lines().for_each(|l| line(l.to_owned()));
     }
     if let Some(x) = &b.format_specific {
         let mut text = String::new();
@@ -175,6 +168,20 @@ fn scalar(v: &Value) -> String {
         Value::Str(s) => s.clone(),
         v => v.to_json(),
     }
+}
+
+/// A table of snapshots.
+pub fn snapshot_list(list: &[SnapshotInfo]) -> String {
+    let mut s = String::from("Snapshot list:\n");
+    s.push_str(&format!(
+        "{:<7} {:<16} {:>8} {:>19} {:>15} {:>10}\n",
+        "ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT"
+    ));
+    for x in list {
+        s.push_str(&snapshot(x));
+        s.push('\n');
+    }
+    s
 }
 
 fn snapshot(x: &SnapshotInfo) -> String {

@@ -1,17 +1,20 @@
-//! What `rhea img` does, as a library: [`create`], [`info`], [`check`] and [`amend`] answer data; [`img`] is the command line
-//! with its texts. All of it goes through the block graph, with the drivers `file`, `host_device`, `raw` and `qcow2`.
+//! What `rhea img` does, as a library: one module for each operation, which answers data; [`img`] is the command line with its
+//! texts. All of it goes through the block graph and names no format: drivers say what they can do.
 
 pub mod amend;
-mod chain;
+pub mod bench;
+pub mod bitmap;
 pub mod check;
-pub mod commit;
+pub mod compare;
+pub mod convert;
 pub mod create;
 pub mod img;
 pub mod info;
 pub mod json;
+pub mod map;
+pub mod measure;
 pub mod open;
 pub mod options;
-pub mod rebase;
 
 use block::driver::DriverType;
 

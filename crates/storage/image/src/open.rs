@@ -187,6 +187,16 @@ async fn open_node(
 /// Opens an image; without `flags.chain` it is open without its backing files. Messages are those of the cause: the caller
 /// says whose image it was.
 pub async fn open(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
+    open_with(source, flags, &[]).await
+}
+
+/// [`open`] with options of the image's format (dotted names, as in a description), such as the secret of an image that was just
+/// made.
+pub async fn open_with(
+    source: &Source,
+    flags: OpenFlags,
+    options: &[(String, String)],
+) -> Result<Opened, QError> {
     if described_by_options(source) {
         return open_described(source, flags).await;
     }
@@ -202,6 +212,10 @@ pub async fn open(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
     if ty.supports_backing && !flags.chain {
         d.insert("backing", Value::Null);
     }
+    for (name, value) in options {
+        block::create::put(&mut d, name, Value::from(value.as_str()));
+    }
+    fill(&mut d).await?;
     set_flags(&mut d, flags);
     opened.graph.add(typed(d)?).await?;
     opened.file = Some(FILE.into());
@@ -353,19 +367,18 @@ fn password_of(o: &BlockdevOptions, objects: Option<&Arc<ObjectTree>>) -> Option
 async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
     let mut d = described(source).await?;
     if !d.contains_key("driver") {
-        match (d.get("file").cloned(), d.get("filename").and_then(Value::as_str).map(str::to_owned)) {
-            (Some(Value::Dict(file)), _) => {
+        match d.get("file").cloned() {
+            Some(Value::Dict(file)) => {
                 let below = open_node(file, OpenFlags { write: false, ..flags }, source.objects.as_ref());
                 let below = below.await?;
                 let found = below.probe(&source.name).await;
                 below.close().await;
                 d.insert("driver", found?);
             }
-            (_, Some(name)) => {
-                let plain = Source { name, image_opts: false, ..source.clone() };
-                return Box::pin(open(&plain, flags)).await;
+            Some(Value::Str(node)) => {
+                return Err(qerr!("Cannot find device='{node}' nor node-name='{node}'"));
             }
-            _ => return Err(qerr!("Parameter 'driver' is missing")),
+            _ => return Err(qerr!("Must specify either driver or file")),
         }
     }
     let ty = driver(d.get("driver").and_then(Value::as_str).unwrap_or_default())?;

@@ -3,7 +3,6 @@
 mod amend;
 mod crash;
 mod crypt;
-mod header;
 mod kept;
 mod malformed;
 mod mem;

@@ -143,7 +143,7 @@ impl InternalSnapshot {
         let node = cx.node;
         let driver = node.driver.clone().ok_or_else(|| qerr!("Node '{}' is not open", node.name))?;
         let date = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let op = SnapshotOp::Create { name: name.clone(), date };
+        let op = SnapshotOp::Create { name: name.clone(), date, again: false };
         let made = driver.internal_snapshot(&cx, &op).await?;
         let exists = || qerr!("Snapshot with name '{name}' already exists on device '{device}'");
         let made = made.ok_or_else(exists)?;

@@ -4,36 +4,33 @@ use api::block_core::{BlockdevAmendOptions, BlockdevAmendOptionsQcow2};
 use api::crypto::{QCryptoBlockAmendOptions, QCryptoBlockAmendOptionsLUKS, QCryptoBlockLUKSKeyslotState};
 use qapi::{QError, QapiEnum, qerr};
 
-use super::args::{Spec, flag, long_flag, long_value, value};
-use super::{CmdResult, Tool, wait};
+use super::args::{FORMAT, HELP, IMAGE_OPTS, OBJECT, PROGRESS, Parsed, QUIET, long_flag, value};
+use super::{CmdResult, Command, Tool, wait};
 use crate::amend::{Change, amend};
 use crate::create::maker;
 use crate::open::{OpenFlags, Source, open};
 use crate::options::{Options as Values, checked, help_line, split};
 use block::create::{CreateOption as Opt, OptionType as Type};
 
-const SPECS: &[Spec] = &[
-    flag('h', "help"),
-    flag('q', "quiet"),
-    flag('p', "progress"),
-    value('f', "format"),
-    long_flag("image-opts"),
-    value('t', "cache"),
-    long_flag("force"),
-    value('o', "options"),
-    long_value("object"),
-];
-
-const HELP: &str = "  -f, --format FMT        the image's format; found out where it is not given
-  --image-opts            FILENAME is a description (driver=...,file.filename=...), not a file name
-  -o, --options A=B,...   what to change; '-o help' lists it
-  --force                 do it even if it makes data unreadable for good
-  -t, --cache MODE        accepted for compatibility
-  --object TYPE,id=ID,..  an object that an option or a description names, such as a secret
-  -p, --progress          show progress
-  -q, --quiet             print errors only
-  -h, --help              this text
-";
+/// `amend`.
+pub(super) static COMMAND: Command = Command {
+    name: "amend",
+    about: "Change what an image is",
+    usage: "[-f FMT | --image-opts] [-t CACHE] [-p] [-q] [--force] [--object OBJDEF] -o OPTIONS FILENAME",
+    options: &[
+        HELP,
+        QUIET,
+        PROGRESS,
+        FORMAT,
+        IMAGE_OPTS,
+        value('t', "cache", "MODE", "how the host's cache is used"),
+        long_flag("force", "do it even if it makes data unreadable for good"),
+        value('o', "options", "A=B,...", "what to change; '-o help' lists it"),
+        OBJECT,
+    ],
+    notes: "",
+    run,
+};
 
 const fn opt(name: &'static str, ty: Type, help: &'static str) -> Opt {
     Opt::new(name, ty, help)
@@ -74,20 +71,11 @@ fn options_of(format: &str) -> Result<&'static [Opt], QError> {
     }
 }
 
-pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
-    let p = tool.parse("amend", SPECS, given)?;
+fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let (mut format, mut image_opts, mut quiet, mut progress, mut force) = (None, false, false, false, false);
     let (mut options, mut objects, mut cache) = (Vec::new(), Vec::new(), None);
     for (name, v) in p.options {
         match name {
-            "help" => {
-                let text = format!(
-                    "Change what an image is.\n\nUsage: {} amend [OPTIONS] -o OPTIONS FILENAME\n\n{HELP}",
-                    tool.prog
-                );
-                tool.print(&text);
-                return Ok(0);
-            }
             "quiet" => quiet = true,
             "progress" => progress = true,
             "format" => format = Some(v),
@@ -100,7 +88,7 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
         }
     }
     if options.is_empty() {
-        return tool.usage("amend", "Must specify options (-o)");
+        return tool.usage("Must specify options (-o)");
     }
     let options: Vec<String> = options.iter().flat_map(|o| split(o)).collect();
     let help = options.iter().any(|o| o == "help" || o == "?");
@@ -111,7 +99,7 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     if image_opts && format.is_some() {
         return tool.fail("--image-opts and --format are mutually exclusive");
     }
-    if let Some(c) = cache.filter(|c| !super::check_cmd::CACHE_MODES.contains(&c.as_str())) {
+    if let Some(c) = cache.filter(|c| crate::open::Cache::parse(c).is_none()) {
         return tool.fail(&format!("Invalid cache option: {c}"));
     }
     let objects = Some(super::objects(tool, &objects)?);

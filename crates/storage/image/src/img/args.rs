@@ -1,33 +1,83 @@
-//! Arguments of one subcommand: short and long options in any order, as GNU getopt takes them.
+//! Arguments of one subcommand: short and long options in any order, as GNU getopt takes them. The table of options is also
+//! what `--help` and the manual are made from.
 
 /// One option.
+#[derive(Clone, Copy, Debug)]
 pub struct Spec {
     /// One letter, or none.
     pub short: Option<char>,
     /// The long name, by which the result is known.
     pub long: &'static str,
-    /// Whether it takes an argument.
-    pub arg: bool,
+    /// Other long names.
+    pub alias: &'static [&'static str],
+    /// What its argument is called, where it takes one.
+    pub arg: Option<&'static str>,
+    /// What it is for.
+    pub help: &'static str,
 }
 
 /// A flag.
-pub const fn flag(short: char, long: &'static str) -> Spec {
-    Spec { short: Some(short), long, arg: false }
+pub const fn flag(short: char, long: &'static str, help: &'static str) -> Spec {
+    Spec { short: Some(short), long, alias: &[], arg: None, help }
 }
 
 /// An option with an argument.
-pub const fn value(short: char, long: &'static str) -> Spec {
-    Spec { short: Some(short), long, arg: true }
+pub const fn value(short: char, long: &'static str, arg: &'static str, help: &'static str) -> Spec {
+    Spec { short: Some(short), long, alias: &[], arg: Some(arg), help }
 }
 
 /// An option with an argument and no short form.
-pub const fn long_value(long: &'static str) -> Spec {
-    Spec { short: None, long, arg: true }
+pub const fn long_value(long: &'static str, arg: &'static str, help: &'static str) -> Spec {
+    Spec { short: None, long, alias: &[], arg: Some(arg), help }
 }
 
 /// A flag without short form.
-pub const fn long_flag(long: &'static str) -> Spec {
-    Spec { short: None, long, arg: false }
+pub const fn long_flag(long: &'static str, help: &'static str) -> Spec {
+    Spec { short: None, long, alias: &[], arg: None, help }
+}
+
+/// `-h`.
+pub const HELP: Spec = flag('h', "help", "print this text");
+/// `-q`.
+pub const QUIET: Spec = flag('q', "quiet", "print errors only");
+/// `-p`.
+pub const PROGRESS: Spec = flag('p', "progress", "show progress");
+/// `-f` of an image that is there.
+pub const FORMAT: Spec = value('f', "format", "FMT", "the image's format; found out where it is not given");
+/// `--image-opts`.
+pub const IMAGE_OPTS: Spec =
+    long_flag("image-opts", "FILENAME is a description (driver=...,file.filename=...), not a file name");
+/// `-U`.
+pub const SHARE: Spec = flag('U', "force-share", "open the image even while it is being written to");
+/// `--object`.
+pub const OBJECT: Spec =
+    long_value("object", "TYPE,id=ID,...", "an object that options or descriptions name, such as a secret");
+/// `--output`.
+pub const OUTPUT: Spec = long_value("output", "human|json", "how to print (default human)");
+
+impl Spec {
+    /// The same with other long names.
+    pub const fn alias(self, alias: &'static [&'static str]) -> Spec {
+        Spec { alias, ..self }
+    }
+
+    fn answers_to(&self, name: &str) -> bool {
+        self.long == name || self.alias.contains(&name)
+    }
+
+    /// `-f, --format FMT`.
+    pub fn usage(&self) -> String {
+        let arg = self.arg.map_or_else(String::new, |a| format!(" {a}"));
+        match self.short {
+            Some(c) => format!("-{c}, --{}{arg}", self.long),
+            None => format!("--{}{arg}", self.long),
+        }
+    }
+}
+
+/// The table as help shows it: an option and below it what it is for.
+pub fn help(specs: &[Spec]) -> String {
+    specs.iter().map(|s| format!("  {}\n     {}\n", s.usage(), s.help)).collect()
 }
 
 /// What was given.
@@ -39,10 +89,28 @@ pub struct Parsed {
     pub rest: Vec<String>,
 }
 
+impl Parsed {
+    /// Whether an option was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.options.iter().any(|o| o.0 == name)
+    }
+
+    /// What an option was given with, the last time.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.options.iter().rev().find(|o| o.0 == name).map(|o| o.1.as_str())
+    }
+
+    /// All that an option was given with.
+    pub fn all(&self, name: &str) -> Vec<String> {
+        self.options.iter().filter(|o| o.0 == name).map(|o| o.1.clone()).collect()
+    }
+}
+
 /// Parses; an error is the message without the program's name.
 pub fn parse(specs: &[Spec], args: &[String]) -> Result<Parsed, String> {
     let mut out = Parsed::default();
     let mut it = args.iter();
+    let missing = |what: &str| format!("missing argument for option '{what}'");
     while let Some(a) = it.next() {
         if a == "--" {
             out.rest.extend(it.by_ref().cloned());
@@ -51,17 +119,13 @@ pub fn parse(specs: &[Spec], args: &[String]) -> Result<Parsed, String> {
                 Some((n, v)) => (n, Some(v.to_string())),
                 None => (long, None),
             };
-            let spec = find_long(specs, name)?;
+            let unknown = || format!("unrecognized option '{a}'");
+            let spec = find_long(specs, name).ok_or_else(unknown)?;
             let v = match (spec.arg, inline) {
-                (false, Some(_)) => {
-                    return Err(format!("option '--{}' doesn't allow an argument", spec.long));
-                }
-                (false, None) => String::new(),
-                (true, Some(v)) => v,
-                (true, None) => it
-                    .next()
-                    .cloned()
-                    .ok_or_else(|| format!("option '--{}' requires an argument", spec.long))?,
+                (None, Some(_)) => return Err(unknown()),
+                (None, None) => String::new(),
+                (Some(_), Some(v)) => v,
+                (Some(_), None) => it.next().cloned().ok_or_else(|| missing(a))?,
             };
             out.options.push((spec.long, v));
         } else if let Some(letters) = a.strip_prefix('-').filter(|l| !l.is_empty()) {
@@ -69,14 +133,14 @@ pub fn parse(specs: &[Spec], args: &[String]) -> Result<Parsed, String> {
                 let spec = specs
                     .iter()
                     .find(|s| s.short == Some(c))
-                    .ok_or_else(|| format!("invalid option -- '{c}'"))?;
-                if !spec.arg {
+                    .ok_or_else(|| format!("unrecognized option '{a}'"))?;
+                if spec.arg.is_none() {
                     out.options.push((spec.long, String::new()));
                     continue;
                 }
                 let attached = &letters[i + c.len_utf8()..];
                 let v = if attached.is_empty() {
-                    it.next().cloned().ok_or_else(|| format!("option requires an argument -- '{c}'"))?
+                    it.next().cloned().ok_or_else(|| missing(a))?
                 } else {
                     attached.to_string()
                 };
@@ -90,19 +154,14 @@ pub fn parse(specs: &[Spec], args: &[String]) -> Result<Parsed, String> {
     Ok(out)
 }
 
-fn find_long<'a>(specs: &'a [Spec], name: &str) -> Result<&'a Spec, String> {
-    if let Some(s) = specs.iter().find(|s| s.long == name) {
-        return Ok(s);
+/// The option of this long name, or the only one that begins so.
+fn find_long<'a>(specs: &'a [Spec], name: &str) -> Option<&'a Spec> {
+    if let Some(s) = specs.iter().find(|s| s.answers_to(name)) {
+        return Some(s);
     }
-    let mut like = specs.iter().filter(|s| !name.is_empty() && s.long.starts_with(name));
-    match (like.next(), like.next()) {
-        (Some(s), None) => Ok(s),
-        (Some(a), Some(b)) => {
-            let all = [a, b].into_iter().chain(like).map(|s| format!(" '--{}'", s.long)).collect::<String>();
-            Err(format!("option '--{name}' is ambiguous; possibilities:{all}"))
-        }
-        _ => Err(format!("unrecognized option '--{name}'")),
-    }
+    let begins = |s: &&Spec| s.long.starts_with(name) || s.alias.iter().any(|a| a.starts_with(name));
+    let mut like = specs.iter().filter(|s| !name.is_empty() && begins(s));
+    like.next().filter(|_| like.next().is_none())
 }
 
 #[cfg(test)]
@@ -110,8 +169,12 @@ mod tests {
     use super::*;
 
     fn run(args: &[&str]) -> Result<Parsed, String> {
-        let specs =
-            [value('f', "format"), value('F', "backing-format"), flag('q', "quiet"), flag('b', "backing")];
+        let specs = [
+            value('f', "format", "FMT", ""),
+            value('F', "backing-format", "FMT", "").alias(&["b-format"]),
+            flag('q', "quiet", ""),
+            flag('b', "backing", ""),
+        ];
         parse(&specs, &args.iter().map(|s| (*s).to_string()).collect::<Vec<_>>())
     }
 
@@ -129,18 +192,21 @@ mod tests {
         }
         assert_eq!(run(&["-qf", "raw"]).unwrap().options.len(), 2);
         assert_eq!(run(&["-"]).unwrap().rest, ["-"]);
+        assert_eq!(run(&["--b-format", "x"]).unwrap().get("backing-format"), Some("x"));
     }
 
     #[test]
-    fn errors_are_getopts() {
-        assert_eq!(run(&["-f"]).unwrap_err(), "option requires an argument -- 'f'");
-        assert_eq!(run(&["--format"]).unwrap_err(), "option '--format' requires an argument");
-        assert_eq!(run(&["-Z"]).unwrap_err(), "invalid option -- 'Z'");
-        assert_eq!(run(&["--bogus"]).unwrap_err(), "unrecognized option '--bogus'");
-        assert_eq!(run(&["--quiet=1"]).unwrap_err(), "option '--quiet' doesn't allow an argument");
-        assert_eq!(
-            run(&["--back"]).unwrap_err(),
-            "option '--back' is ambiguous; possibilities: '--backing-format' '--backing'"
-        );
+    fn errors_name_the_option() {
+        assert_eq!(run(&["-f"]).unwrap_err(), "missing argument for option '-f'");
+        assert_eq!(run(&["--format"]).unwrap_err(), "missing argument for option '--format'");
+        assert_eq!(run(&["-Z"]).unwrap_err(), "unrecognized option '-Z'");
+        for bad in ["--bogus", "--quiet=1", "--back"] {
+            assert_eq!(run(&[bad]).unwrap_err(), format!("unrecognized option '{bad}'"));
+        }
+    }
+
+    #[test]
+    fn help_is_made_of_the_table() {
+        assert_eq!(help(&[FORMAT]), format!("  -f, --format FMT\n     {}\n", FORMAT.help));
     }
 }

@@ -2,59 +2,44 @@
 
 use block::check::Fix;
 
-use super::args::{Spec, flag, long_flag, long_value, value};
-use super::{CmdResult, Failed, Tool};
+use super::args::{FORMAT, HELP, IMAGE_OPTS, OBJECT, OUTPUT, Parsed, QUIET, SHARE, value};
+use super::{CmdResult, Command, Failed, Tool};
 use crate::check::{self, CheckError, Checked};
 use crate::open::{OpenFlags, Source};
 
-const SPECS: &[Spec] = &[
-    flag('h', "help"),
-    flag('q', "quiet"),
-    value('f', "format"),
-    long_flag("image-opts"),
-    value('T', "cache"),
-    flag('U', "force-share"),
-    long_value("output"),
-    long_value("object"),
-    value('r', "repair"),
-];
+/// `check`.
+pub(super) static COMMAND: Command = Command {
+    name: "check",
+    about: "Look for damage in an image, and repair it",
+    usage: "[-f FMT | --image-opts] [-T CACHE] [-r leaks|all] [--output human|json] [--object OBJDEF] [-q] [-U] FILENAME",
+    options: &[
+        HELP,
+        QUIET,
+        FORMAT,
+        IMAGE_OPTS,
+        value('T', "cache", "MODE", "how the host's cache is used"),
+        SHARE,
+        OUTPUT,
+        OBJECT,
+        value('r', "repair", "leaks|all", "repair wasted space, or everything that can be repaired"),
+    ],
+    notes: "Exit codes: 0 sound, 1 the check failed, 2 damaged, 3 space is wasted and no more, 63 the format has no checks.",
+    run,
+};
 
-const HELP: &str = "  -f, --format FMT        the image's format; found out where it is not given
-  --image-opts            FILENAME is a description (driver=...,file.filename=...), not a file name
-  -r, --repair leaks|all  repair wasted space, or everything that can be repaired
-  -T, --cache MODE        accepted for compatibility
-  -U, --force-share       also check an image that is being written to
-  --object TYPE,id=ID,..  an object that a description names, such as a secret
-  --output human|json     how to print (default human)
-  -q, --quiet             print findings and errors only
-  -h, --help              this text
-";
-
-pub(super) const CACHE_MODES: [&str; 6] =
-    ["none", "off", "directsync", "writeback", "unsafe", "writethrough"];
-
-pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
-    let p = tool.parse("check", SPECS, given)?;
+fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let (mut format, mut image_opts, mut json, mut quiet, mut fix) = (None, false, false, false, Fix::None);
     let mut flags = OpenFlags::default();
     let mut objects = Vec::new();
-    for (name, v) in p.options {
-        match name {
-            "help" => {
-                let text = format!(
-                    "Look for damage in an image.\n\nUsage: {} check [OPTIONS] FILENAME\n\n{HELP}",
-                    tool.prog
-                );
-                tool.print(&text);
-                return Ok(0);
-            }
-            "format" => format = Some(v),
+    for (name, v) in &p.options {
+        match *name {
+            "format" => format = Some(v.clone()),
             "image-opts" => image_opts = true,
             "quiet" => quiet = true,
-            "object" => objects.push(v),
+            "object" => objects.push(v.clone()),
             "force-share" => flags.force_share = true,
-            "output" => json = tool.json_wanted("check", &v)?,
-            "cache" if !CACHE_MODES.contains(&v.as_str()) => {
+            "output" => json = tool.json_wanted(&p)?,
+            "cache" if crate::open::Cache::parse(v).is_none() => {
                 return tool.fail(&format!("Invalid source cache option: {v}"));
             }
             "repair" => {
@@ -62,17 +47,17 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
                     "leaks" => Fix::Leaks,
                     "all" => Fix::All,
                     _ => {
-                        return tool
-                            .usage("check", &format!("--repair (-r) expects 'leaks' or 'all' not '{v}'"));
+                        let text = format!("Unknown option value for -r (expecting 'leaks' or 'all'): {v}");
+                        return tool.usage(&text);
                     }
                 }
             }
             _ => {}
         }
     }
-    let [name] = &p.rest[..] else { return tool.usage("check", "Expecting one image file name") };
+    let [name] = &p.rest[..] else { return tool.usage("Expecting one image file name") };
     if image_opts && format.is_some() {
-        return tool.usage("check", "--image-opts and --format are mutually exclusive");
+        return tool.fail("--image-opts and --format are mutually exclusive");
     }
     let objects = Some(super::objects(tool, &objects)?);
     let source = Source { name: name.clone(), format, image_opts, objects };

@@ -1,54 +1,40 @@
 //! `create`.
 
-use base::units::{SizeError, parse_size};
 use qapi::{QError, qerr};
 use qom::ObjectTree;
 use std::sync::Arc;
 
-use super::args::{Spec, flag, long_value, value};
-use super::{CmdResult, Tool, wait};
+use super::args::{HELP, OBJECT, Parsed, QUIET, flag, value};
+use super::{CmdResult, Command, Tool, wait};
 use crate::create::{NewImage, beside, create, maker, options_of};
 use crate::open::{OpenFlags, Source, open};
 use crate::options::{Options, help_line, wants_help};
 
-const SPECS: &[Spec] = &[
-    flag('h', "help"),
-    flag('q', "quiet"),
-    value('f', "format"),
-    value('o', "options"),
-    value('b', "backing"),
-    value('F', "backing-format"),
-    flag('u', "backing-unsafe"),
-    long_value("object"),
-];
+/// `create`.
+pub(super) static COMMAND: Command = Command {
+    name: "create",
+    about: "Make a new image",
+    usage: "[-f FMT] [-o FMT_OPTS] [-b BACKING_FILENAME [-F BACKING_FMT]] [-u] [-q] [--object OBJDEF] FILENAME [SIZE]",
+    options: &[
+        HELP,
+        QUIET,
+        value('f', "format", "FMT", "the new image's format (default raw)"),
+        value('o', "options", "A=B,...", "options of the format; '-o help' lists them"),
+        value('b', "backing", "NAME", "the image behind the new one"),
+        value('F', "backing-format", "FMT", "its format"),
+        flag('u', "backing-unsafe", "do not look at the backing image"),
+        OBJECT,
+    ],
+    notes: "FILENAME is replaced if it exists. SIZE takes a suffix (b k M G T P E); with a backing image it may be left out and is that image's then.",
+    run,
+};
 
-const HELP: &str = "  -f, --format FMT           the new image's format (default raw)
-  -o, --options A=B,...      options of the format; '-o help' lists them
-  -b, --backing NAME         the image behind the new one
-  -F, --backing-format FMT   its format
-  -u, --backing-unsafe       do not look at the backing image
-  --object TYPE,id=ID,...    an object that an option names, such as a secret
-  -q, --quiet                print errors only
-  -h, --help                 this text
-FILENAME is replaced if it exists. SIZE takes a suffix (b k M G T P E); with a backing
-image it may be left out and is that image's then.
-";
-
-pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
-    let p = tool.parse("create", SPECS, given)?;
+fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let (mut format, mut options, mut backing, mut backing_format) =
         ("raw".to_string(), Vec::new(), None, None);
     let (mut quiet, mut unsafe_backing, mut objects) = (false, false, Vec::new());
     for (name, v) in p.options {
         match name {
-            "help" => {
-                let text = format!(
-                    "Make a new image.\n\nUsage: {} create [OPTIONS] FILENAME [SIZE]\n\n{HELP}",
-                    tool.prog
-                );
-                tool.print(&text);
-                return Ok(0);
-            }
             "quiet" => quiet = true,
             "format" => format = v,
             "options" => options.push(v),
@@ -63,17 +49,10 @@ pub(super) fn run(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
         return list_options(tool, &format, p.rest.first().map(String::as_str));
     }
     let (name, size) = match &p.rest[..] {
-        [] => return tool.usage("create", "Expecting image file name"),
+        [] => return tool.usage("Expecting image file name"),
         [name] => (name, None),
-        [name, size] => match parse_size(size, 1) {
-            Ok(n) if n <= i64::MAX as u64 => (name, Some(n)),
-            Ok(_) | Err(SizeError::OutOfRange) => {
-                return tool
-                    .fail(&format!("Invalid image size specified. Must be between 0 and {}.", i64::MAX));
-            }
-            Err(SizeError::Invalid) => return tool.fail(&format!("Invalid image size specified: '{size}'.")),
-        },
-        [_, _, extra, ..] => return tool.usage("create", &format!("Unexpected argument: {extra}")),
+        [name, size] => (name, Some(tool.number("image size", size, 0, i64::MAX as u64)?)),
+        [_, _, extra, ..] => return tool.usage(&format!("Unexpected argument: {extra}")),
     };
     let objects = super::objects(tool, &objects)?;
     let job = Job { objects, name, format: &format, size, backing, backing_format, unsafe_backing };

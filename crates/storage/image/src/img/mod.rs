@@ -1,17 +1,31 @@
 //! The command line of `rhea img` (and of the same binary called as `qemu-img`).
 
 mod amend_cmd;
-mod args;
+pub mod args;
+mod bench_cmd;
+mod bitmap_cmd;
 mod check_cmd;
+mod compare_cmd;
+mod convert_cmd;
 mod create_cmd;
+mod dd_cmd;
 mod info_cmd;
+mod map_cmd;
+mod measure_cmd;
+pub mod progress;
+mod resize_cmd;
+mod snapshot_cmd;
 mod time;
 
 pub use time::local_time;
 
+use self::args::{Parsed, Spec};
+use crate::open::{Cache, Source};
+use base::units::{SizeError, parse_size};
+use qapi::QError;
 use qom::ObjectTree;
 use std::future::Future;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
 /// Where a command's text goes, and how the program calls itself in it.
@@ -19,6 +33,8 @@ pub struct Tool<'a> {
     prog: String,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
+    /// A person looks at `err`.
+    terminal: bool,
 }
 
 /// A command has failed and has said why; its exit code.
@@ -57,40 +73,74 @@ impl Tool<'_> {
     }
 
     /// A wrong command line: where to read what is right.
-    fn usage<T>(&mut self, command: &str, text: &str) -> Result<T, Failed> {
-        self.report(text, None);
-        self.try_help(command)
-    }
-
-    fn try_help<T>(&mut self, command: &str) -> Result<T, Failed> {
-        let gap = if command.is_empty() { "" } else { " " };
-        let text = format!("Try '{}{gap}{command} --help' for more info\n", self.prog);
-        self.warn(&text);
+    fn usage<T>(&mut self, text: &str) -> Result<T, Failed> {
+        let hint = format!("Try '{} --help' for more information", self.prog);
+        self.report(text, Some(&hint));
         Err(Failed(1))
     }
 
-    fn parse(
-        &mut self,
-        command: &str,
-        specs: &[args::Spec],
-        given: &[String],
-    ) -> Result<args::Parsed, Failed> {
-        match args::parse(specs, given) {
-            Ok(p) => Ok(p),
-            Err(text) => {
-                let line = format!("{} {command}: {text}\n", self.prog);
-                self.warn(&line);
-                self.try_help(command)
+    /// Whether `--output` asks for JSON.
+    fn json_wanted(&mut self, p: &Parsed) -> Result<bool, Failed> {
+        match p.get("output") {
+            Some("json") => Ok(true),
+            Some("human") | None => Ok(false),
+            Some(_) => self.fail("--output must be used with human or json as argument."),
+        }
+    }
+
+    /// The size or number that an argument says.
+    fn number(&mut self, what: &str, text: &str, min: u64, max: u64) -> Result<u64, Failed> {
+        let negative = text.trim_start().strip_prefix('-').map(|t| parse_size(t, 1));
+        match (parse_size(text, 1), negative) {
+            (Ok(n), _) if (min..=max).contains(&n) => Ok(n),
+            (Ok(_) | Err(SizeError::OutOfRange), _) | (_, Some(Ok(_) | Err(SizeError::OutOfRange))) => {
+                self.fail(&format!("Invalid {what} specified. Must be between {min} and {max}."))
+            }
+            (Err(SizeError::Invalid), _) => {
+                self.report(
+                    &format!("Invalid {what} specified. You may use k, M, G, T, P or E suffixes for"),
+                    None,
+                );
+                self.fail("kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.")
             }
         }
     }
 
-    fn json_wanted(&mut self, command: &str, v: &str) -> Result<bool, Failed> {
-        match v {
-            "json" => Ok(true),
-            "human" => Ok(false),
-            other => self.usage(command, &format!("--output expects 'human' or 'json' not '{other}'")),
+    /// The cache mode that an option names; `default` where it is not given.
+    fn cache(&mut self, p: &Parsed, option: &str, default: &str, what: &str) -> Result<Cache, Failed> {
+        let mode = p.get(option).unwrap_or(default);
+        match Cache::parse(mode) {
+            Some(c) => Ok(c),
+            None => self.fail(&format!("Invalid {what} option: {mode}")),
         }
+    }
+
+    /// The image that a command line names.
+    fn source(&mut self, p: &Parsed, name: &str) -> Result<Source, Failed> {
+        let objects = Some(objects(self, &p.all("object"))?);
+        Ok(Source {
+            name: name.to_owned(),
+            format: p.get("format").map(str::to_owned),
+            image_opts: p.has("image-opts"),
+            objects,
+        })
+    }
+
+    /// `--image-opts` and a format exclude each other.
+    fn format_or_options(&mut self, p: &Parsed) -> Result<(), Failed> {
+        match p.has("image-opts") && p.has("format") {
+            true => self.fail("--image-opts and --format are mutually exclusive"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The text for an image that cannot be opened.
+fn could_not_open(name: &str, e: &QError) -> QError {
+    let said = QError::new(format!("Could not open '{name}': {}", e.desc()));
+    match e.hint() {
+        Some(h) => said.with_hint(h),
+        None => said,
     }
 }
 
@@ -114,17 +164,54 @@ fn objects(tool: &mut Tool<'_>, given: &[String]) -> Result<Arc<ObjectTree>, Fai
     Ok(Arc::new(tree))
 }
 
-const COMMANDS: [(&str, &str, fn(&mut Tool<'_>, &[String]) -> CmdResult); 4] = [
-    ("amend", "Change what an image is", amend_cmd::run),
-    ("check", "Look for damage and wasted space in an image, and repair it", check_cmd::run),
-    ("create", "Make a new image", create_cmd::run),
-    ("info", "Tell what an image is", info_cmd::run),
+/// A subcommand.
+pub struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+    /// What follows its name.
+    pub usage: &'static str,
+    /// Its options.
+    pub options: &'static [Spec],
+    /// What else there is to know.
+    pub notes: &'static str,
+    run: fn(&mut Tool<'_>, Parsed) -> CmdResult,
+}
+
+impl Command {
+    /// What `--help` says.
+    pub fn help(&self, prog: &str) -> String {
+        let notes = if self.notes.is_empty() { String::new() } else { format!("\n{}\n", self.notes) };
+        format!(
+            "Usage:\n{}.  Usage:\n\n  {prog} {} {}\n\nArguments:\n{}{notes}",
+            self.about,
+            self.name,
+            self.usage,
+            args::help(self.options)
+        )
+    }
+}
+
+/// All subcommands, in the order of the alphabet.
+pub static COMMANDS: &[&Command] = &[
+    &amend_cmd::COMMAND,
+    &bench_cmd::COMMAND,
+    &bitmap_cmd::COMMAND,
+    &check_cmd::COMMAND,
+    &compare_cmd::COMMAND,
+    &convert_cmd::COMMAND,
+    &create_cmd::COMMAND,
+    &dd_cmd::COMMAND,
+    &info_cmd::COMMAND,
+    &map_cmd::COMMAND,
+    &measure_cmd::COMMAND,
+    &resize_cmd::COMMAND,
+    &snapshot_cmd::COMMAND,
 ];
 
 /// Commands of the reference that are to come.
-const LATER: [&str; 11] = [
-    "bench", "bitmap", "commit", "compare", "convert", "dd", "map", "measure", "rebase", "resize", "snapshot",
-];
+const LATER: [&str; 2] = ["commit", "rebase"];
 
 fn help(tool: &mut Tool<'_>) {
     let mut text = format!(
@@ -133,8 +220,8 @@ fn help(tool: &mut Tool<'_>) {
         tool.prog,
         tool.prog
     );
-    for (name, what, _) in COMMANDS {
-        text.push_str(&format!("  {name:<8} {what}\n"));
+    for c in COMMANDS {
+        text.push_str(&format!("  {:<8} {}\n", c.name, c.about));
     }
     let mut formats: Vec<&str> = crate::drivers().iter().map(|d| d.name).collect();
     formats.sort_unstable();
@@ -148,7 +235,11 @@ fn version(prog: &str) -> String {
 
 /// Runs `PROG ARGS…` with its text to the given writers; answers the exit code.
 pub fn run(prog: &str, given: &[String], out: &mut dyn Write, err: &mut dyn Write) -> i32 {
-    let mut tool = Tool { prog: prog.to_string(), out, err };
+    run_at(prog, given, out, err, false)
+}
+
+fn run_at(prog: &str, given: &[String], out: &mut dyn Write, err: &mut dyn Write, terminal: bool) -> i32 {
+    let mut tool = Tool { prog: prog.to_string(), out, err, terminal };
     match dispatch(&mut tool, given) {
         Ok(code) | Err(Failed(code)) => code,
     }
@@ -156,7 +247,7 @@ pub fn run(prog: &str, given: &[String], out: &mut dyn Write, err: &mut dyn Writ
 
 fn dispatch(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
     match given.first().map(String::as_str) {
-        None => tool.usage("", "Not enough arguments"),
+        None => tool.usage("Not enough arguments"),
         Some("-h" | "--help" | "help") => {
             help(tool);
             Ok(0)
@@ -166,17 +257,32 @@ fn dispatch(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
             tool.print(&text);
             Ok(0)
         }
-        Some(o) if o.starts_with('-') => {
-            let what = match o.strip_prefix("--") {
-                Some(_) => format!("unrecognized option '{o}'"),
-                None => format!("invalid option -- '{}'", o.chars().nth(1).unwrap_or('-')),
-            };
-            tool.usage("", &what)
-        }
-        Some(name) => match COMMANDS.iter().find(|c| c.0 == name) {
-            Some((_, _, f)) => f(tool, &given[1..]),
+        Some(o) if o.starts_with('-') => tool.usage(&format!("unrecognized option '{o}'")),
+        Some(name) => match COMMANDS.iter().find(|c| c.name == name) {
+            Some(c) => {
+                let mut words = given[1..].to_vec();
+                // A size that is a difference looks like an option.
+                if let Some(last) = words.last().cloned()
+                    && last.len() > 1
+                    && last.starts_with('-')
+                    && last[1..].starts_with(|c: char| c.is_ascii_digit())
+                    && !words.iter().any(|w| w == "--")
+                {
+                    words.insert(words.len() - 1, "--".into());
+                }
+                let p = match args::parse(c.options, &words) {
+                    Ok(p) => p,
+                    Err(text) => return tool.usage(&text),
+                };
+                if p.has("help") {
+                    let text = c.help(&tool.prog);
+                    tool.print(&text);
+                    return Ok(0);
+                }
+                (c.run)(tool, p)
+            }
             None if LATER.contains(&name) => tool.fail(&format!("Command '{name}' is not supported yet")),
-            None => tool.usage("", &format!("Command not found: {name}")),
+            None => tool.usage(&format!("Command not found: {name}")),
         },
     }
 }
@@ -188,5 +294,6 @@ pub fn main(given: &[String]) -> i32 {
 
 /// [`main`] under another name, such as `qemu-img`.
 pub fn main_as(prog: &str, given: &[String]) -> i32 {
-    run(prog, given, &mut std::io::stdout(), &mut std::io::stderr())
+    let terminal = std::io::stderr().is_terminal();
+    run_at(prog, given, &mut std::io::stdout(), &mut std::io::stderr(), terminal)
 }

@@ -1,0 +1,83 @@
+//! Where an image's bytes are.
+
+use base::Errno;
+use block::Root;
+
+/// How much is looked at in one go, bytes.
+const LOOK: u64 = 64 << 30;
+
+/// A range that is stored in one way, in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// Where it begins, bytes.
+    pub start: u64,
+    /// Its length, bytes.
+    pub len: u64,
+    /// How many backing files down it is.
+    pub depth: u32,
+    /// Some image of the chain says what is there.
+    pub present: bool,
+    /// It reads as zeroes.
+    pub zero: bool,
+    /// It is stored as data.
+    pub data: bool,
+    /// It is stored compressed.
+    pub compressed: bool,
+    /// Where in the file it stands, if it stands there plainly.
+    pub offset: Option<u64>,
+    /// The file.
+    pub filename: Option<String>,
+}
+
+impl Range {
+    fn joins(&self, next: &Range) -> bool {
+        let alike = |r: &Range| (r.depth, r.present, r.zero, r.data, r.compressed);
+        let follows = match (self.offset, next.offset) {
+            (Some(a), Some(b)) => a + self.len == b && self.filename == next.filename,
+            (None, None) => true,
+            _ => false,
+        };
+        alike(self) == alike(next) && follows
+    }
+}
+
+/// Tells of every range from `start` on, `len` bytes at most, each as long as it can be.
+///
+/// # Errors
+/// The storage's, and where.
+pub async fn map(root: &Root, start: u64, len: u64, tell: &mut dyn FnMut(Range)) -> Result<(), (u64, Errno)> {
+    let end = start.saturating_add(len).min(root.len());
+    let mut pos = start;
+    let mut last: Option<Range> = None;
+    while pos < end {
+        let st = root.map(pos, (end - pos).min(LOOK)).await.map_err(|e| (pos, e))?;
+        let n = st.len.min(end - pos);
+        if n == 0 {
+            return Err((pos, Errno::IO));
+        }
+        let next = Range {
+            start: pos,
+            len: n,
+            depth: st.depth,
+            present: st.allocated,
+            zero: st.zero,
+            data: st.data,
+            compressed: st.compressed,
+            offset: st.offset,
+            filename: st.filename.filter(|_| st.offset.is_some()),
+        };
+        pos += n;
+        match &mut last {
+            Some(l) if l.joins(&next) => l.len += n,
+            _ => {
+                if let Some(l) = last.replace(next) {
+                    tell(l);
+                }
+            }
+        }
+    }
+    if let Some(l) = last {
+        tell(l);
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! The subcommands of `rhea img`, one module each; and, where the reference's tool is installed, word for word beside it.
+
+mod bench;
+mod bitmap;
+mod common;
+mod compare;
+mod convert;
+mod dd;
+mod map;
+mod measure;
+mod resize;
+mod snapshot;
