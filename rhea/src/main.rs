@@ -1,5 +1,6 @@
 //! The binary: command lines and personalities, and the wiring of what the crates offer. Nothing else lives here.
 
+mod nbd;
 mod personality;
 mod process;
 mod storage;
@@ -15,10 +16,11 @@ usage: rhea COMMAND [arguments]
 
   rhea vm --arch riscv64 [options]   runs a virtual machine; 'rhea vm --arch riscv64 -h' lists the options
   rhea img COMMAND [options]         creates, shows and checks disk images; 'rhea img --help' tells more
+  rhea nbd [options] FILE            serves a disk image over NBD; 'rhea nbd --help' tells more
   rhea storage-daemon [options]      serves block devices, with QMP; 'rhea storage-daemon --help' tells more
   rhea --version                     prints the version
 
-Called by the name of a QEMU program (qemu-system-riscv64, qemu-img, qemu-storage-daemon; a link is enough), it takes
+Called by the name of a QEMU program (qemu-system-riscv64, qemu-img, qemu-nbd, qemu-storage-daemon; a link is enough), it takes
 that program's command line.
 ";
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let code = match personality::choose(&called, &mut args) {
         Ok(Personality::System { arch, program }) => vm::main(&program, arch, &args),
         Ok(Personality::Img { program }) => image::img::main_as(&program, &args),
+        Ok(Personality::Nbd { program }) => nbd::main(&program, &args),
         Ok(Personality::StorageDaemon { program }) => storage_daemon::main(&program, &args),
         Ok(Personality::Help) => {
             print!("{HELP}");

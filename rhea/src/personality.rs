@@ -24,6 +24,8 @@ pub(crate) enum Personality {
     System { arch: Arch, program: String },
     /// The image tool.
     Img { program: String },
+    /// The NBD server for one image.
+    Nbd { program: String },
     /// The storage daemon.
     StorageDaemon { program: String },
     /// The overview.
@@ -40,6 +42,9 @@ pub(crate) fn choose(called: &str, args: &mut Vec<String>) -> Result<Personality
     }
     if name == "qemu-img" {
         return Ok(Personality::Img { program: name });
+    }
+    if name == "qemu-nbd" {
+        return Ok(Personality::Nbd { program: name });
     }
     if name == "qemu-storage-daemon" {
         return Ok(Personality::StorageDaemon { program: name });
@@ -64,6 +69,7 @@ pub(crate) fn choose(called: &str, args: &mut Vec<String>) -> Result<Personality
             Ok(Personality::System { arch: Arch::find(&arch)?, program: "rhea vm".into() })
         }
         "img" => Ok(Personality::Img { program: "rhea img".into() }),
+        "nbd" => Ok(Personality::Nbd { program: "rhea nbd".into() }),
         "storage-daemon" => Ok(Personality::StorageDaemon { program: "rhea storage-daemon".into() }),
         "help" | "-h" | "--help" | "-help" => Ok(Personality::Help),
         "version" | "-V" | "--version" | "-version" => Ok(Personality::Version),
@@ -88,6 +94,7 @@ mod tests {
             (system("qemu-system-riscv64"), vec!["-S".into()])
         );
         assert_eq!(of("qemu-img", "info x").unwrap().0, Personality::Img { program: "qemu-img".into() });
+        assert_eq!(of("qemu-nbd", "x").unwrap().0, Personality::Nbd { program: "qemu-nbd".into() });
         assert_eq!(
             of("/x/qemu-storage-daemon", "-h").unwrap().0,
             Personality::StorageDaemon { program: "qemu-storage-daemon".into() }

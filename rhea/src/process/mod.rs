@@ -4,8 +4,10 @@
 pub(crate) mod daemon;
 mod pidfile;
 mod signals;
+mod stop;
 mod tracing;
 
 pub(crate) use pidfile::PidFile;
 pub(crate) use signals::on_signals;
+pub(crate) use stop::Stop;
 pub(crate) use tracing::{HELP as TRACE_HELP, add_patterns};

@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,39 +11,14 @@ use api::control::{MonitorMode, MonitorOptions, Quit};
 use chardev::CharStream;
 use monitor::{CommandTable, HmpTable, Monitor, QmpOptions};
 use qapi::{QError, qerr};
-use rt::sync::Notify;
 
 use super::options::{Given, Name};
 use super::{at, help};
-use crate::process::{PidFile, daemon, on_signals};
+use crate::process::{PidFile, Stop, daemon, on_signals};
 use crate::storage::{Storage, text};
 
 /// How long clients of the monitors have at the end to read what was said to them.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// The wish that the program end. Any thread.
-#[derive(Default)]
-struct Stop {
-    asked: AtomicBool,
-    changed: Notify,
-}
-
-impl Stop {
-    fn ask(&self) {
-        self.asked.store(true, Ordering::Release);
-        self.changed.notify_all();
-    }
-
-    async fn wait(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if self.asked.load(Ordering::Acquire) {
-                return;
-            }
-            changed.await;
-        }
-    }
-}
 
 /// What the first of two futures gives; `None` where the second one is through.
 async fn unless<T>(work: impl Future<Output = T>, end: impl Future<Output = ()>) -> Option<T> {
@@ -75,7 +49,7 @@ enum SetUp {
 pub(super) async fn run(given: &[Given]) -> Result<i32, String> {
     let stop = Arc::new(Stop::default());
     let asked = stop.clone();
-    on_signals(move || asked.ask())?;
+    on_signals(true, move || asked.ask())?;
     let storage = Storage::new()?;
     let result = match unless(set_up(given, &storage), stop.wait()).await {
         Some(Ok(SetUp::Ready(made))) => return serve(made, storage, stop).await,

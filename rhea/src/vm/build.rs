@@ -110,7 +110,7 @@ async fn with_machine(
 
     let _pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
     let requests = machine.requests().clone();
-    on_signals(move || requests.shutdown(ShutdownCause::HostSignal, 0))?;
+    on_signals(true, move || requests.shutdown(ShutdownCause::HostSignal, 0))?;
     if config.daemonize {
         daemon::ready().map_err(|e| format!("-daemonize: {e}"))?;
     }

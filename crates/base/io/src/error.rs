@@ -12,18 +12,28 @@ pub struct Error {
     pub what: String,
     /// The system's answer.
     pub errno: Errno,
+    /// What there is to tell in place of that, where the system did not give a number.
+    instead: Option<String>,
 }
 
 impl Error {
     /// An error of trying `what`.
     pub fn new(what: impl Into<String>, errno: Errno) -> Error {
-        Error { what: what.into(), errno }
+        Error { what: what.into(), errno, instead: None }
+    }
+
+    /// The same, with another text than the system's for the answer.
+    pub fn telling(self, text: impl Into<String>) -> Error {
+        Error { instead: Some(text.into()), ..self }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.errno)
+        match &self.instead {
+            Some(text) => write!(f, "{}: {text}", self.what),
+            None => write!(f, "{}: {}", self.what, self.errno),
+        }
     }
 }
 

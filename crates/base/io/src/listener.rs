@@ -191,8 +191,13 @@ pub(crate) fn resolve(inet: &InetAddr, any: bool) -> Result<Vec<SocketAddr>, Err
             .to_socket_addrs()
             .map_err(|e| {
                 let what = format!("address resolution failed for {}:{}", inet.host, inet.port);
-                // The resolver's own failures carry no system error number.
-                Error::new(what, e.raw_os_error().map_or(Errno::NOENT, Errno::from_raw))
+                // The resolver's own failures carry no system error number, but a text with a prefix.
+                let text = e.to_string();
+                match e.raw_os_error() {
+                    Some(n) => Error::new(what, Errno::from_raw(n)),
+                    None => Error::new(what, Errno::NOENT)
+                        .telling(text.rsplit_once(": ").map_or(text.as_str(), |(_, told)| told)),
+                }
             })?
             .collect()
     };

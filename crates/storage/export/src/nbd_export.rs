@@ -121,6 +121,20 @@ impl NbdExport {
         }
     }
 
+    /// Waits until some client has come and none is there any more.
+    pub(crate) async fn visited(&self) {
+        loop {
+            let left = self.left.notified();
+            {
+                let clients = self.clients.lock();
+                if clients.next > 0 && clients.list.is_empty() {
+                    return;
+                }
+            }
+            left.await;
+        }
+    }
+
     /// What clients are told.
     pub(crate) fn info(&self) -> ExportInfo {
         let mut flags = TF_SEND_FLUSH | TF_SEND_FUA | TF_SEND_CACHE;

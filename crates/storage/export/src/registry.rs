@@ -91,6 +91,16 @@ impl Exports {
         if self.state.lock().server.is_some() {
             return Err(qerr!("NBD server already running"));
         }
+        let server = self.new_server(&options)?;
+        let addr = nbd::addr::to_io(&options.addr)?;
+        let listener = Listener::bind(&addr).await.map_err(|e| QError::new(e.to_string()))?;
+        server.begin(listener, &self.thread()?.handle());
+        self.state.lock().server = Some(server);
+        Ok(())
+    }
+
+    /// A server as the options say, but for the address.
+    fn new_server(&self, options: &NbdServerOptions) -> Result<Arc<Server>, QError> {
         let tls = match (&options.tls_creds, &options.tls_authz) {
             (Some(id), authz) => {
                 let creds = self.objects.tls(id, Role::Server)?;
@@ -100,28 +110,62 @@ impl Exports {
             (None, Some(_)) => return Err(qerr!("'tls-authz' needs 'tls-creds'")),
             (None, None) => None,
         };
-        let addr = nbd::addr::to_io(&options.addr)?;
-        let listener = Listener::bind(&addr).await.map_err(|e| QError::new(e.to_string()))?;
-        let running = self.state.lock().thread.clone();
-        let thread = match running {
-            Some(thread) => thread,
-            None => {
-                let thread = rt::IoThread::spawn("nbd").map_err(|e| qerr!("cannot start a thread: {e}"))?;
-                Arc::new(thread)
-            }
-        };
-        let server = Server::start(
-            listener,
+        Ok(Server::new(
             self.names.clone(),
-            &thread.handle(),
             options.max_connections.unwrap_or(100),
             options.handshake_max_seconds.unwrap_or(10),
             tls,
-        );
-        let mut state = self.state.lock();
-        state.thread = Some(thread);
-        state.server = Some(server);
-        Ok(())
+        ))
+    }
+
+    /// The thread on which clients are served.
+    fn thread(&self) -> Result<Arc<rt::IoThread>, QError> {
+        let running = self.state.lock().thread.clone();
+        if let Some(thread) = running {
+            return Ok(thread);
+        }
+        let thread = rt::IoThread::spawn("nbd").map_err(|e| qerr!("cannot start a thread: {e}"))?;
+        let thread = Arc::new(thread);
+        self.state.lock().thread = Some(thread.clone());
+        Ok(thread)
+    }
+
+    /// Starts the NBD server with one NBD export, which the first client finds already. The clients come to `listener`:
+    /// the address in the options is not looked at.
+    ///
+    /// # Errors
+    /// As for [`Exports::start_server`] and [`Exports::add`].
+    pub async fn serve(
+        &self,
+        listener: Listener,
+        server: NbdServerOptions,
+        export: BlockExportOptions,
+    ) -> Result<(), QError> {
+        self.run(|me| async move {
+            let server = {
+                let _one = me.changing.lock().await;
+                let server = me.new_server(&server)?;
+                let slot = &mut me.state.lock().server;
+                if slot.is_some() {
+                    return Err(qerr!("NBD server already running"));
+                }
+                *slot = Some(server.clone());
+                server
+            };
+            me.do_add(export).await?;
+            server.begin(listener, &me.thread()?.handle());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until an NBD export has had clients and has none any more; for ever, if it goes before that.
+    pub async fn visited(&self, name: &str) {
+        let export = self.names.lock().get(name).cloned();
+        match export {
+            Some(export) => export.visited().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Stops the NBD server: disconnects its clients and removes its exports.

@@ -59,17 +59,15 @@ impl Exports for ByName<'_> {
 }
 
 impl Server {
-    /// Begins to take clients, on `thread`. 0 as a maximum means any number, 0 seconds any time.
-    pub(crate) fn start(
-        listener: Listener,
+    /// One that takes no clients yet. 0 as a maximum means any number, 0 seconds any time.
+    pub(crate) fn new(
         names: Names,
-        thread: &rt::Handle,
         max_connections: u32,
         handshake_seconds: u32,
         tls: Option<Tls>,
     ) -> Arc<Server> {
         let room = if max_connections == 0 { 1 << 20 } else { max_connections as usize };
-        let server = Arc::new(Server {
+        Arc::new(Server {
             tls,
             names,
             limit: (handshake_seconds > 0).then(|| Duration::from_secs(handshake_seconds.into())),
@@ -79,11 +77,14 @@ impl Server {
             next: AtomicU64::new(0),
             accepting: Mutex::default(),
             threads: Threads::new(),
-        });
-        let me = server.clone();
+        })
+    }
+
+    /// Begins to take clients, on `thread`.
+    pub(crate) fn begin(self: &Arc<Self>, listener: Listener, thread: &rt::Handle) {
+        let me = self.clone();
         let task = thread.spawn(move || async move { me.accept(listener).await });
-        *server.accepting.lock() = Some(task);
-        server
+        *self.accepting.lock() = Some(task);
     }
 
     /// Takes no clients any more, and disconnects those that have no export yet.

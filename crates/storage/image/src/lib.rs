@@ -1,5 +1,5 @@
 //! What `rhea img` does, as a library: one module for each operation, which answers data; [`img`] is the command line with its
-//! texts. All of it goes through the block graph and names no format: drivers say what they can do.
+//! texts; [`nbd`] is `rhea nbd`. All of it goes through the block graph and names no format: drivers say what they can do.
 
 pub mod amend;
 pub mod bench;
@@ -13,6 +13,7 @@ pub mod info;
 pub mod json;
 pub mod map;
 pub mod measure;
+pub mod nbd;
 pub mod open;
 pub mod options;
 
