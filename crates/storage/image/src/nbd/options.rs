@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::img::args::{self, Spec, flag, long_flag, long_value, value};
+use crate::img::args::{self, Spec};
 use crate::open::Cache;
 use api::block_core::BlockdevAioOptions;
 use qapi::QapiEnum;
@@ -246,13 +246,7 @@ pub fn help(program: &str) -> String {
 
 fn specs() -> Vec<Spec> {
     let rows = GROUPS.iter().flat_map(|(_, rows)| rows.iter());
-    rows.map(|(short, long, arg, _)| match (short, arg) {
-        (Some(s), None) => flag(*s, long),
-        (Some(s), Some(_)) => value(*s, long),
-        (None, None) => long_flag(long),
-        (None, Some(_)) => long_value(long),
-    })
-    .collect()
+    rows.map(|(short, long, arg, help)| Spec { short: *short, long, alias: &[], arg: *arg, help }).collect()
 }
 
 /// A whole number as the C library reads it.
