@@ -33,6 +33,7 @@ impl Rhea {
             let graph = BlockGraph::new(&image::drivers(), bus);
             let objects = Arc::new(ObjectTree::new());
             graph.set_objects(objects.clone());
+            graph.set_image_maker(Arc::new(image::create::Maker));
             let jobs = Jobs::new(graph.clone());
             let exports = Exports::new(graph.clone(), objects.clone());
             let mut table = CommandTable::new();

@@ -171,9 +171,11 @@ impl Writer {
             };
             // All of a row are told together, so that their executor wakes once.
             let done: Vec<_> = row.iter().map(|w| write_now(fd, w.pos, &w.buf)).collect();
-            for (w, r) in row.into_iter().zip(done) {
+            for (Write { buf, done, .. }, r) in row.into_iter().zip(done) {
+                // Whoever waits may use the memory again, if he has it for himself.
+                drop(buf);
                 // Nobody may want to know any more.
-                let _ = w.done.send(r);
+                let _ = done.send(r);
             }
         }
     }

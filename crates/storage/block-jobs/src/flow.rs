@@ -65,7 +65,8 @@ pub(crate) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { pieces: 16, bytes: 16 * CHUNK, chunk: CHUNK }
+        // What is in flight should fit into the processors' caches: it is written soon after it was read.
+        Bounds { pieces: 16, bytes: 8 * CHUNK, chunk: CHUNK / 2 }
     }
 }
 

@@ -112,7 +112,8 @@ impl Frozen {
     }
 }
 
-/// What an image's header shall say of the backing file `node`.
+/// What an image's header shall say of the backing file `node`. Filters above it (another job's, too) are nothing that a
+/// header can name.
 pub(crate) fn hint(
     graph: &BlockGraph,
     node: NodeId,
@@ -120,7 +121,12 @@ pub(crate) fn hint(
     mask_protocol: bool,
 ) -> Option<BackingHint> {
     let g = graph.snapshot();
-    let node = g.node(node)?;
+    let mut node = g.node(node)?;
+    while node.ty.kind == Kind::Filter
+        && let Some(below) = node.primary().and_then(|e| g.node(e.child))
+    {
+        node = below;
+    }
     let filename = match name {
         Some(n) => n.to_owned(),
         None => graph.image_info(&node.name)?.base.filename,

@@ -2,11 +2,11 @@
 
 use api::block_core::{BlockdevDriver, NewImageMode};
 use block::NodeId;
+use block::create::NamedImage;
 use block::driver::Kind;
 use block::filename::{self, Named};
 use block::job::Change;
 use block::options::to_dict;
-use image::create::{NewImage, maker};
 use qapi::{Dict, QError, QapiEnum, Value, qerr};
 
 /// What the image's node has below it when it is opened.
@@ -55,30 +55,31 @@ impl NewTarget<'_> {
         };
         if self.mode == NewImageMode::AbsolutePaths {
             let image = self.image(c, &format)?;
-            image::create::create(&image).await?;
+            let maker = c.image_maker().ok_or_else(|| qerr!("Images cannot be created here"))?;
+            maker.make(&image).await?;
         }
         c.open(self.options(c, named, &format).await?).await
     }
 
-    fn image(&self, c: &Change<'_, '_>, format: &str) -> Result<NewImage, QError> {
+    fn image(&self, c: &Change<'_, '_>, format: &str) -> Result<NamedImage, QError> {
         if BlockdevDriver::from_str(format).is_none() {
             return Err(qerr!("Unknown file format '{format}'"));
         }
-        let (_, creation) = maker(format)?;
+        let ty = c.driver_type(format).map_err(|_| qerr!("Unknown file format '{format}'"))?;
+        let creation = ty.create;
+        let creation =
+            creation.ok_or_else(|| qerr!("Format driver '{format}' does not support image creation"))?;
         let stacks = creation.options.iter().any(|o| o.name == "backing_file");
         if !stacks && self.below.is_some() {
             return Err(qerr!("Backing file not supported for file format '{format}'"));
         }
         let info = c.image_info(self.like).ok_or_else(|| qerr!("The node has gone"))?;
         let size = u64::try_from(info.base.virtual_size).unwrap_or(0);
-        let mut image = NewImage::new(self.path, format, size);
-        if let Some(below) = self.below.and_then(|b| c.image_info(b)) {
-            if BlockdevDriver::from_str(&below.base.format).is_some() {
-                image.options.set("backing_fmt", below.base.format);
-            }
-            image.options.set("backing_file", below.base.filename);
-        }
-        Ok(image)
+        let backing = self.below.and_then(|b| c.image_info(b)).map(|below| {
+            let format = BlockdevDriver::from_str(&below.base.format).map(|_| below.base.format);
+            (below.base.filename, format)
+        });
+        Ok(NamedImage { name: self.path.to_owned(), format: format.to_owned(), size, backing })
     }
 
     /// The options of the image's node: what concerns requests is as for `like`.

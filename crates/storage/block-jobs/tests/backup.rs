@@ -175,6 +175,60 @@ fn several_at_one_moment() {
     });
 }
 
+/// Each copy is of its own moment, whichever backup ends first, and however it ends.
+#[test]
+fn two_of_one_node() {
+    for (first_ends_first, cancelled) in [(true, false), (false, false), (true, true), (false, true)] {
+        run(|b| async move {
+            b.world.create("t", vec![0; SIZE as usize]);
+            b.graph.add(common::arg("{'driver':'file','node-name':'t','filename':'t'}")).await.unwrap();
+            let start = async |id: &str, target: &str, speed: u64| {
+                let more = format!("'filter-node-name':'{id}-top','speed':{speed},'auto-dismiss':false");
+                b.backup(&format!(
+                    "{{'job-id':'{id}','device':'hd2','target':'{target}','sync':'full',{more}}}"
+                ))
+                .await
+            };
+            let user = b.user("hd2").await;
+            let before = b.names();
+            let one = b.bytes("hd2").await;
+            start("one", "hd3", 1).await.unwrap();
+            put(&user, 70_000, 0xe1, 70_000).await;
+            let two = b.bytes("hd2").await;
+            start("two", "t", 1).await.unwrap();
+            // The new filter is below the other.
+            assert_eq!(b.child("one-top", "file").as_deref(), Some("two-top"));
+            let e =
+                b.backup("{'job-id':'x','device':'two-top','target':'hd0','sync':'full'}").await.unwrap_err();
+            assert_eq!(e.desc(), "Node 'two-top' is busy: block device is in use by block job: backup");
+            let m = b.mirror("{'job-id':'x','device':'hd2','target':'hd0','sync':'full'}").await.unwrap_err();
+            assert_eq!(m.desc(), "Need a root block node");
+            put(&user, 100_000, 0xe2, 100_000).await;
+            let (first, last) = if first_ends_first { ("one", "two") } else { ("two", "one") };
+            let end = async |id: &str, cancel: bool| {
+                let j = b.jobs.get(id).unwrap();
+                if cancel {
+                    b.jobs.cancel(&j, true).await.unwrap();
+                } else {
+                    b.jobs.set_speed(&j, 0).unwrap();
+                }
+                b.until(id, "concluded").await;
+                b.jobs.dismiss_job(&j).unwrap();
+            };
+            end(first, cancelled).await;
+            // The other still sees every change.
+            put(&user, 0, 0xe3, 200_000).await;
+            assert_eq!(user.node_name().as_deref(), Some(&*format!("{last}-top")));
+            end(last, false).await;
+            assert_eq!(b.names(), before);
+            assert_eq!(user.node_name().as_deref(), Some("hd2"));
+            assert!(first == "one" && cancelled || b.bytes("hd3").await == one);
+            assert!(first == "two" && cancelled || b.bytes("t").await == two);
+            user.detach().await;
+        });
+    }
+}
+
 #[test]
 fn messages() {
     run(|b| async move {
@@ -249,7 +303,7 @@ fn messages() {
         b.graph.bitmap_clear("hd2", "x").await.unwrap();
         b.backup(&format!("{FULL},'speed':1}}")).await.unwrap();
         let e = b.backup(&format!("{FULL}}}").replace("'k'", "'l'")).await.unwrap_err();
-        assert_eq!(e.desc(), "Node 'hd2' is busy: block device is in use by block job: backup");
+        assert_eq!(e.desc(), "Node 'hd3' is busy: block device is in use by block job: backup");
         b.jobs.cancel_all().await;
     });
 }

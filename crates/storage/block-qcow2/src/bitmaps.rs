@@ -14,7 +14,7 @@ use block::bitmap::Bitmap;
 use qapi::{QError, qerr};
 
 use crate::bitmap::BitmapInfo;
-use crate::header::{BitmapsExt, Header, SECTOR};
+use crate::header::{BitmapsExt, Header};
 use crate::host::{Host, read_vec, write_bytes};
 use crate::image::{Image, Meta};
 use crate::live::ALL_ONES;
@@ -115,7 +115,7 @@ impl Image {
         if m.header.kept_bitmaps != Some(n) {
             let mut next = m.header.clone();
             next.kept_bitmaps = Some(n);
-            if !matches!(self.sectors_changed(h, &next).await, Ok(0 | 1)) {
+            if !self.header_fits(h, &next).await? {
                 return Ok(false);
             }
             // Until it is written, what is announced is nothing.
@@ -125,14 +125,6 @@ impl Image {
         }
         self.put_autoclear(h, m, m.header.autoclear | autoclear::KEPT_BITMAPS).await?;
         Ok(true)
-    }
-
-    /// How many sectors of the first cluster differ from a header.
-    async fn sectors_changed<H: Host>(&self, h: &H, next: &Header) -> IoResult<usize> {
-        let mut new = next.encode().map_err(|_| Errno::NOSPC)?;
-        new.resize(self.geo.cluster_size() as usize, 0);
-        let old = read_vec(h, 0, new.len()).await?;
-        Ok(old.chunks(SECTOR).zip(new.chunks(SECTOR)).filter(|(a, b)| a != b).count())
     }
 
     /// Marks every stored bitmap as in use; stable when it ends.
@@ -211,7 +203,8 @@ impl Image {
             let kept = list.len() as u32;
             list.append(&mut last);
             let ext = self.store_directory(h, m, &list, &mut fresh).await?;
-            self.plan_header(m, ext, (live && kept > 0 || m.header.kept_bitmaps.is_some()).then_some(kept))
+            self.plan_header(h, m, ext, (live && kept > 0 || m.header.kept_bitmaps.is_some()).then_some(kept))
+                .await
         };
         let next = match stored.await {
             Ok(next) => next,
@@ -234,11 +227,6 @@ impl Image {
         self.barrier(h).await?;
         let ext = next.bitmaps;
         let kept = if next.kept_bitmaps.is_some() && live { autoclear::KEPT_BITMAPS } else { 0 };
-        let at_once = self.sectors_changed(h, &next).await? <= 1;
-        if !at_once {
-            // A half-written state must not be taken for the truth.
-            self.put_autoclear(h, m, m.header.autoclear & !autoclear::ALL_BITMAPS).await?;
-        }
         m.header.bitmaps = ext;
         m.header.kept_bitmaps = next.kept_bitmaps;
         m.header.extensions = next.extensions;
@@ -265,14 +253,21 @@ impl Image {
     }
 
     /// The header with another directory.
-    fn plan_header(&self, m: &Meta, ext: Option<BitmapsExt>, kept: Option<u32>) -> IoResult<Header> {
+    async fn plan_header<H: Host>(
+        &self,
+        h: &H,
+        m: &Meta,
+        ext: Option<BitmapsExt>,
+        kept: Option<u32>,
+    ) -> IoResult<Header> {
         let mut next = m.header.clone();
         next.bitmaps = ext;
         next.kept_bitmaps = ext.and(kept);
-        next.make_room();
-        if next.encode().is_err() {
+        if !self.header_fits(h, &next).await? {
             next.kept_bitmaps = None;
-            next.encode().map_err(|_| Errno::NOSPC)?;
+            if !self.header_fits(h, &next).await? {
+                return Err(Errno::NOSPC);
+            }
         }
         Ok(next)
     }

@@ -339,6 +339,10 @@ impl Driver for Qcow2 {
         Box::pin(async move { self.image().flush(&NodeHost(*cx)).await })
     }
 
+    fn make_empty<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        Box::pin(async move { self.image().make_empty(&NodeHost(*cx)).await })
+    }
+
     fn truncate<'a>(&'a self, cx: &'a Cx<'a>, len: u64, _exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
         Box::pin(async move { self.image().truncate(&NodeHost(*cx), len, prealloc).await })
     }
@@ -579,7 +583,6 @@ impl Driver for Qcow2 {
             }
             let before = m.header.clone();
             (m.header.backing_file, m.header.backing_format) = (name, format);
-            m.header.make_room();
             image.put_header(&host, &mut m).await.map_err(|e| {
                 m.header = before;
                 io(e)

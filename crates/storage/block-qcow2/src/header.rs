@@ -146,8 +146,17 @@ pub struct Header {
 /// Bytes at the first cluster's end that are kept for the backing file's name.
 const BACKING_ROOM: usize = 1024;
 
+/// Where parts of the header stand in the first cluster, bytes; `None` for where they usually do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// The extensions behind the backing file's format.
+    pub(crate) rest: Option<usize>,
+    /// The backing file's name.
+    pub(crate) name: Option<usize>,
+}
+
 /// What storage writes at once.
-pub const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 /// Why a header is refused.
 pub type HeaderResult<T> = Result<T, QError>;
@@ -377,6 +386,11 @@ impl Header {
     /// The header as the first cluster's beginning: fields, extensions, backing file name. An error where that does
     /// not fit one cluster.
     pub fn encode(&self) -> HeaderResult<Vec<u8>> {
+        self.encode_as(Layout::default())
+    }
+
+    /// [`Header::encode`] with its parts at these places. An error where that is not possible.
+    pub(crate) fn encode_as(&self, places: Layout) -> HeaderResult<Vec<u8>> {
         let cluster_size = self.geometry.cluster_size() as usize;
         let v3 = self.version >= 3;
         let length = if v3 { spec::HEADER_LENGTH.max(self.length as usize) } else { spec::V2_HEADER_LENGTH };
@@ -410,6 +424,13 @@ impl Header {
         let mut add = Appended(&mut b);
         if let Some(f) = &self.backing_format {
             add.add(spec::ext::BACKING_FORMAT, f.as_bytes());
+        }
+        match places.rest.map(|p| p.checked_sub(add.at())) {
+            None | Some(Some(0)) => {}
+            Some(Some(n)) if n >= 8 && n.is_multiple_of(8) && n <= cluster_size => {
+                add.add(spec::ext::PADDING, &vec![0; n - 8]);
+            }
+            _ => return Err(qerr!("The header's extensions cannot stand there")),
         }
         if let Some(f) = &self.data_file {
             add.add(spec::ext::DATA_FILE, f.as_bytes());
@@ -449,8 +470,11 @@ impl Header {
             }
             // At the cluster's end where there is room, so that extensions can grow without moving it.
             let end = cluster_size.saturating_sub(BACKING_ROOM);
-            if cluster_size >= 4 * BACKING_ROOM && b.len() <= end {
-                b.resize(end, 0);
+            match places.name {
+                Some(at) if b.len() <= at && at <= cluster_size => b.resize(at, 0),
+                Some(_) => return Err(qerr!("The backing file's name cannot stand there")),
+                None if cluster_size >= 4 * BACKING_ROOM && b.len() <= end => b.resize(end, 0),
+                None => {}
             }
             let at = b.len() as u64;
             b.extend_from_slice(name.as_bytes());

@@ -1,64 +1,141 @@
-//! Writing a changed header so that a crash leaves one that can be read.
+//! Writing a changed header so that a crash leaves the old one or the new one.
+//!
+//! Storage writes one sector at once, and the header's first sector says where everything else of the header stands: the
+//! backing file's name where a field says, and the extensions behind a padding that is as long as one likes. So what does
+//! not stand in the first sector is written to a place that nothing of the old header uses, and then the first sector
+//! is; the backing file's format comes first of the extensions and so stands in it.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use base::{Errno, IoResult};
 
+use crate::header::{Header, Layout, SECTOR};
 use crate::host::{Host, read_vec, write_bytes};
 use crate::image::{Image, Meta};
-use crate::spec::ext;
+use crate::spec::{V2_HEADER_LENGTH, be32, be64, ext, field};
 
-const SECTOR: usize = 512;
+/// What is read of a first cluster's bytes.
+struct Parts {
+    /// Everything that counts, in order.
+    live: Vec<Range<usize>>,
+    /// Where extensions begin.
+    extensions: Vec<usize>,
+}
+
+/// `None` where this is no header.
+fn parts(first: &[u8]) -> Option<Parts> {
+    let length = if be32(first, 4)? >= 3 { be32(first, field::LENGTH)? as usize } else { V2_HEADER_LENGTH };
+    let name = usize::try_from(be64(first, field::BACKING_OFFSET)?).ok()?;
+    let end = if name == 0 { first.len() } else { name.min(first.len()) };
+    let mut p = Parts { live: Vec::from([Range { start: 0, end: length }]), extensions: Vec::new() };
+    let mut at = length.next_multiple_of(8);
+    while at < end {
+        let (Some(kind), Some(len)) = (be32(first, at), be32(first, at + 4)) else { break };
+        p.extensions.push(at);
+        p.live.push(at..at + 8);
+        at += 8;
+        if kind == ext::END {
+            break;
+        }
+        let next = at.checked_add((len as usize).next_multiple_of(8)).filter(|n| *n <= first.len())?;
+        if kind != ext::PADDING {
+            p.live.push(at..next);
+        }
+        at = next;
+    }
+    if name != 0 {
+        p.live.push(name..name.checked_add(be32(first, field::BACKING_SIZE)? as usize)?);
+    }
+    p.live.iter().all(|r| r.start <= r.end && r.end <= first.len()).then_some(p)
+}
+
+/// Whether a new header leaves alone what the old one has behind the first sector.
+fn spares(old: &[u8], was: &Parts, new: &[u8], is: &Parts) -> bool {
+    was.live.iter().all(|a| {
+        is.live.iter().all(|b| {
+            let (lo, hi) = (a.start.max(b.start).max(SECTOR), a.end.min(b.end));
+            lo >= hi || old[lo..hi] == new[lo..hi]
+        })
+    })
+}
+
+/// A header so that it can be written beside the old one, and its first cluster. The names of features are only for
+/// people: they give way where there is no room. `None` where it cannot be done nevertheless, which takes a small first
+/// cluster and long names.
+fn beside(old: &[u8], header: &Header) -> Option<(Header, Vec<u8>, Parts)> {
+    let was = parts(old)?;
+    let mut ends: Vec<usize> = was.live.iter().map(|r| r.end.max(SECTOR).next_multiple_of(8)).collect();
+    ends.extend(&was.extensions);
+    ends.sort_unstable();
+    ends.dedup();
+    let places = || std::iter::once(None).chain(ends.iter().copied().map(Some));
+    let mut short = header.clone();
+    short.extensions.retain(|e| e.kind != ext::FEATURE_NAMES);
+    let mut all = vec![header];
+    if short != *header {
+        all.push(&short);
+    }
+    for h in all {
+        for rest in places() {
+            // Right behind the extensions, too.
+            let behind = h.backing_file.as_ref().and_then(|_| {
+                let nameless = Header { backing_file: None, ..h.clone() };
+                Some(Some(nameless.encode_as(Layout { rest, name: None }).ok()?.len()))
+            });
+            for name in std::iter::once(None).chain(behind).chain(places().skip(1)) {
+                let Ok(mut new) = h.encode_as(Layout { rest, name }) else { continue };
+                new.resize(old.len(), 0);
+                if let Some(is) = parts(&new)
+                    && spares(old, &was, &new, &is)
+                {
+                    return Some((h.clone(), new, is));
+                }
+                if h.backing_file.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+    None
+}
 
 impl Image {
-    /// Writes the header's extensions and the backing file's name as `m.header` has them, sector by sector and each
-    /// stable before the next. Where the extensions grow, the last sector comes first: the old end mark stands in an
-    /// earlier one until everything behind it is there. Where they shrink, the first does.
+    /// Whether [`Image::put_header`] can write this one.
+    pub(crate) async fn header_fits<H: Host>(&self, h: &H, next: &Header) -> IoResult<bool> {
+        let old = read_vec(h, 0, self.geo.cluster_size() as usize).await?;
+        Ok(beside(&old, next).is_some())
+    }
+
+    /// Writes the header as `m.header` has it: after a crash there is the old one or the new one. `ENOSPC` where the
+    /// first cluster has no room for what it takes, with nothing changed.
     pub(crate) async fn put_header<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
-        let mut bytes = m.header.encode().map_err(|_| Errno::NOSPC)?;
-        if bytes.len() > SECTOR {
-            // The names of features are only for people; without them it may change at once.
-            let mut short = m.header.clone();
-            short.extensions.retain(|e| e.kind != ext::FEATURE_NAMES);
-            if let Ok(b) = short.encode()
-                && b.len() <= SECTOR
-            {
-                (m.header, bytes) = (short, b);
-            }
+        let old = read_vec(h, 0, self.geo.cluster_size() as usize).await?;
+        let (header, new, is) = beside(&old, &m.header).ok_or(Errno::NOSPC)?;
+        m.header = header;
+        let mut both = old.clone();
+        for r in is.live.iter().filter(|r| r.end > SECTOR) {
+            let r = r.start.max(SECTOR)..r.end;
+            both[r.clone()].copy_from_slice(&new[r]);
         }
-        let cluster = self.geo.cluster_size() as usize;
-        let mut new = bytes.clone();
-        new.resize(cluster, 0);
-        let old = read_vec(h, 0, cluster).await?;
-        let last = |b: &[u8]| b.iter().rposition(|v| *v != 0).unwrap_or(0);
-        // What fits into one sector changes all at once: the name and the format of the backing file, too. Otherwise the
-        // name is first, where it has moved to a place that was empty: then only its place changes.
-        let name = &new[8..20];
-        let at_once = last(&new) < SECTOR;
-        if !at_once && name != &old[8..20] && m.header.backing_file.is_some() {
-            let at = u64::from_be_bytes(new[8..16].try_into().unwrap_or_default()) as usize;
-            if old[at..bytes.len()].iter().all(|b| *b == 0) {
-                write_bytes(h, at as u64, &new[at..bytes.len()]).await?;
-                self.unflushed.store(true, Ordering::Release);
-                self.barrier(h).await?;
-                write_bytes(h, 8, name).await?;
-                self.unflushed.store(true, Ordering::Release);
-                self.barrier(h).await?;
-            }
-        }
-        let old = read_vec(h, 0, cluster).await?;
-        let mut sectors: Vec<usize> = (0..cluster / SECTOR)
-            .filter(|s| old[s * SECTOR..(s + 1) * SECTOR] != new[s * SECTOR..(s + 1) * SECTOR])
-            .collect();
-        if last(&new) >= last(&old) {
-            sectors.reverse();
-        }
-        for s in sectors {
-            write_bytes(h, (s * SECTOR) as u64, &new[s * SECTOR..(s + 1) * SECTOR]).await?;
-            self.unflushed.store(true, Ordering::Release);
-            self.barrier(h).await?;
-        }
+        self.put_sectors(h, 0, &old, &both).await?;
+        self.barrier(h).await?;
+        self.put_sectors(h, 0, &both[..SECTOR], &new[..SECTOR]).await?;
         self.header_changed(m);
+        self.barrier(h).await?;
+        // What is left of the old one is nothing to anybody.
+        let _ = self.put_sectors(h, SECTOR, &both[SECTOR..], &new[SECTOR..]).await;
+        Ok(())
+    }
+
+    /// Writes what differs between two states of the first cluster from `at` on, in whole sectors.
+    async fn put_sectors<H: Host>(&self, h: &H, at: usize, old: &[u8], new: &[u8]) -> IoResult<()> {
+        for (i, (old, new)) in old.chunks(SECTOR).zip(new.chunks(SECTOR)).enumerate() {
+            if old != new {
+                self.unflushed.store(true, Ordering::Release);
+                write_bytes(h, (at + i * SECTOR) as u64, new).await?;
+            }
+        }
         Ok(())
     }
 }

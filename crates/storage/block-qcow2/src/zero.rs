@@ -131,6 +131,16 @@ impl Image {
         self.change_range(h, first, last - first, To::Discard).await
     }
 
+    /// Gives up all clusters: the backing file is seen all over.
+    pub async fn make_empty<H: Host>(&self, h: &H) -> IoResult<()> {
+        if self.raw_data() {
+            // The data file would have to show what the backing file holds.
+            return Err(Errno::NOTSUP);
+        }
+        self.modify(h).await?;
+        self.unmap_tail(h, 0, self.virtual_size()).await
+    }
+
     /// Unmaps everything from `off` (a multiple of the cluster size) to the end of the L1 table: before shrinking.
     pub(crate) async fn unmap_tail<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<()> {
         self.change_range(h, off, len, To::Gone).await

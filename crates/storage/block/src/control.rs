@@ -1,5 +1,6 @@
 //! The control handle of the block layer.
 
+use crate::create::ImageMaker;
 use crate::driver::{Cx, Driver, DriverType};
 use crate::graph::{Graph, NodeId};
 use crate::txn::Txn;
@@ -59,6 +60,7 @@ pub struct BlockGraph {
     pub(crate) changing: rt::sync::Mutex<()>,
     events: EventBus,
     objects: RwLock<Option<Arc<ObjectTree>>>,
+    maker: RwLock<Option<Arc<dyn ImageMaker>>>,
     /// Throttle groups without objects.
     pub(crate) groups: Mutex<BTreeMap<String, Weak<ThrottleGroup>>>,
     /// Names of nodes that are being opened.
@@ -80,6 +82,7 @@ impl BlockGraph {
             changing: rt::sync::Mutex::new(()),
             events,
             objects: RwLock::new(None),
+            maker: RwLock::new(None),
             groups: Mutex::default(),
             reserved: Mutex::default(),
             closings: AtomicU64::new(0),
@@ -110,6 +113,16 @@ impl BlockGraph {
     /// Says where the objects are that options may refer to, for nodes that are opened from now on.
     pub fn set_objects(&self, objects: Arc<ObjectTree>) {
         *self.objects.write() = Some(objects);
+    }
+
+    /// Who makes images by the names of their files.
+    pub fn image_maker(&self) -> Option<Arc<dyn ImageMaker>> {
+        self.maker.read().clone()
+    }
+
+    /// Says who makes images by the names of their files, for commands that do.
+    pub fn set_image_maker(&self, maker: Arc<dyn ImageMaker>) {
+        *self.maker.write() = Some(maker);
     }
 
     /// The policy for what images name.

@@ -77,6 +77,26 @@ pub struct Part {
     pub size: u64,
 }
 
+/// An image that a command makes by the name of its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedImage {
+    /// Its file.
+    pub name: String,
+    /// Its format's driver.
+    pub format: String,
+    /// Bytes that a guest sees.
+    pub size: u64,
+    /// What its header names as its backing file, and that one's format.
+    pub backing: Option<(String, Option<String>)>,
+}
+
+/// Makes images by the names of their files, which takes more than nodes. The program says who does it
+/// ([`BlockGraph::set_image_maker`]).
+pub trait ImageMaker: Send + Sync {
+    /// Makes an image; what its file held is lost.
+    fn make<'a>(&'a self, image: &'a NamedImage) -> CtlFuture<'a>;
+}
+
 /// What a format says about making images.
 pub struct Creation {
     /// The options of `-o`, in the order in which the tool prints them.

@@ -682,6 +682,13 @@ pub trait Driver: Send + Sync + 'static {
         Box::pin(async { Err(qapi::qerr!("The image's format does not support changing the backing file")) })
     }
 
+    /// Has the image hold nothing of its own any more: its backing file is seen all over. Called while the node may write and
+    /// nobody uses it. `ENOTSUP`, the default: the format cannot.
+    fn make_empty<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a> {
+        let _ = cx;
+        Box::pin(async { Err(Errno::NOTSUP) })
+    }
+
     /// The name of the file, for a protocol; a format's is its primary child's.
     fn filename(&self) -> Option<String> {
         None

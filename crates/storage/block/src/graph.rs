@@ -524,18 +524,21 @@ impl Graph {
     }
 
     /// The first frozen link of `old`, apart from those in `thawed`, that this graph changes: its parent and number
-    /// there.
+    /// there. A user of a job's filter may go for good: that changes nothing for the job.
     pub(crate) fn broken_frozen_link(
         &self,
         old: &Graph,
         thawed: &std::collections::BTreeSet<(NodeId, ChildSlot)>,
     ) -> Option<(NodeId, usize)> {
         old.nodes.values().find_map(|n| {
+            let same = self.nodes.get(&n.id);
+            let job_on = |child| old.roots().any(|r| r.job.is_some() && r.node == Some(child));
             n.edges
                 .iter()
                 .position(|e| {
-                    let now = self.nodes.get(&n.id).and_then(|m| m.edge(e.slot));
-                    let broken = e.frozen > 0 && now.is_none_or(|m| m.child != e.child);
+                    let now = same.and_then(|n| n.edge(e.slot));
+                    let left = same.is_none() && e.frozen > 0 && job_on(e.child);
+                    let broken = e.frozen > 0 && !left && now.is_none_or(|m| m.child != e.child);
                     broken && !thawed.contains(&(n.id, e.slot))
                 })
                 .map(|i| (n.id, i))

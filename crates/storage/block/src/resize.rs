@@ -86,14 +86,17 @@ impl BlockGraph {
             ..RootConfig::default()
         };
         let root = self.attach(node, config).await?;
-        let graph = self.snapshot();
-        let done = match graph.by_name(node).map(|node| Cx { graph: &graph, node }) {
-            Some(cx) => match cx.driver() {
-                Ok(driver) => driver.amend(&cx, options, force).await,
-                Err(e) => Err(qerr!("{e}")),
-            },
-            None => Err(qerr!("Cannot find device='' nor node-name='{node}'")),
-        };
+        let (name, options) = (node.to_owned(), options.clone());
+        // To its end, whoever waits for it.
+        let amended = self.run(|me| async move {
+            let graph = me.snapshot();
+            let Some(node) = graph.by_name(&name) else {
+                return Err(qerr!("Cannot find device='' nor node-name='{name}'"));
+            };
+            let cx = Cx { graph: &graph, node };
+            cx.driver().map_err(|e| qerr!("{e}"))?.amend(&cx, &options, force).await
+        });
+        let done = amended.await;
         root.detach().await;
         done
     }

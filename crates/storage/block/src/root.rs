@@ -4,7 +4,7 @@ use crate::control::{BlockGraph, Hurried};
 use crate::drive::ErrorPolicy;
 use crate::driver::{Cx, Limits, Prealloc, WriteFlags, ZeroFlags};
 use crate::gate::{Gate, Inside};
-use crate::graph::{Graph, Node, OnChange, RootDef, RootEvent, RootId};
+use crate::graph::{Graph, Node, NodeId, OnChange, RootDef, RootEvent, RootId};
 use crate::perm::{Perm, PermPair};
 use crate::request::{Status, end_of};
 use crate::stats::{Access, Stats};
@@ -215,6 +215,25 @@ impl Root {
         self.request(move |p| async move {
             p.inside(off, len)?;
             p.cx().chain_status(off, len).await
+        })
+        .await
+    }
+
+    /// Where the bytes are, as far as the image itself has them: its backing files are not looked at.
+    pub async fn map_own(&self, off: u64, len: u64) -> IoResult<Status> {
+        self.request(move |p| async move {
+            p.inside(off, len)?;
+            let own = p.cx().unfiltered().id();
+            p.cx().status_down_to(off, len, Some(own)).await
+        })
+        .await
+    }
+
+    /// As [`Root::map`], but the image `bottom` is the last of the chain that is looked at.
+    pub async fn map_down_to(&self, off: u64, len: u64, bottom: NodeId) -> IoResult<Status> {
+        self.request(move |p| async move {
+            p.inside(off, len)?;
+            p.cx().status_down_to(off, len, Some(bottom)).await
         })
         .await
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use api::block_core::BlockdevCreateOptions;
-use block::create::{CreateCx, CreateOption, Creation, Part};
-use block::driver::{DriverType, Kind};
+use block::create::{CreateCx, CreateOption, Creation, ImageMaker, NamedImage, Part};
+use block::driver::{CtlFuture, DriverType, Kind};
 use monitor::EventBus;
 use qapi::{QError, qerr};
 use qom::ObjectTree;
@@ -144,6 +144,23 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
     .await;
     graph.close_all().await;
     made
+}
+
+/// Makes images for commands of the graph that name their files.
+#[derive(Debug)]
+pub struct Maker;
+
+impl ImageMaker for Maker {
+    fn make<'a>(&'a self, image: &'a NamedImage) -> CtlFuture<'a> {
+        let mut new = NewImage::new(&image.name, &image.format, image.size);
+        if let Some((name, format)) = &image.backing {
+            if let Some(f) = format {
+                new.options.set("backing_fmt", f.as_str());
+            }
+            new.options.set("backing_file", name.as_str());
+        }
+        Box::pin(async move { create(&new).await })
+    }
 }
 
 /// A backing file's name as seen from here: it is relative to the directory of the image that names it.

@@ -4,7 +4,9 @@
 pub mod amend;
 pub mod bench;
 pub mod bitmap;
+mod chain;
 pub mod check;
+pub mod commit;
 pub mod compare;
 pub mod convert;
 pub mod create;
@@ -16,6 +18,7 @@ pub mod measure;
 pub mod nbd;
 pub mod open;
 pub mod options;
+pub mod rebase;
 
 use block::driver::DriverType;
 

@@ -19,7 +19,7 @@ use api::block_core::{BitmapSyncMode, BlockdevOnError};
 use block::bitmap::{Bitmap, Bits, Busy};
 use block::driver::{CtlFuture, Cx, IoFuture};
 use block::job::filter::{Request, SOURCE, TARGET, Watch};
-use block::job::{Body, DoneFuture, Job, JobRoot, Op};
+use block::job::{Body, Change, DoneFuture, Job, JobRoot, Op};
 use block::{BlockGraph, NodeId};
 use block_filters::Past;
 use parking_lot::Mutex;
@@ -209,6 +209,12 @@ impl Backup {
     }
 }
 
+/// Takes the filter out. Another backup of the same node may have put its filter below.
+fn take_out(c: &mut Change<'_, '_>, filter: NodeId, source: NodeId) {
+    let heir = c.shown_by(filter).unwrap_or(source);
+    c.remove_filter(filter, heir);
+}
+
 impl Body for Backup {
     fn run<'a>(&'a self, job: &'a Arc<Job>) -> CtlFuture<'a> {
         Box::pin(self.all(job))
@@ -220,7 +226,7 @@ impl Body for Backup {
             let tracked = self.tracked.clone();
             let change = self.graph.change(vec![filter], move |c| {
                 frozen.thaw(c);
-                c.remove_filter(filter, source);
+                take_out(c, filter, source);
                 c.drop_root(root);
                 if let Some(t) = tracked {
                     t.succeed();
@@ -244,7 +250,7 @@ impl Body for Backup {
             let (tracked, past) = (self.tracked.clone(), self.copying.past.clone());
             undo(&self.graph, filter, move |c| {
                 frozen.thaw(c);
-                c.remove_filter(filter, source);
+                take_out(c, filter, source);
                 c.drop_root(root);
                 if let Some(t) = &tracked {
                     t.fail(&past);

@@ -39,8 +39,11 @@ fn bounds(perf: &BackupPerf) -> Result<(Bounds, u64), QError> {
     }
     let chunk = chunk.unsigned_abs();
     let usual = Bounds::default();
-    let bounds =
-        Bounds { pieces: pieces as usize, chunk: if chunk == 0 { CHUNK } else { chunk.min(CHUNK) }, ..usual };
+    let bounds = Bounds {
+        pieces: pieces as usize,
+        chunk: if chunk == 0 { usual.chunk } else { chunk.min(CHUNK) },
+        ..usual
+    };
     Ok((bounds, chunk))
 }
 
@@ -172,7 +175,10 @@ impl Start {
         if matches!(&self.command.target, Target::Node(n) if find(&g, n)?.id == source) {
             return Err(qerr!("Source and target cannot be the same"));
         }
-        g.no_job_on(source)?;
+        // Several backups of one node may go on at once.
+        if g.job_on(source) != Some((JobType::Backup, true)) {
+            g.no_job_on(source)?;
+        }
         let target = self.target(c, source).await?;
         let g = c.preview();
         g.no_job_on(target)?;
@@ -230,7 +236,7 @@ impl Start {
         });
         let filter = filter.map_err(|e| e.prepend("Could not create node"))?;
         c.freeze(filter, SOURCE);
-        let root = Arc::new(c.add_root(job, filter, source, vec![target]));
+        let root = Arc::new(c.add_root(job, filter, source, vec![target, filter]));
         let image = top_image(&g, source);
         let layered = g.cow_child(image).is_some();
         let copying = Arc::new(Copying {

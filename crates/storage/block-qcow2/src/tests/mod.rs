@@ -3,6 +3,7 @@
 mod amend;
 mod crash;
 mod crypt;
+mod header;
 mod kept;
 mod malformed;
 mod mem;

@@ -50,8 +50,16 @@ impl BlockGraph {
         node.driver.as_ref().is_some_and(|d| d.keeps_bitmaps())
     }
 
-    /// Prepares one change of a node's bitmaps, and makes it real.
-    async fn one(
+    /// Prepares one change of a node's bitmaps, and makes it real; to the end, whoever waits for it.
+    async fn one<F>(&self, node_name: &str, persistent: bool, f: F) -> Result<(), QError>
+    where
+        F: AsyncFnOnce(&mut BitmapPlan, &Cx<'_>) -> Result<(), QError> + 'static,
+    {
+        let node_name = node_name.to_owned();
+        self.run(|me| async move { me.do_one(&node_name, persistent, f).await }).await
+    }
+
+    async fn do_one(
         &self,
         node_name: &str,
         persistent: bool,
@@ -90,32 +98,35 @@ impl BlockGraph {
             return Err(qerr!("Cannot find device='{node_name}' nor node-name='{node_name}'"));
         }
         let new = NewBitmap { name: name.to_owned(), granularity, persistent, disabled };
-        self.one(node_name, persistent, async |plan, cx| plan.add(cx, &new)).await
+        self.one(node_name, persistent, async move |plan, cx| plan.add(cx, &new)).await
     }
 
     /// Removes a bitmap, also from the image that keeps it.
     pub async fn bitmap_remove(&self, node_name: &str, name: &str) -> Result<(), QError> {
-        self.one(node_name, false, async |plan, cx| {
-            let b = plan.find(cx.node, name)?;
+        let name = name.to_owned();
+        self.one(node_name, false, async move |plan, cx| {
+            let b = plan.find(cx.node, &name)?;
             b.check(!cx.node.writable(), Tolerate { inconsistent: true, ..Tolerate::default() })?;
             if b.persistent()
                 && let Some(d) = &cx.node.driver
             {
-                d.remove_bitmap(cx, name).await?;
+                d.remove_bitmap(cx, &name).await?;
             }
-            plan.remove(cx, name).await
+            plan.remove(cx, &name).await
         })
         .await
     }
 
     /// Makes a bitmap clean.
     pub async fn bitmap_clear(&self, node_name: &str, name: &str) -> Result<(), QError> {
-        self.one(node_name, false, async |plan, cx| plan.clear(cx, name).await).await
+        let name = name.to_owned();
+        self.one(node_name, false, async move |plan, cx| plan.clear(cx, &name).await).await
     }
 
     /// Makes a bitmap record, or not.
     pub async fn bitmap_enable(&self, node_name: &str, name: &str, on: bool) -> Result<(), QError> {
-        self.one(node_name, false, async |plan, cx| plan.enable(cx, name, on).await).await
+        let name = name.to_owned();
+        self.one(node_name, false, async move |plan, cx| plan.enable(cx, &name, on).await).await
     }
 
     /// Adds what is dirty in `sources` to `target`, all or nothing.
@@ -125,7 +136,8 @@ impl BlockGraph {
         target: &str,
         sources: &[BitmapSource],
     ) -> Result<(), QError> {
-        self.one(node_name, false, async |plan, cx| plan.merge(cx, target, sources).await).await
+        let (target, sources) = (target.to_owned(), sources.to_vec());
+        self.one(node_name, false, async move |plan, cx| plan.merge(cx, &target, &sources).await).await
     }
 
     /// The SHA-256 sum of a bitmap's bits, in hexadecimal: for tests.

@@ -2,10 +2,11 @@
 //!
 //! Each is a transaction like any other: checked whole, staged, published or dropped.
 
-use super::filter::{JobFilter, SOURCE, TARGET, Watch};
+use super::filter::{JobFilter, SOURCE, TARGET, Watch, is_backup};
 use super::{Job, JobRoot, io::JobHold};
 use crate::bitmap::{Bitmap, Bits, Busy};
 use crate::control::BlockGraph;
+use crate::create::ImageMaker;
 use crate::drive::ErrorPolicy;
 use crate::driver::{BackingHint, ChildSlot, Cx, DriverType, NodeFlags};
 use crate::filename::Named;
@@ -17,6 +18,7 @@ use crate::perm::{Perm, PermPair, Role};
 use crate::track::Live;
 use crate::txn::Txn;
 use api::job::JobType;
+use base::{Errno, IoResult};
 use qapi::{QError, QapiEnum, qerr};
 use smallvec::smallvec;
 use std::collections::BTreeMap;
@@ -116,6 +118,26 @@ impl BlockGraph {
     }
 }
 
+impl BlockGraph {
+    /// Has an image that nobody uses hold nothing of its own any more. `ENOTSUP` where its format cannot.
+    pub async fn make_empty(&self, node: NodeId) -> IoResult<()> {
+        self.run(|me| async move {
+            me.sound(&[node]).await;
+            let _one = me.changing.lock().await;
+            let graph = me.snapshot();
+            let node = graph.node(node).ok_or(Errno::NOMEDIUM)?;
+            let cx = Cx { graph: &graph, node };
+            if !node.writable() {
+                return Err(Errno::ROFS);
+            }
+            cx.driver()?.make_empty(&cx).await?;
+            node.live.wrote();
+            cx.node_flush().await
+        })
+        .await
+    }
+}
+
 impl Graph {
     /// The job that is about this node or works with it: its kind, and whether it is about it.
     pub fn job_on(&self, node: NodeId) -> Option<(JobType, bool)> {
@@ -169,6 +191,11 @@ impl Change<'_, '_> {
         let graph = if open { self.txn.base.clone() } else { self.txn.preview() };
         let cx = graph.cx(node).ok_or_else(|| qerr!("The node has gone"))?;
         self.txn.bitmaps.take(&cx, name, changes).await
+    }
+
+    /// Who makes images by the names of their files.
+    pub fn image_maker(&self) -> Option<Arc<dyn ImageMaker>> {
+        self.txn.ctl.image_maker()
     }
 
     /// The graph as edited so far, for looking at nodes.
@@ -280,7 +307,14 @@ impl Change<'_, '_> {
             driver: Some(Arc::new(JobFilter(spec.watch))),
             live: Arc::new(Live::default()),
         };
-        self.replace_apart(spec.source, id, spec.target.map(|(_, t)| t));
+        let apart = spec.target.map(|(_, t)| t);
+        for (parent, slot) in self.links_to(spec.source, apart) {
+            // A backup that goes on sees the same bytes, and every change of them, through the new filter.
+            if slot == SOURCE && self.txn.next.node(parent).is_some_and(|p| is_backup(p.ty)) {
+                self.txn.thawed.insert((parent, slot));
+            }
+        }
+        self.replace_apart(spec.source, id, apart);
         self.txn.next.nodes.insert(id, Arc::new(node));
         for (parent, slot) in self.links_to(id, None) {
             self.freeze(parent, slot);
@@ -292,10 +326,15 @@ impl Change<'_, '_> {
         Edge { child, name, slot, role, frozen: 0, seq: self.txn.ctl.next_id(), pair: PermPair::NONE }
     }
 
+    /// The node that a filter shows now: another job may have put its own filter between.
+    pub fn shown_by(&self, filter: NodeId) -> Option<NodeId> {
+        self.txn.next.node(filter).and_then(|n| n.edge(SOURCE)).map(|e| e.child)
+    }
+
     /// Takes a filter out: its users then use `heir`.
     pub fn remove_filter(&mut self, filter: NodeId, heir: NodeId) {
         let links = self.links_to(filter, None);
-        let shown = self.txn.next.node(filter).and_then(|n| n.edge(SOURCE)).map(|e| e.child);
+        let shown = self.shown_by(filter);
         for (parent, slot) in &links {
             self.thaw(*parent, *slot);
             if shown == Some(heir) {

@@ -162,6 +162,11 @@ pub static BACKUP_TOP_DISCARD: DriverType = filter("copy-before-write", |child, 
     if child.slot == SOURCE { PermPair { perm: p.perm | Perm::WRITE, ..p } } else { p }
 });
 
+/// Whether it is the filter of a backup.
+pub(crate) fn is_backup(ty: &DriverType) -> bool {
+    std::ptr::eq(ty, &BACKUP_TOP) || std::ptr::eq(ty, &BACKUP_TOP_DISCARD)
+}
+
 const BASE: PermPair = PermPair {
     perm: Perm::CONSISTENT_READ.union(Perm::WRITE).union(Perm::RESIZE),
     shared: Perm::CONSISTENT_READ.union(Perm::WRITE_UNCHANGED),
