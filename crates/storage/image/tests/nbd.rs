@@ -138,7 +138,11 @@ fn an_internal_snapshot() {
         create(&NewImage::new(&disk, "qcow2", LEN as u64)).await.unwrap();
         let write = OpenFlags { write: true, ..OpenFlags::default() };
         let image = open(&Source::file(&disk, Some("qcow2")), write).await.unwrap();
-        let op = block::driver::SnapshotOp::Create { name: "one".into(), date: Duration::from_secs(1), again: false };
+        let op = block::driver::SnapshotOp::Create {
+            name: "one".into(),
+            date: Duration::from_secs(1),
+            again: false,
+        };
         image.graph.internal_snapshot(&image.node, op).await.unwrap();
         let root = image.writer().await.unwrap();
         let new = IoBuf::zeroed(512);

@@ -3,6 +3,7 @@
 //! [`parse`] understands the command line, [`list`] asks a server, [`serve`] serves. Signals, going to the background and
 //! the pid file are the program's.
 
+mod getopt;
 mod list;
 mod options;
 mod serve;

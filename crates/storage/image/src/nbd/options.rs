@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::img::args::{self, Spec};
+use super::getopt::{self, Row};
 use crate::open::Cache;
 use api::block_core::BlockdevAioOptions;
 use qapi::QapiEnum;
@@ -114,9 +114,7 @@ pub struct Options {
     pub trace: Vec<String>,
 }
 
-/// The options: letter, name, argument, what they do. The order is that of the help text.
-type Row = (Option<char>, &'static str, Option<&'static str>, &'static str);
-
+/// The options. The order is that of the help text.
 const GROUPS: &[(&str, &[Row])] = &[
     ("", &[(Some('h'), "help", None, "show this text"), (Some('V'), "version", None, "show the version")]),
     (
@@ -244,9 +242,8 @@ pub fn help(program: &str) -> String {
     out
 }
 
-fn specs() -> Vec<Spec> {
-    let rows = GROUPS.iter().flat_map(|(_, rows)| rows.iter());
-    rows.map(|(short, long, arg, help)| Spec { short: *short, long, alias: &[], arg: *arg, help }).collect()
+fn rows() -> Vec<Row> {
+    GROUPS.iter().flat_map(|(_, rows)| rows.iter().copied()).collect()
 }
 
 /// A whole number as the C library reads it.
@@ -265,7 +262,7 @@ fn number(text: &str) -> Option<u64> {
 /// It is wrong; what to tell the user.
 pub fn parse(program: &str, given: &[String]) -> Result<Wanted, Bad> {
     let bad = |text: &str| Bad(format!("{program}: {text}\n"));
-    let parsed = args::parse(&specs(), given)
+    let parsed = getopt::parse(&rows(), given)
         .map_err(|e| bad(&format!("{e}\n{program}: Try `{program} --help' for more information.")))?;
     let mut g = Given { o: Options { shared: 1, handshake: 10, ..Options::default() }, ..Given::default() };
     for (name, value) in parsed.options {
