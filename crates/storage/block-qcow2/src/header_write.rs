@@ -17,10 +17,26 @@ use crate::spec::{V2_HEADER_LENGTH, be32, be64, ext, field};
 
 /// What is read of a first cluster's bytes.
 struct Parts {
-    /// Everything that counts, in order.
+    /// Everything that counts: a few pieces, however many extensions there are.
     live: Vec<Range<usize>>,
-    /// Where extensions begin.
+    /// Where the first extensions begin: those behind the backing file's format are among them.
     extensions: Vec<usize>,
+}
+
+/// How many extensions may stand before those whose place is chosen, and one more.
+const FIRST: usize = 4;
+
+/// How many of the places behind the first pieces, and behind the last ones, are looked at.
+const PLACES: usize = 8;
+
+impl Parts {
+    /// Another piece, or more of the last one.
+    fn add(&mut self, r: Range<usize>) {
+        match self.live.last_mut() {
+            Some(last) if last.end == r.start => last.end = r.end,
+            _ => self.live.push(r),
+        }
+    }
 }
 
 /// `None` where this is no header.
@@ -32,15 +48,17 @@ fn parts(first: &[u8]) -> Option<Parts> {
     let mut at = length.next_multiple_of(8);
     while at < end {
         let (Some(kind), Some(len)) = (be32(first, at), be32(first, at + 4)) else { break };
-        p.extensions.push(at);
-        p.live.push(at..at + 8);
+        if p.extensions.len() < FIRST {
+            p.extensions.push(at);
+        }
+        p.add(at..at + 8);
         at += 8;
         if kind == ext::END {
             break;
         }
         let next = at.checked_add((len as usize).next_multiple_of(8)).filter(|n| *n <= first.len())?;
         if kind != ext::PADDING {
-            p.live.push(at..next);
+            p.add(at..next);
         }
         at = next;
     }
@@ -69,6 +87,10 @@ fn beside(old: &[u8], header: &Header) -> Option<(Header, Vec<u8>, Parts)> {
     ends.extend(&was.extensions);
     ends.sort_unstable();
     ends.dedup();
+    // Of a header in many pieces, which is no header that people make, the first and the last are tried.
+    if ends.len() > 2 * PLACES {
+        ends.drain(PLACES..ends.len() - PLACES);
+    }
     let places = || std::iter::once(None).chain(ends.iter().copied().map(Some));
     let mut short = header.clone();
     short.extensions.retain(|e| e.kind != ext::FEATURE_NAMES);

@@ -5,7 +5,7 @@ use rt::sim::{Rng, Sim};
 use super::crash::crashed;
 use super::mem::{MemHost, options};
 use super::reference::{Dir, have_tools, tool};
-use crate::header::{BitmapsExt, Header};
+use crate::header::{BitmapsExt, Header, RawExt};
 use crate::image::Image;
 use crate::opts::Config;
 
@@ -128,4 +128,28 @@ fn the_reference_reads_a_header_wherever_its_parts_stand() {
             }
         });
     }
+}
+
+/// An image from elsewhere may have as many extensions as fit: looking for a place must not take longer for it.
+#[test]
+fn a_header_full_of_extensions_changes_too() {
+    Sim::new(1).block_on(async {
+        let host = MemHost::new(Vec::new());
+        crate::create::create(&host, &options(1 << 20, 2 << 20)).await.unwrap();
+        let image = open(&host).await;
+        let mut m = image.meta.lock().await;
+        // With paddings between them, so that what counts is in pieces.
+        let kinds = [(0x5678, 0), (0x5679, 8), (crate::spec::ext::PADDING, 8)];
+        m.header.extensions =
+            kinds.iter().cycle().take(90_000).map(|&(kind, n)| RawExt { kind, data: vec![1; n] }).collect();
+        image.put_header(&host, &mut m).await.unwrap();
+        drop(m);
+        let image = open(&host).await;
+        let mut m = image.meta.lock().await;
+        m.header.backing_file = Some("b".repeat(1000));
+        image.put_header(&host, &mut m).await.unwrap();
+        let now = Header::parse(&host.bytes()).unwrap();
+        assert_eq!(now.backing_file, m.header.backing_file);
+        assert!(now.extensions.len() >= 60_000, "{}", now.extensions.len());
+    });
 }
