@@ -24,6 +24,7 @@
 //! `hdN` with its file `hdN-file` inline, on the image `hN.q`.
 
 mod images;
+pub mod known;
 pub mod random;
 mod reference;
 mod rhea;

@@ -487,6 +487,9 @@ pub fn look(peer: &mut dyn Peer, dir: &Path) -> Result<Seen, String> {
         let busy = |j: &&Value| ["created", "running", "waiting", "aborting"].contains(&text(j, "status"));
         // One that has to be finalized stays pending.
         let ending = tries < 150 && jobs.iter().any(|j| text(j, "status") == "pending");
+        // One that makes way for a change of the graph is paused for a moment.
+        let rests = |j: &Value| ["paused", "standby"].contains(&text(j, "status"));
+        let ending = ending || (tries < 60 && jobs.iter().any(rests));
         // A copy that only waits for writes goes on.
         let waits = tries > 200 && jobs.iter().filter(busy).all(|j| text(j, "type") == "backup");
         if !ending && (waits || !jobs.iter().any(|j| busy(&j))) {

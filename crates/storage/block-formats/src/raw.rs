@@ -2,7 +2,7 @@
 //!
 //! Without a window it is a filter in all but name. It holds no data: every read is answered by pointing at the child.
 
-use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsRaw};
+use api::block_core::{BlkdebugEvent, BlockdevDriverOptions, BlockdevOptions, BlockdevOptionsRaw};
 use base::units::align_up;
 use base::{Errno, IoResult};
 use block::create::{Creation, Measure, MeasureCx, SIZE};
@@ -170,6 +170,7 @@ impl Driver for Raw {
     fn write<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, flags: WriteFlags) -> IoFuture<'a> {
         Box::pin(async move {
             let off = self.window().translate(off, buf.len() as u64, true)?;
+            cx.child_event(FILE, BlkdebugEvent::WriteAio).await;
             cx.child_write(FILE, off, buf, flags).await
         })
     }

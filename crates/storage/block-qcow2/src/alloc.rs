@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use api::block_core::BlkdebugEvent as Event;
 use base::{Errno, IoResult};
 use mem::IoBuf;
 
@@ -39,6 +40,7 @@ impl Image {
             return Ok(Some(off));
         }
         self.make_room(h, m).await?;
+        h.event(Event::RefblockLoad).await;
         let bytes = read_vec(h, off, self.geo.cluster_size() as usize).await?;
         Self::cache_block(m, off, bytes.into(), false);
         Ok(Some(off))
@@ -62,6 +64,7 @@ impl Image {
             }
             if b.dirty {
                 let bytes = b.bytes.clone();
+                h.event(Event::RefblockUpdatePart).await;
                 if let Err(e) = self.write_meta(h, Section::RefcountBlock, off, &bytes).await {
                     m.clock.push_back(off);
                     return Err(e);
@@ -162,7 +165,14 @@ impl Image {
 
     /// Allocates `want` contiguous clusters (at least 1) with a refcount of one each; answers the first one's number.
     pub(crate) async fn alloc<H: Host>(&self, h: &H, m: &mut Meta, want: u64) -> IoResult<u64> {
+        h.event(Event::ClusterAlloc).await;
+        self.take(h, m, want).await
+    }
+
+    /// [`Image::alloc`] for parts of clusters.
+    pub(crate) async fn take<H: Host>(&self, h: &H, m: &mut Meta, want: u64) -> IoResult<u64> {
         debug_assert!(want > 0);
+        h.event(Event::RefblockAlloc).await;
         if m.pending.len() > MAX_PENDING_RANGES
             || m.pending_clusters > MAX_PENDING_BYTES >> self.geo.cluster_bits
         {
@@ -264,6 +274,7 @@ impl Image {
             return Err(self.damaged(h, &text).await);
         }
         self.make_room(h, m).await?;
+        h.event(Event::RefblockAllocWrite).await;
         let mut bytes = vec![0u8; self.geo.cluster_size() as usize].into_boxed_slice();
         if own {
             self.geo.refcount_set(&mut bytes, self.geo.refcount_position(at).1, 1);
@@ -286,6 +297,7 @@ impl Image {
         reserved: Range<u64>,
     ) -> IoResult<()> {
         let g = self.geo;
+        h.event(Event::ReftableGrow).await;
         let old_entries = m.reftable.len() as u64;
         let start = reserved.end.max(old_entries << g.refblock_bits());
         let first_block = start >> g.refblock_bits();
@@ -311,6 +323,7 @@ impl Image {
         let mut table = m.reftable.clone();
         table.resize((table_clusters << (g.cluster_bits - 3)) as usize, 0);
         let mut fresh = Vec::new();
+        h.event(Event::RefblockAllocWriteBlocks).await;
         for b in 0..blocks {
             let index = first_block + b;
             let mut bytes = vec![0u8; g.cluster_size() as usize];
@@ -326,12 +339,14 @@ impl Image {
         }
         let table_at = start + blocks;
         let table_off = table_at << g.cluster_bits;
+        h.event(Event::RefblockAllocWriteTable).await;
         write_bytes(h, table_off, &spec::table_to_bytes(&table)).await?;
         self.unflushed.store(true, Ordering::Release);
         self.barrier(h).await?;
         // Offset and length lie within one sector: they change together.
         let mut fields = table_off.to_be_bytes().to_vec();
         fields.extend_from_slice(&(table_clusters as u32).to_be_bytes());
+        h.event(Event::RefblockAllocSwitchTable).await;
         write_bytes(h, field::REFTABLE_OFFSET as u64, &fields).await?;
         let old = m.header.reftable_offset >> g.cluster_bits;
         let old_clusters = u64::from(m.header.reftable_clusters);
@@ -408,6 +423,8 @@ impl Image {
         let mut gone: Vec<Range<u64>> = Vec::new();
         let mut freed = false;
         for p in list {
+            h.event(Event::ClusterFree).await;
+            h.event(Event::RefblockAlloc).await;
             for c in p.cluster..p.cluster + p.count {
                 // An error here leaks the cluster and no more.
                 if !self.drop_reference(h, m, c).await? {
@@ -437,6 +454,7 @@ impl Image {
         dirty.sort_unstable();
         for off in dirty {
             let bytes = m.blocks[&off].bytes.clone();
+            h.event(Event::RefblockUpdatePart).await;
             self.write_meta(h, Section::RefcountBlock, off, &bytes).await?;
             if let Some(b) = m.blocks.get_mut(&off) {
                 b.dirty = false;
@@ -457,6 +475,7 @@ impl Image {
             let to = m.reftable.len().min(from + 64);
             let bytes = spec::table_to_bytes(&m.reftable[from..to]);
             let off = m.header.reftable_offset + sector * 512;
+            h.event(Event::RefblockAllocHookup).await;
             self.write_meta(h, Section::RefcountTable, off, &bytes).await?;
             m.reftable_dirty.remove(&sector);
         }
@@ -480,6 +499,7 @@ impl Image {
             // Refcounts, and the data that the entries point to.
             self.barrier(h).await?;
             for (off, bytes) in slices {
+                h.event(Event::L2Update).await;
                 self.write_meta(h, Section::ActiveL2, off, &bytes).await?;
                 self.map.write().mark_clean(off);
             }
@@ -488,6 +508,7 @@ impl Image {
             let sectors: Vec<u64> = self.map.read().l1_dirty.iter().copied().collect();
             for s in sectors {
                 let bytes = self.map.read().l1_sector(s);
+                h.event(Event::L1Update).await;
                 self.write_meta(h, Section::ActiveL1, m.header.l1_offset + s * 512, &bytes).await?;
                 self.map.write().l1_dirty.remove(&s);
             }
@@ -507,7 +528,9 @@ impl Image {
     /// Copies a whole cluster of metadata to a fresh place.
     pub(crate) async fn copy_cluster<H: Host>(&self, h: &H, from: u64, to: u64) -> IoResult<()> {
         let buf = IoBuf::zeroed(self.geo.cluster_size() as usize);
+        h.event(Event::L2AllocCowRead).await;
         h.read(from, buf.clone()).await?;
+        h.event(Event::L2AllocWrite).await;
         h.write(to, buf).await?;
         self.unflushed.store(true, Ordering::Release);
         Ok(())

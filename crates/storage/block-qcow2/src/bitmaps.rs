@@ -16,7 +16,7 @@ use qapi::{QError, qerr};
 use crate::bitmap::BitmapInfo;
 use crate::header::{BitmapsExt, Header};
 use crate::host::{Host, read_vec, write_bytes};
-use crate::image::{Image, Meta};
+use crate::image::{Image, Meta, read_header};
 use crate::live::ALL_ONES;
 use crate::overlap::Section;
 use crate::spec::{self, autoclear, bitmap as flag, field};
@@ -154,11 +154,14 @@ impl Image {
 
     /// Sets the autoclear bits; stable when it ends.
     pub(crate) async fn put_autoclear<H: Host>(&self, h: &H, m: &mut Meta, bits: u64) -> IoResult<()> {
-        if bits != m.header.autoclear {
+        // What failed before may be on the disk or not.
+        if bits != m.header.autoclear || self.unsure.load(Ordering::Acquire) {
+            self.unsure.store(true, Ordering::Release);
             write_bytes(h, field::AUTOCLEAR as u64, &bits.to_be_bytes()).await?;
             m.header.autoclear = bits;
             self.header_changed(m);
             self.barrier(h).await?;
+            self.unsure.store(false, Ordering::Release);
         }
         Ok(())
     }
@@ -227,10 +230,21 @@ impl Image {
         self.barrier(h).await?;
         let ext = next.bitmaps;
         let kept = if next.kept_bitmaps.is_some() && live { autoclear::KEPT_BITMAPS } else { 0 };
+        let before = m.header.clone();
         m.header.bitmaps = ext;
         m.header.kept_bitmaps = next.kept_bitmaps;
         m.header.extensions = next.extensions;
-        self.put_header(h, m).await?;
+        // Until all of it is done, a change of the image has to prepare it anew.
+        self.ready.store(false, Ordering::Release);
+        if let Err(e) = self.put_header(h, m).await
+            && !self.header_is_there(h, m, before).await?
+        {
+            for (first, n) in fresh {
+                self.unalloc(h, m, first, n).await;
+            }
+            return Err(e);
+        }
+        self.shown.write().bitmaps = list.clone();
         let valid = if ext.is_some() { autoclear::BITMAPS } else { 0 };
         self.put_autoclear(h, m, (m.header.autoclear & !autoclear::ALL_BITMAPS) | valid | kept).await?;
         let place = ext.map_or(0..0, |x| {
@@ -245,11 +259,28 @@ impl Image {
                 self.live_never(h, m).await?;
             }
         }
-        self.shown.write().bitmaps = list;
         for (first, n) in release {
             self.release(m, first, n, false);
         }
-        self.write_back(h, m).await
+        self.write_back(h, m).await?;
+        self.ready.store(open, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether a header that could not be written for sure is there nevertheless. Where the old one is, `m` has it again.
+    /// Where that cannot be told, the image is not used any more.
+    async fn header_is_there<H: Host>(&self, h: &H, m: &mut Meta, before: Header) -> IoResult<bool> {
+        match read_header(h).await {
+            Ok(now) if now == before => {
+                m.header = before;
+                Ok(false)
+            }
+            Ok(now) if now == m.header => Ok(true),
+            _ => {
+                self.stop();
+                Err(Errno::IO)
+            }
+        }
     }
 
     /// The header with another directory.
@@ -382,7 +413,7 @@ impl Image {
         let keep: Vec<_> = bitmaps.iter().filter(|b| b.persistent()).collect();
         // The oldest first, as they were made.
         let good: Vec<_> = keep.iter().rev().filter(|b| !b.inconsistent()).map(|b| (*b).clone()).collect();
-        let fresh = !self.modifying.load(Ordering::Acquire);
+        let fresh = !self.ready.load(Ordering::Acquire);
         if self.check_usable().is_err() || (fresh && good.iter().all(|b| self.is_stored(b.name()))) {
             return Ok(());
         }

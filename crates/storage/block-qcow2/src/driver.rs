@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use api::block_core::{
-    BlockImageCorruptedEvent, BlockdevAmendOptions, BlockdevDriverOptions, BlockdevOptions,
+    BlkdebugEvent, BlockImageCorruptedEvent, BlockdevAmendOptions, BlockdevDriverOptions, BlockdevOptions,
     BlockdevOptionsQcow2, BlockdevQcow2Encryption, SnapshotInfo,
 };
 use api::crypto::QCryptoBlockAmendOptions;
@@ -180,6 +180,9 @@ struct NodeHost<'a>(Cx<'a>);
 impl Host for NodeHost<'_> {
     fn file_len(&self) -> IoResult<u64> {
         self.0.child_len(ChildSlot::File)
+    }
+    async fn event(&self, event: BlkdebugEvent) {
+        self.0.child_event(ChildSlot::File, event).await;
     }
     async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
         self.0.child_read(ChildSlot::File, off, buf).await
@@ -624,6 +627,7 @@ impl Staged for Change {
         self.image.writable.store(self.writable, Ordering::Release);
         // The next write looks at dirty and autoclear bits again.
         if !self.writable {
+            self.image.ready.store(false, Ordering::Release);
             self.image.modifying.store(false, Ordering::Release);
         }
     }

@@ -3,6 +3,7 @@
 //! The driver implements it over its node's children, creation and checking over a root of the block graph, and the
 //! tests over memory with a log of every write.
 
+use api::block_core::BlkdebugEvent as Event;
 use base::{Errno, IoResult};
 use block::Root;
 use block::driver::{Prealloc, WriteFlags, ZeroFlags};
@@ -27,6 +28,10 @@ pub trait Host {
     async fn flush(&self) -> IoResult<()>;
     /// Sets the file's length.
     async fn truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()>;
+    /// Tells the file what is about to be done, where it wants to know.
+    async fn event(&self, event: Event) {
+        let _ = event;
+    }
     /// Length of the file that holds the guest's data.
     fn data_len(&self) -> IoResult<u64> {
         self.file_len()

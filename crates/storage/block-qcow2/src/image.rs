@@ -16,6 +16,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use api::block_core::BlkdebugEvent as Event;
 use base::{Errno, IoResult};
 use block::ranges::RangeLocks;
 use parking_lot::RwLock;
@@ -101,6 +102,8 @@ pub struct Image {
     pub(crate) unflushed: AtomicBool,
     /// The image may be modified: dirty and autoclear bits are as they must be.
     pub(crate) modifying: AtomicBool,
+    /// And its bitmaps are in use: nothing has to be prepared before the next change.
+    pub(crate) ready: AtomicBool,
     /// Damage was found; nothing is written any more.
     pub(crate) corrupt: AtomicBool,
     /// Damage was reported that stops nobody.
@@ -111,6 +114,8 @@ pub struct Image {
     pub(crate) decompressed: parking_lot::Mutex<Option<(u64, Arc<Vec<u8>>)>>,
     /// Told of damage: what is wrong, and whether the image is not written any more.
     pub(crate) on_damage: RwLock<Option<OnDamage>>,
+    /// An autoclear bit could not be written for sure.
+    pub(crate) unsure: AtomicBool,
     /// Who reads what it has looked up.
     pub(crate) readers: Epochs,
     /// What is kept of persistent bitmaps while they change.
@@ -154,6 +159,7 @@ impl Image {
             Ok::<_, QError>(t)
         };
         let reftable_entries = u64::from(header.reftable_clusters) << (g.cluster_bits - 3);
+        host.event(Event::ReftableLoad).await;
         let reftable = table(header.reftable_offset, reftable_entries, "reference count table").await?;
         let l1 = table(header.l1_offset, u64::from(header.l1_size), "L1 table").await?;
         let (snapshots, snapshot_bytes) = snapshot::load(host, &header, file_len).await?;
@@ -193,10 +199,12 @@ impl Image {
             config: RwLock::new(config),
             unflushed: AtomicBool::new(true),
             modifying: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
             told: AtomicBool::new(false),
             writable: AtomicBool::new(writable),
             decompressed: parking_lot::Mutex::new(None),
             on_damage: RwLock::new(None),
+            unsure: AtomicBool::new(false),
             readers: Epochs::default(),
             live: Arc::default(),
             crypt,
@@ -263,7 +271,7 @@ impl Image {
     /// something only the first time.
     pub(crate) async fn begin_modify<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
         self.check_usable()?;
-        if self.modifying.load(Ordering::Acquire) {
+        if self.ready.load(Ordering::Acquire) {
             return Ok(());
         }
         if !self.writable.load(Ordering::Acquire) {
@@ -279,7 +287,9 @@ impl Image {
                 changed = true;
             }
             self.begin_bitmaps(h, m).await?;
-            if self.lazy() && !m.header.has(incompat::DIRTY) {
+            // Where the image could not be made clean, nobody knows what the disk says.
+            let unsure = self.modifying.load(Ordering::Acquire);
+            if self.lazy() && (unsure || !m.header.has(incompat::DIRTY)) {
                 self.put_incompatible(h, m, m.header.incompatible | incompat::DIRTY).await?;
                 changed = true;
             }
@@ -288,13 +298,14 @@ impl Image {
             self.barrier(h).await?;
         }
         self.modifying.store(true, Ordering::Release);
+        self.ready.store(true, Ordering::Release);
         Ok(())
     }
 
     /// [`Image::begin_modify`] where the caller does not hold the metadata lock.
     pub(crate) async fn modify<H: Host>(&self, h: &H) -> IoResult<()> {
         self.check_usable()?;
-        if self.modifying.load(Ordering::Acquire) {
+        if self.ready.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut m = self.meta.lock().await;
@@ -357,6 +368,8 @@ impl Image {
         if self.corrupt.load(Ordering::Acquire) || !self.modifying.load(Ordering::Acquire) {
             return Ok(());
         }
+        // Where this fails half-way, the next change prepares the image anew.
+        self.ready.store(false, Ordering::Release);
         // Twice: dropped references of the first round are changes of refcounts again.
         for _ in 0..2 {
             self.write_back(h, &mut m).await?;
@@ -368,6 +381,7 @@ impl Image {
             self.put_incompatible(h, &mut m, bits).await?;
         }
         self.barrier(h).await?;
+        self.ready.store(false, Ordering::Release);
         self.modifying.store(false, Ordering::Release);
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use api::block_core::BlkdebugEvent as Event;
 use base::{Errno, IoResult};
 use mem::IoBuf;
 
@@ -62,9 +63,15 @@ impl Image {
             let (kind, n) = self.lookup(h, off + done, inside - done).await?;
             let part = buf.slice(done as usize..(done + n) as usize);
             match kind {
-                RunKind::Normal { host, .. } => self.read_data(h, host, part).await?,
+                RunKind::Normal { host, .. } => {
+                    h.event(Event::ReadAio).await;
+                    self.read_data(h, host, part).await?;
+                }
                 RunKind::Zero(_) => part.fill(0),
-                RunKind::Unallocated => self.read_backing(h, off + done, part).await?,
+                RunKind::Unallocated => {
+                    h.event(Event::ReadBackingAio).await;
+                    self.read_backing(h, off + done, part).await?;
+                }
                 RunKind::Compressed(entry) => self.read_compressed(h, entry, off + done, part).await?,
             }
             done += n;
@@ -92,6 +99,7 @@ impl Image {
             None => {
                 let word = Entry { word: entry, bits: 0 };
                 let Mapping::Compressed(host, n) = self.geo.mapping(word) else { return Err(Errno::IO) };
+                h.event(Event::ReadCompressed).await;
                 let raw = read_vec(h, host, n as usize).await?;
                 let size = self.geo.cluster_size() as usize;
                 let kind = self.shown.read().header.compression;
@@ -139,6 +147,7 @@ impl Image {
             };
             self.check_guest_place(h, host, n).await?;
             let from = (done + wrote) as usize;
+            h.event(Event::WriteAio).await;
             self.write_data(h, host, buf.slice(from..from + n as usize)).await?;
             self.unflushed.store(true, Ordering::Release);
             wrote += n;
@@ -341,6 +350,10 @@ impl Image {
             start = host;
             whole.append(head_buf.unwrap_or_else(|| IoBuf::zeroed(head)));
         }
+        if !skip_head || !skip_tail {
+            h.event(Event::CowWrite).await;
+        }
+        h.event(Event::WriteAio).await;
         whole.append(data);
         if !skip_tail {
             whole.append(tail_buf.unwrap_or_else(|| IoBuf::zeroed(tail)));
@@ -354,6 +367,7 @@ impl Image {
             return Ok(None);
         }
         let buf = IoBuf::zeroed(len);
+        h.event(Event::CowRead).await;
         self.read_guest(h, off, buf.clone()).await?;
         Ok(if buf.is_zero() { None } else { Some(buf) })
     }

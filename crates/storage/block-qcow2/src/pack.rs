@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use api::block_core::BlkdebugEvent as Event;
 use base::{Errno, IoResult};
 use mem::IoBuf;
 
@@ -55,7 +56,10 @@ impl Image {
         };
         let last = host + n - 1;
         let wrote = match self.check_data_place(h, host, n).await {
-            Ok(()) => h.write(host, IoBuf::from_bytes(&small)).await,
+            Ok(()) => {
+                h.event(Event::WriteCompressed).await;
+                h.write(host, IoBuf::from_bytes(&small)).await
+            }
             e => e,
         };
         self.unflushed.store(true, Ordering::Release);
@@ -63,7 +67,10 @@ impl Image {
         let sectors = (last >> 9) - (host >> 9);
         let entry = spec::COMPRESSED | sectors << g.compressed_shift() | host;
         let (old, linked) = match wrote {
-            Ok(()) => self.change_entries(h, &mut m, at, 1, |_, _| Entry { word: entry, bits: 0 }).await,
+            Ok(()) => {
+                h.event(Event::L2UpdateCompressed).await;
+                self.change_entries(h, &mut m, at, 1, |_, _| Entry { word: entry, bits: 0 }).await
+            }
             Err(e) => (Vec::new(), Err(e)),
         };
         let (first, last) = (host >> g.cluster_bits, last >> g.cluster_bits);
@@ -85,13 +92,14 @@ impl Image {
     /// that they touch gets a reference.
     async fn alloc_bytes<H: Host>(&self, h: &H, m: &mut Meta, n: u64) -> IoResult<u64> {
         let g = self.geo;
+        h.event(Event::ClusterAllocBytes).await;
         if let Some(at) = m.packed.take() {
             let cluster = at >> g.cluster_bits;
             let have = self.refcount(h, m, cluster).await?;
             if have > 0 && have < g.refcount_max() {
                 let room = g.cluster_size() - g.in_cluster(at);
                 if n > room {
-                    let next = self.alloc(h, m, 1).await?;
+                    let next = self.take(h, m, 1).await?;
                     // Allocating may have dropped references.
                     let have = self.refcount(h, m, cluster).await?;
                     if next != cluster + 1 || have == 0 || have == g.refcount_max() {
@@ -106,7 +114,7 @@ impl Image {
                 return Ok(at);
             }
         }
-        let cluster = self.alloc(h, m, 1).await?;
+        let cluster = self.take(h, m, 1).await?;
         self.begin_pack(m, cluster, n)
     }
 

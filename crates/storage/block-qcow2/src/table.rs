@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use api::block_core::BlkdebugEvent as Event;
 use base::{Errno, IoResult};
 use mem::IoBuf;
 
@@ -51,6 +52,7 @@ impl Image {
     /// was read may be stale: then nothing happens and the caller looks again.
     async fn load_slice<H: Host>(&self, h: &H, key: u64, generation: u64) -> IoResult<()> {
         let bytes = self.map.read().slice_bytes() as usize;
+        h.event(Event::L2Load).await;
         let data = read_vec(h, key, bytes).await?;
         {
             let mut map = self.map.write();
@@ -68,6 +70,7 @@ impl Image {
     /// [`Image::load_slice`] for one who holds the metadata lock: nothing changes meanwhile.
     async fn load_slice_locked<H: Host>(&self, h: &H, m: &mut Meta, key: u64) -> IoResult<()> {
         let bytes = self.map.read().slice_bytes() as usize;
+        h.event(Event::L2Load).await;
         let data: Box<[u64]> = spec::table_from_bytes(&read_vec(h, key, bytes).await?).into();
         if self.map.write().insert(key, data.clone()).is_ok() {
             return Ok(());
@@ -98,6 +101,7 @@ impl Image {
         // The whole table is in the file before anything refers to it; a write-back makes it stable before the L1 entry.
         let filled = if old == 0 {
             self.unflushed.store(true, Ordering::Release);
+            h.event(Event::L2AllocWrite).await;
             h.write(new, IoBuf::zeroed(g.cluster_size() as usize)).await
         } else {
             self.copy_cluster(h, old, new).await
@@ -111,6 +115,11 @@ impl Image {
         // Slices that were cached when the place held another table.
         map.forget_table(new);
         map.set_l1(index, new | spec::COPIED);
+        if old == 0 {
+            // What was just written need not be read; where there is no room for it, it will be.
+            let (key, words) = (map.position(new, off).0, map.slice_bytes() as usize / 8);
+            let _ = map.insert(key, vec![0; words].into());
+        }
         if old != 0 {
             map.forget_table(old);
             drop(map);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use api::block_core::BlkdebugEvent as Event;
 use base::{Errno, IoResult};
 use block::driver::Prealloc;
 use mem::IoBuf;
@@ -340,6 +341,7 @@ impl Image {
         let g = self.geo;
         let entries = entries.max(old_entries * 3 / 2).min(spec::MAX_L1_BYTES / 8);
         let clusters = g.clusters(entries * 8);
+        h.event(Event::L1GrowAllocTable).await;
         let first = self.alloc(h, m, clusters).await?;
         let mut l1 = self.map.read().l1.clone();
         l1.resize(entries as usize, 0);
@@ -347,6 +349,7 @@ impl Image {
         let mut bytes = spec::table_to_bytes(&l1);
         bytes.resize(bytes.len().next_multiple_of(512), 0);
         self.unflushed.store(true, Ordering::Release);
+        h.event(Event::L1GrowWriteTable).await;
         if let Err(e) = crate::host::write_bytes(h, off, &bytes).await {
             self.unalloc(h, m, first, clusters).await;
             return Err(e);
@@ -359,6 +362,7 @@ impl Image {
         // The size and the place of the table are neighbours in one sector: they change together.
         let mut fields = (entries as u32).to_be_bytes().to_vec();
         fields.extend_from_slice(&off.to_be_bytes());
+        h.event(Event::L1GrowActivateTable).await;
         crate::host::write_bytes(h, spec::field::L1_SIZE as u64, &fields).await?;
         let (old_off, old_size) = (m.header.l1_offset, u64::from(m.header.l1_size));
         m.header.l1_offset = off;

@@ -4,7 +4,7 @@ use crate::breakpoints::Breakpoints;
 use crate::config;
 use crate::rules::{Io, Rules};
 use api::block_core::{
-    BlkdebugEvent as Event, BlkdebugIOType as Type, BlockdevDriverOptions, BlockdevOptions,
+    BlkdebugEvent as Event, BlkdebugIOType as Type, BlockPermission, BlockdevDriverOptions, BlockdevOptions,
     BlockdevOptionsBlkdebug,
 };
 use base::IoResult;
@@ -13,7 +13,7 @@ use block::driver::{
     OpenFuture, Prealloc, WriteFlags, ZeroFlags, default_child_perm,
 };
 use block::filename::{FileNames, INNER};
-use block::perm::Role;
+use block::perm::{Perm, Role};
 use mem::IoBuf;
 use parking_lot::Mutex;
 use qapi::{Dict, QError, qerr};
@@ -51,8 +51,24 @@ fn parse_name(name: &str) -> Result<Dict, QError> {
 
 const FILE: ChildSlot = ChildSlot::File;
 
-fn children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {
-    let role = Role::FILTERED | Role::PRIMARY;
+fn perms(list: Option<&Vec<BlockPermission>>) -> Perm {
+    let one = |p: &BlockPermission| match p {
+        BlockPermission::ConsistentRead => Perm::CONSISTENT_READ,
+        BlockPermission::Write => Perm::WRITE,
+        BlockPermission::WriteUnchanged => Perm::WRITE_UNCHANGED,
+        BlockPermission::Resize => Perm::RESIZE,
+    };
+    list.into_iter().flatten().map(one).fold(Perm::empty(), Perm::union)
+}
+
+fn children(o: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {
+    let more = match &o.driver {
+        BlockdevDriverOptions::Blkdebug(b) => {
+            Role::with_perms(perms(b.take_child_perms.as_ref()), perms(b.unshare_child_perms.as_ref()))
+        }
+        _ => Role::empty(),
+    };
+    let role = Role::FILTERED | Role::PRIMARY | more;
     smallvec![ChildOption { name: "image", slot: FILE, role, required: true }]
 }
 
@@ -134,7 +150,7 @@ fn shorter(a: u64, b: u64) -> u64 {
 }
 
 impl Blkdebug {
-    async fn event(&self, event: Event) {
+    async fn happens(&self, event: Event) {
         self.rules.lock().event(event);
         self.breakpoints.pass(event).await;
     }
@@ -181,6 +197,17 @@ impl Driver for Blkdebug {
         true
     }
 
+    fn hears(&self) -> bool {
+        true
+    }
+
+    fn event<'a>(&'a self, event: Event) -> IoFuture<'a> {
+        Box::pin(async move {
+            self.happens(event).await;
+            Ok(())
+        })
+    }
+
     fn locate<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Extent> {
         Box::pin(async move {
             self.check(Type::BlockStatus, off, len).await?;
@@ -192,7 +219,6 @@ impl Driver for Blkdebug {
 
     fn read<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {
         Box::pin(async move {
-            self.event(Event::ReadAio).await;
             self.check(Type::Read, off, buf.len() as u64).await?;
             cx.child_read(FILE, off, buf).await
         })
@@ -200,21 +226,20 @@ impl Driver for Blkdebug {
 
     fn write<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, flags: WriteFlags) -> IoFuture<'a> {
         Box::pin(async move {
-            self.event(Event::WriteAio).await;
-            self.event(Event::Pwritev).await;
+            self.happens(Event::Pwritev).await;
             self.check(Type::Write, off, buf.len() as u64).await?;
             cx.child_write(FILE, off, buf, flags).await?;
-            self.event(Event::PwritevDone).await;
+            self.happens(Event::PwritevDone).await;
             Ok(())
         })
     }
 
     fn write_zeroes<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64, flags: ZeroFlags) -> IoFuture<'a> {
         Box::pin(async move {
-            self.event(Event::PwritevZero).await;
+            self.happens(Event::PwritevZero).await;
             self.check(Type::WriteZeroes, off, len).await?;
             cx.child_write_zeroes(FILE, off, len, flags).await?;
-            self.event(Event::PwritevDone).await;
+            self.happens(Event::PwritevDone).await;
             Ok(())
         })
     }
@@ -228,8 +253,6 @@ impl Driver for Blkdebug {
 
     fn flush<'a>(&'a self, _cx: &'a Cx<'a>) -> IoFuture<'a> {
         Box::pin(async move {
-            self.event(Event::FlushToOs).await;
-            self.event(Event::FlushToDisk).await;
             // The core flushes the child afterwards.
             self.check(Type::Flush, 0, 0).await
         })

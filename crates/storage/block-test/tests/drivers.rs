@@ -74,7 +74,9 @@ fn errors_by_rules() {
         )
         .await
         .unwrap();
-        let r = bed.root("d").await;
+        // A format says when it reads data.
+        bed.try_add("{'driver':'raw','node-name':'r','file':'d'}").await.unwrap();
+        let r = bed.root("r").await;
         assert_eq!(r.read(0, buf(0, 4096)).await, Ok(()));
         assert_eq!(r.read(4096, buf(0, 512)).await, Err(Errno::NOSPC));
         assert_eq!(r.write(0, buf(1, 512), Default::default()).await, Ok(()));

@@ -5,6 +5,7 @@ use crate::gate::Inside;
 use crate::graph::{Graph, Node, NodeId};
 use crate::perm::{Perm, Role};
 use crate::request::{Status, end_of, up};
+use api::block_core::BlkdebugEvent;
 use base::units::align_down;
 use base::{Errno, IoResult};
 use mem::IoBuf;
@@ -170,6 +171,7 @@ impl<'a> Cx<'a> {
         // The issuer's memory may change under our hands: what is written must be what was read.
         let bounce = IoBuf::zeroed((hi - lo) as usize);
         self.read_aligned(lo, bounce.clone(), &lim).await?;
+        self.own_event(BlkdebugEvent::CorWrite).await;
         let zeroes = bounce.is_zero() && self.caps().write_zeroes == Support::Native;
         let zeroes = zeroes && lim.write_zeroes_alignment <= lim.request_alignment;
         let mut done = Err(Errno::NOTSUP);

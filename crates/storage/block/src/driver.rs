@@ -22,7 +22,7 @@ use crate::graph::{Graph, Node};
 use crate::perm::{Perm, PermPair, Role};
 use crate::request::Status;
 use api::block_core::{
-    BlockStatsSpecific, BlockdevAmendOptions, BlockdevOptions, ImageInfoSpecific, SnapshotInfo,
+    BlkdebugEvent, BlockStatsSpecific, BlockdevAmendOptions, BlockdevOptions, ImageInfoSpecific, SnapshotInfo,
 };
 use base::{Errno, IoResult};
 use bitflags::bitflags;
@@ -444,6 +444,18 @@ pub trait Driver: Send + Sync + 'static {
         false
     }
 
+    /// Whether the driver hears what the node above it does ([`Driver::event`]). Constant.
+    fn hears(&self) -> bool {
+        false
+    }
+
+    /// The node above is about to do this, and waits until the answer is there. Called where [`Driver::hears`]; nobody looks
+    /// at an error.
+    fn event<'a>(&'a self, event: BlkdebugEvent) -> IoFuture<'a> {
+        let _ = event;
+        Box::pin(async { Ok(()) })
+    }
+
     /// Whether [`WriteFlags::COMPRESSED`] does what it says. Such writes are whole clusters
     /// ([`DriverInfo::cluster_size`]), the one at the end of the node apart.
     fn compresses(&self, cx: &Cx<'_>) -> bool {
@@ -787,7 +799,7 @@ pub fn no_children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {
 pub fn default_child_perm(child: &ChildDef, parent: PermPair, next: &NodeFlags) -> PermPair {
     let role = child.role;
     if role.contains(Role::FILTERED) {
-        return parent;
+        return PermPair { perm: parent.perm | role.takes(), shared: parent.shared - role.unshares() };
     }
     if role.contains(Role::COW) {
         let mut shared = Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED;
@@ -860,6 +872,25 @@ impl<'a> Cx<'a> {
         let edge = self.node.edge(slot).ok_or(Errno::NOMEDIUM)?;
         let node = self.graph.node(edge.child).ok_or(Errno::NOMEDIUM)?;
         Ok(Cx { graph: self.graph, node })
+    }
+
+    /// Tells the child in `slot` what this node is about to do, where somebody wants to know: a test.
+    pub async fn child_event(&self, slot: ChildSlot, event: BlkdebugEvent) {
+        if self.graph.listens
+            && let Ok(child) = self.child(slot)
+        {
+            child.own_event(event).await;
+        }
+    }
+
+    /// Tells the node's own driver what is about to be done with the node.
+    pub(crate) async fn own_event(&self, event: BlkdebugEvent) {
+        if self.graph.listens
+            && let Some(d) = self.node.driver.as_ref().filter(|d| d.hears())
+        {
+            // There is nothing that an error could stop.
+            let _ = d.event(event).await;
+        }
     }
 
     /// The child's length, bytes.

@@ -276,9 +276,16 @@ pub struct Graph {
     pub(crate) roots: BTreeMap<RootId, Arc<RootDef>>,
     /// Counts published versions; a test of "nothing changed" and of snapshots.
     pub(crate) version: u64,
+    /// Whether any driver hears what others do ([`crate::driver::Driver::hears`]), so that requests need not look.
+    pub(crate) listens: bool,
 }
 
 impl Graph {
+    /// Looks whether any driver hears what others do.
+    pub(crate) fn look_for_listeners(&mut self) {
+        self.listens = self.nodes.values().any(|n| n.driver.as_ref().is_some_and(|d| d.hears()));
+    }
+
     /// The node.
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         self.nodes.get(&id)

@@ -81,7 +81,7 @@ impl PermPair {
 bitflags! {
     /// What an edge is for. Permissions follow from it ([`crate::driver::default_child_perm`]).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-    pub struct Role: u8 {
+    pub struct Role: u16 {
         /// The child holds guest data.
         const DATA = 1;
         /// The child holds the format's metadata.
@@ -94,12 +94,56 @@ bitflags! {
         const PRIMARY = 16;
         /// The node writes to the child on its own account, also where nobody writes to the node.
         const REPAIRED = 32;
+        /// A filter's user asked that the filter reads the child on its own account.
+        const TAKES_READ = 64;
+        /// The same for writing.
+        const TAKES_WRITE = 128;
+        /// The same for writing what is there already.
+        const TAKES_WRITE_UNCHANGED = 256;
+        /// The same for resizing.
+        const TAKES_RESIZE = 512;
+        /// A filter's user asked that nobody else reads the child.
+        const UNSHARES_READ = 1024;
+        /// The same for writing.
+        const UNSHARES_WRITE = 2048;
+        /// The same for writing what is there already.
+        const UNSHARES_WRITE_UNCHANGED = 4096;
+        /// The same for resizing.
+        const UNSHARES_RESIZE = 8192;
+    }
+}
+
+impl Role {
+    /// The role of a filter's child of which more is taken, and less shared, than the filter's users ask.
+    pub fn with_perms(take: Perm, unshare: Perm) -> Role {
+        Role::from_bits_retain(u16::from(take.bits()) << 6 | u16::from(unshare.bits()) << 10)
+    }
+
+    /// What a filter's user has the filter take on top of what its users ask.
+    pub fn takes(self) -> Perm {
+        Perm::from_bits_truncate((self.bits() >> 6) as u8)
+    }
+
+    /// What a filter's user has the filter not share on top of what its users forbid.
+    pub fn unshares(self) -> Perm {
+        Perm::from_bits_truncate((self.bits() >> 10) as u8)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn roles_carry_more_permissions() {
+        let r = Role::FILTERED
+            | Role::PRIMARY
+            | Role::with_perms(Perm::WRITE, Perm::RESIZE | Perm::CONSISTENT_READ);
+        assert_eq!((r.takes(), r.unshares()), (Perm::WRITE, Perm::RESIZE | Perm::CONSISTENT_READ));
+        let named = Role::TAKES_WRITE | Role::UNSHARES_RESIZE | Role::UNSHARES_READ;
+        assert_eq!(r - Role::FILTERED - Role::PRIMARY, named);
+        assert_eq!((Role::DATA | Role::REPAIRED).takes(), Perm::empty());
+    }
 
     #[test]
     fn names_are_the_contracts() {

@@ -11,6 +11,7 @@ use crate::driver::{
 use crate::graph::{Edge, NodeId};
 use crate::perm::{Perm, Role};
 use crate::probe::{PROBE_BYTES, probe};
+use api::block_core::BlkdebugEvent;
 use base::units::{align_down, align_up};
 use base::{Errno, IoResult};
 use mem::IoBuf;
@@ -187,8 +188,14 @@ impl<'a> Cx<'a> {
             ExtentKind::Own { .. } | ExtentKind::Hole | ExtentKind::Compressed => {
                 driver.read(self, off, part).await?;
             }
-            ExtentKind::Child { slot, offset } => self.child_read(slot, offset, part).await?,
+            ExtentKind::Child { slot, offset } => {
+                if self.node.ty.kind == Kind::Format {
+                    self.child_event(ChildSlot::File, BlkdebugEvent::ReadAio).await;
+                }
+                self.child_read(slot, offset, part).await?;
+            }
             ExtentKind::Unallocated if self.has_child(ChildSlot::Backing) => {
+                self.child_event(ChildSlot::File, BlkdebugEvent::ReadBackingAio).await;
                 self.child_read(ChildSlot::Backing, off, part).await?;
             }
             ExtentKind::Unallocated => part.fill(0),
@@ -297,12 +304,15 @@ impl<'a> Cx<'a> {
         let mut out = IoBuf::new();
         let head = IoBuf::zeroed(align as usize);
         if lo != off {
+            self.own_event(BlkdebugEvent::PwritevRmwHead).await;
             self.read_aligned(lo, head.clone(), lim).await?;
+            self.own_event(BlkdebugEvent::PwritevRmwAfterHead).await;
             out.append(head.slice(0..(off - lo) as usize));
         }
         out.append(buf);
         if end != hi {
             let tail_at = hi - align;
+            self.own_event(BlkdebugEvent::PwritevRmwTail).await;
             let tail = if tail_at == lo && lo != off {
                 head
             } else {
@@ -310,6 +320,7 @@ impl<'a> Cx<'a> {
                 self.read_aligned(tail_at, tail.clone(), lim).await?;
                 tail
             };
+            self.own_event(BlkdebugEvent::PwritevRmwAfterTail).await;
             out.append(tail.slice((end - tail_at) as usize..align as usize));
         }
         Ok(out)
@@ -467,6 +478,10 @@ impl<'a> Cx<'a> {
     // ---- flush, length ----
 
     pub(crate) async fn node_flush(&self) -> IoResult<()> {
+        let file = self.node.primary().map(|e| e.slot);
+        if let Some(slot) = file {
+            self.child_event(slot, BlkdebugEvent::FlushToOs).await;
+        }
         let Some(upto) = self.node.live.unflushed() else { return self.flush_children().await };
         if !self.node.writable() {
             return Ok(());
@@ -474,6 +489,9 @@ impl<'a> Cx<'a> {
         let protocol = self.node.ty.kind == Kind::Protocol;
         if !(protocol && self.node.flags.no_flush) {
             self.driver()?.flush(self).await?;
+        }
+        if let Some(slot) = file {
+            self.child_event(slot, BlkdebugEvent::FlushToDisk).await;
         }
         self.flush_children().await?;
         self.node.live.flushed(upto);

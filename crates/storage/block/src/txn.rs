@@ -95,7 +95,9 @@ impl<'g> Txn<'g> {
 
     /// The edited graph as a snapshot for requests of this transaction.
     pub(crate) fn preview(&self) -> Arc<Graph> {
-        Arc::new(self.next.clone())
+        let mut next = self.next.clone();
+        next.look_for_listeners();
+        Arc::new(next)
     }
 
     /// Says that the driver of a new node has been opened, with these flags and no user.
@@ -249,6 +251,7 @@ impl<'g> Txn<'g> {
             }
         }
         self.next.version += 1;
+        self.next.look_for_listeners();
         let graph = Arc::new(self.next);
         self.ctl.publish(graph.clone());
         for id in order.iter().rev() {

@@ -2,23 +2,128 @@
 
 use qapi::Qapi;
 
-use super::BlockdevRef;
+use super::{BlockPermission, BlockdevRef};
 
 /// A moment in a request's life at which a rule of `blkdebug` may act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
 pub enum BlkdebugEvent {
-    /// A read begins.
+    /// An entry of the L1 table is about to be written.
+    #[qapi(name = "l1_update")]
+    L1Update,
+    /// A longer L1 table is about to be allocated.
+    #[qapi(name = "l1_grow_alloc_table")]
+    L1GrowAllocTable,
+    /// It is about to be written.
+    #[qapi(name = "l1_grow_write_table")]
+    L1GrowWriteTable,
+    /// The header is about to lead to it.
+    #[qapi(name = "l1_grow_activate_table")]
+    L1GrowActivateTable,
+    /// A part of an L2 table is about to be read.
+    #[qapi(name = "l2_load")]
+    L2Load,
+    /// A part of an L2 table is about to be written.
+    #[qapi(name = "l2_update")]
+    L2Update,
+    /// The entry of a compressed cluster is about to change.
+    #[qapi(name = "l2_update_compressed")]
+    L2UpdateCompressed,
+    /// An L2 table that a snapshot shares is about to be read, to be copied.
+    #[qapi(name = "l2_alloc_cow_read")]
+    L2AllocCowRead,
+    /// A new L2 table is about to be written.
+    #[qapi(name = "l2_alloc_write")]
+    L2AllocWrite,
+    /// A format is about to read data.
     #[qapi(name = "read_aio")]
     ReadAio,
-    /// A write begins.
+    /// A format is about to read data of its backing file.
+    #[qapi(name = "read_backing_aio")]
+    ReadBackingAio,
+    /// A compressed cluster is about to be read.
+    #[qapi(name = "read_compressed")]
+    ReadCompressed,
+    /// A format is about to write data.
     #[qapi(name = "write_aio")]
     WriteAio,
-    /// A flush begins, before caches are written out.
+    /// A compressed cluster is about to be written.
+    #[qapi(name = "write_compressed")]
+    WriteCompressed,
+    /// The state of a machine is about to be read. Nothing raises it.
+    #[qapi(name = "vmstate_load")]
+    VmstateLoad,
+    /// The state of a machine is about to be written. Nothing raises it.
+    #[qapi(name = "vmstate_save")]
+    VmstateSave,
+    /// What stands around new data in its cluster is about to be read.
+    #[qapi(name = "cow_read")]
+    CowRead,
+    /// What stands around new data in its cluster is about to be written.
+    #[qapi(name = "cow_write")]
+    CowWrite,
+    /// The refcount table is about to be read.
+    #[qapi(name = "reftable_load")]
+    ReftableLoad,
+    /// The refcount table is about to move to a larger place.
+    #[qapi(name = "reftable_grow")]
+    ReftableGrow,
+    /// An entry of the refcount table changes for other reasons than a new block. Nothing raises it.
+    #[qapi(name = "reftable_update")]
+    ReftableUpdate,
+    /// A refcount block is about to be read.
+    #[qapi(name = "refblock_load")]
+    RefblockLoad,
+    /// A whole refcount block is written. Nothing raises it.
+    #[qapi(name = "refblock_update")]
+    RefblockUpdate,
+    /// Changed refcounts are about to be written.
+    #[qapi(name = "refblock_update_part")]
+    RefblockUpdatePart,
+    /// Refcounts are about to change.
+    #[qapi(name = "refblock_alloc")]
+    RefblockAlloc,
+    /// The refcount table is about to lead to a new block.
+    #[qapi(name = "refblock_alloc_hookup")]
+    RefblockAllocHookup,
+    /// A new refcount block is about to be made.
+    #[qapi(name = "refblock_alloc_write")]
+    RefblockAllocWrite,
+    /// The blocks that count a larger refcount table are about to be written.
+    #[qapi(name = "refblock_alloc_write_blocks")]
+    RefblockAllocWriteBlocks,
+    /// A larger refcount table is about to be written.
+    #[qapi(name = "refblock_alloc_write_table")]
+    RefblockAllocWriteTable,
+    /// The header is about to lead to a larger refcount table.
+    #[qapi(name = "refblock_alloc_switch_table")]
+    RefblockAllocSwitchTable,
+    /// Clusters are about to be allocated.
+    #[qapi(name = "cluster_alloc")]
+    ClusterAlloc,
+    /// Space for a compressed cluster is about to be allocated.
+    #[qapi(name = "cluster_alloc_bytes")]
+    ClusterAllocBytes,
+    /// Clusters are about to be freed.
+    #[qapi(name = "cluster_free")]
+    ClusterFree,
+    /// The node above is about to be flushed, its caches first.
     #[qapi(name = "flush_to_os")]
     FlushToOs,
-    /// A flush is about to make everything stable.
+    /// The node above has written out its caches and is about to make everything stable.
     #[qapi(name = "flush_to_disk")]
     FlushToDisk,
+    /// A write that is not aligned is about to read what stands before it.
+    #[qapi(name = "pwritev_rmw_head")]
+    PwritevRmwHead,
+    /// It has read that.
+    #[qapi(name = "pwritev_rmw_after_head")]
+    PwritevRmwAfterHead,
+    /// A write that is not aligned is about to read what stands behind it.
+    #[qapi(name = "pwritev_rmw_tail")]
+    PwritevRmwTail,
+    /// It has read that.
+    #[qapi(name = "pwritev_rmw_after_tail")]
+    PwritevRmwAfterTail,
     /// A write is about to be handed on.
     Pwritev,
     /// A zero-write is about to be handed on.
@@ -27,6 +132,21 @@ pub enum BlkdebugEvent {
     /// A write or zero-write has been done.
     #[qapi(name = "pwritev_done")]
     PwritevDone,
+    /// An image is about to be emptied. Nothing raises it.
+    #[qapi(name = "empty_image_prepare")]
+    EmptyImagePrepare,
+    /// A shorter L1 table is about to be written. Nothing raises it.
+    #[qapi(name = "l1_shrink_write_table")]
+    L1ShrinkWriteTable,
+    /// The tables of a shorter L1 table are about to be freed. Nothing raises it.
+    #[qapi(name = "l1_shrink_free_l2_clusters")]
+    L1ShrinkFreeL2Clusters,
+    /// What was read is about to be written where it was missing.
+    #[qapi(name = "cor_write")]
+    CorWrite,
+    /// Clusters are about to be made to read as zeroes. Nothing raises it.
+    #[qapi(name = "cluster_alloc_space")]
+    ClusterAllocSpace,
     /// Once, when the node is made.
     #[default]
     None,
@@ -103,6 +223,10 @@ pub struct BlockdevOptionsBlkdebug {
     pub inject_error: Option<Vec<BlkdebugInjectErrorOptions>>,
     /// Rules that change the state.
     pub set_state: Option<Vec<BlkdebugSetStateOptions>>,
+    /// What the node does with its child on top of what its users do. Nothing unless given.
+    pub take_child_perms: Option<Vec<BlockPermission>>,
+    /// What others may not do with the child on top of what its users forbid. Nothing unless given.
+    pub unshare_child_perms: Option<Vec<BlockPermission>>,
 }
 
 /// Options of `blkverify`.

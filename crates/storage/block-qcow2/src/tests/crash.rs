@@ -138,3 +138,30 @@ fn after_a_crash_flushed_data_is_there_and_the_image_is_sound() {
         });
     }
 }
+
+/// An image with lazy refcounts that could not be made clean goes on to be one that says so.
+#[test]
+fn an_image_that_could_not_be_made_clean_is_dirty() {
+    let mut failed = 0;
+    for seed in 0..120u64 {
+        Sim::new(seed).block_on(async {
+            let w = world(false, true).await;
+            w.image.write(&w.host, 0, IoBuf::from_bytes(&[1; 512])).await.unwrap();
+            w.host.jitter.set(true);
+            w.host.faults.set(60);
+            let made = w.image.make_clean(&w.host).await;
+            w.host.faults.set(0);
+            failed += u32::from(made.is_err());
+            let size = w.image.virtual_size();
+            let _ = w.image.write(&w.host, size / 2, IoBuf::from_bytes(&[2; 512])).await;
+            let _ = w.image.flush(&w.host).await;
+            let after = MemHost::new(w.host.bytes());
+            if !crate::check::is_dirty(&after).await.unwrap() {
+                let mut said = Vec::new();
+                let r = check(&after, Fix::None, &mut |l| said.push(l.to_string())).await.unwrap();
+                assert_eq!((r.corruptions, r.check_errors), (0, 0), "seed {seed}: {said:#?}");
+            }
+        });
+    }
+    assert!(failed > 10, "{failed}");
+}

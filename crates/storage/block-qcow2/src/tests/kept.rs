@@ -274,3 +274,31 @@ fn where_a_bitmap_cannot_be_kept_the_image_says_so() {
         assert_eq!(stored(host.bytes()).await, (false, 0));
     });
 }
+
+/// The image could not be put to rest after its bitmaps were stored, so it goes on to be written.
+#[test]
+fn bitmaps_that_were_stored_too_early_miss_nothing() {
+    Sim::new(1).block_on(async {
+        let host = MemHost::new(Vec::new());
+        crate::create::create(&host, &options(1 << 20, 4096)).await.unwrap();
+        let image = Image::open(&host, "t", true, config).await.unwrap();
+        let bitmap = Arc::new(Bitmap::new("a", 1 << 20, 512, true, true).unwrap());
+        let all = [bitmap.clone()];
+        image.bitmaps_changed(&host, &all).await.unwrap();
+        for step in 0..3u64 {
+            image.store_bitmaps(&host, &all).await.unwrap();
+            let off = step * 5000;
+            let ahead = image.record_ahead(&host, off, 512).await.unwrap();
+            image.write(&host, off, IoBuf::from_bytes(&[7; 512])).await.unwrap();
+            bitmap.set(off, 512);
+            drop(ahead);
+            let after = MemHost::new(host.bytes());
+            let found =
+                Image::open(&after, "t", true, config).await.unwrap().load_bitmaps(&after).await.unwrap();
+            assert!(found[0].inconsistent() || found[0].is_dirty(off), "step {step}");
+            assert!(!found[0].inconsistent(), "it is kept");
+        }
+        let r = check(&host, Fix::None, &mut |_| {}).await.unwrap();
+        assert_eq!(r.corruptions, 0);
+    });
+}
