@@ -3,12 +3,14 @@
 //! `cargo xtask fuzz` runs them under libFuzzer, guided by coverage. The test of this crate runs the seeds and small
 //! changes of them, so that a target that breaks is noticed.
 
+mod formats;
 mod luks;
 mod nbd;
 mod qcow2;
 mod qmp;
 mod vhost_user;
 
+pub use formats::formats;
 pub use luks::luks;
 pub use nbd::{nbd_client, nbd_server};
 pub use qcow2::qcow2;
@@ -28,6 +30,7 @@ pub struct Target {
 /// Everything that is fuzzed.
 pub const TARGETS: &[Target] = &[
     Target { name: "qcow2", run: qcow2, seeds: qcow2::seeds },
+    Target { name: "formats", run: formats, seeds: formats::seeds },
     Target { name: "luks", run: luks, seeds: luks::seeds },
     Target { name: "nbd-server", run: nbd_server, seeds: nbd::server_seeds },
     Target { name: "nbd-client", run: nbd_client, seeds: nbd::client_seeds },

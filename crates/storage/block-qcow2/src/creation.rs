@@ -87,7 +87,7 @@ fn aes() -> QError {
     qerr!("Images with the old encryption 'aes' cannot be made; use 'luks'")
 }
 
-fn parts(d: &Dict) -> Result<Vec<Part>, QError> {
+fn parts(d: &Dict, _name: &str) -> Result<Vec<Part>, QError> {
     let data = d.get("data-file").and_then(Value::as_str);
     let part = |f: &str| Part { member: "data-file".into(), filename: f.into(), size: 0 };
     Ok(data.map(part).into_iter().collect())

@@ -106,8 +106,8 @@ pub struct Creation {
     /// Turns options, named as the contract does, into what the contract's type has. Most need none. A member that is null
     /// gets the image's node, instead of `file`.
     pub adapt: Option<fn(&mut Dict) -> Result<(), QError>>,
-    /// The files that are made beside the image's own.
-    pub parts: Option<fn(&Dict) -> Result<Vec<Part>, QError>>,
+    /// The files that are made beside the image's own, from its options and its file's name.
+    pub parts: Option<fn(&Dict, &str) -> Result<Vec<Part>, QError>>,
     /// Makes the image inside the nodes that the options name. `None`: the image is the bare file.
     pub create: Option<CreateFn>,
     /// Tells how much space an image takes.

@@ -301,6 +301,15 @@ pub struct BackingHint {
     pub format: Option<String>,
 }
 
+/// A plain file that an image's header names as the holder of a part of its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileHint {
+    /// The child that it becomes.
+    pub child: ChildOption,
+    /// The name as the header has it (maybe relative to the directory of the image).
+    pub filename: String,
+}
+
 /// What a driver tells queries about its node. Everything is optional.
 #[derive(Clone, Debug, Default)]
 pub struct DriverInfo {
@@ -688,6 +697,12 @@ pub trait Driver: Send + Sync + 'static {
         None
     }
 
+    /// The plain files that the image's header names as holders of parts of its data. They are opened after the driver,
+    /// which finds them as its children when it is activated.
+    fn file_hints(&self) -> Vec<FileHint> {
+        Vec::new()
+    }
+
     /// Writes into the image's header which backing file it has. Called while the node may write.
     fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
         let _ = (cx, hint);
@@ -860,6 +875,16 @@ impl<'a> Cx<'a> {
     /// What the node's parents together require and share.
     pub fn perm(&self) -> PermPair {
         self.graph.effective(self.node.id)
+    }
+
+    /// The name of the file that stands for the node.
+    pub fn filename(&self) -> Option<String> {
+        self.primary_filename()
+    }
+
+    /// What the node's driver tells of it.
+    pub fn driver_info(&self) -> DriverInfo {
+        self.node.driver.as_ref().map(|d| d.info(self)).unwrap_or_default()
     }
 
     /// Whether there is a child in `slot`.

@@ -166,6 +166,7 @@ impl Txn<'_> {
         {
             self.open_data_file(id, spec, &place).await?;
         }
+        self.open_named_files(id, &place).await?;
         if let Some(spec) = specs.iter().find(|s| s.slot == ChildSlot::Backing) {
             let given = parts.children.get(spec.name).cloned().unwrap_or_default();
             self.open_backing(id, spec, given, &place).await?;
@@ -269,6 +270,27 @@ impl Txn<'_> {
         self.open_child(id, spec, ChildGiven::Definition(dict), place)
             .await
             .map_err(|e| e.prepend("Could not open the external data file"))
+    }
+
+    /// Opens the files that an image's header names as holders of parts of its data.
+    async fn open_named_files(&mut self, id: NodeId, place: &Place) -> Result<(), QError> {
+        let driver = self.next.node(id).and_then(|n| n.driver.clone());
+        let own = self.filename(id);
+        for hint in driver.map(|d| d.file_hints()).unwrap_or_default() {
+            let name = hint.filename;
+            if !self.ctl.policy().allow_implicit_children {
+                return Err(qerr!(
+                    "The image names the file '{name}', but images may not have other files opened"
+                ));
+            }
+            let path = resolve(&BackingHint { filename: name, format: None }, own.as_deref())?;
+            let mut dict = Dict::new();
+            // It may be written: only a file, never a device.
+            dict.insert("driver", "file");
+            dict.insert("filename", path);
+            self.open_child(id, &hint.child, ChildGiven::Definition(dict), place).await?;
+        }
+        Ok(())
     }
 
     async fn open_backing(

@@ -601,7 +601,7 @@ impl<'a> Cx<'a> {
         Ok(st)
     }
 
-    fn primary_filename(&self) -> Option<String> {
+    pub(crate) fn primary_filename(&self) -> Option<String> {
         let mut cx = *self;
         while let Some(edge) = cx.node.primary() {
             cx = cx.child(edge.slot).ok()?;

@@ -98,7 +98,7 @@ pub(crate) fn contract(
 ) -> Result<(BlockdevCreateOptions, Vec<(Part, String)>), QError> {
     let dict = creation.contract_dict(&image.options.pairs())?;
     let parts = match creation.parts {
-        Some(parts) => parts(&dict)?,
+        Some(parts) => parts(&dict, &image.name)?,
         None => Vec::new(),
     };
     let parts: Vec<(Part, String)> =

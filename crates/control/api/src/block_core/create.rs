@@ -137,6 +137,140 @@ pub struct BlockdevCreateOptionsVpc {
     pub force_size: Option<bool>,
 }
 
+/// The kind of a VHDX image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum BlockdevVhdxSubformat {
+    /// It grows with what is written.
+    #[default]
+    Dynamic,
+    /// All blocks have their place from the beginning.
+    Fixed,
+}
+
+/// A VHDX image to be made.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevCreateOptionsVhdx {
+    /// The node that shall hold it.
+    pub file: BlockdevRef,
+    /// Bytes that a guest sees.
+    #[qapi(size)]
+    pub size: u64,
+    /// Bytes of the log: a multiple of 1 MiB. 1 MiB unless given.
+    #[qapi(size)]
+    pub log_size: Option<u64>,
+    /// Bytes of a block: a multiple of 1 MiB, at most 256 MiB. Chosen by the size unless given.
+    #[qapi(size)]
+    pub block_size: Option<u64>,
+    /// Its kind; `dynamic` unless given.
+    pub subformat: Option<BlockdevVhdxSubformat>,
+    /// Say of blocks that were never written that they are zeroes, rather than that they are not there. On unless given.
+    pub block_state_zero: Option<bool>,
+}
+
+/// The kind of a VMDK image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum BlockdevVmdkSubformat {
+    /// One file that grows with what is written.
+    #[default]
+    #[qapi(name = "monolithicSparse")]
+    MonolithicSparse,
+    /// A descriptor, and one file with the disk's bytes.
+    #[qapi(name = "monolithicFlat")]
+    MonolithicFlat,
+    /// A descriptor, and files for 2 GiB each that grow with what is written.
+    #[qapi(name = "twoGbMaxExtentSparse")]
+    TwoGbMaxExtentSparse,
+    /// A descriptor, and files with 2 GiB of the disk's bytes each.
+    #[qapi(name = "twoGbMaxExtentFlat")]
+    TwoGbMaxExtentFlat,
+    /// One file whose grains are compressed and written once.
+    #[qapi(name = "streamOptimized")]
+    StreamOptimized,
+}
+
+/// The disk adapter that a VMDK image says it is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Qapi)]
+pub enum BlockdevVmdkAdapterType {
+    /// IDE.
+    #[default]
+    Ide,
+    /// BusLogic SCSI.
+    Buslogic,
+    /// LSI Logic SCSI.
+    Lsilogic,
+    /// That of old ESX servers.
+    #[qapi(name = "legacyESX")]
+    LegacyEsx,
+}
+
+/// A VMDK image to be made.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevCreateOptionsVmdk {
+    /// The node that shall hold it, or its descriptor.
+    pub file: BlockdevRef,
+    /// Bytes that a guest sees: a multiple of 512.
+    #[qapi(size)]
+    pub size: u64,
+    /// The nodes that shall hold the disk, where the descriptor has a file of its own: one, or one for each 2 GiB.
+    pub extents: Option<Vec<BlockdevRef>>,
+    /// Its kind; `monolithicSparse` unless given.
+    pub subformat: Option<BlockdevVmdkSubformat>,
+    /// Name of the backing file, for the descriptor. It must be a VMDK image.
+    pub backing_file: Option<String>,
+    /// The disk adapter that the descriptor names; `ide` unless given.
+    pub adapter_type: Option<BlockdevVmdkAdapterType>,
+    /// The version of the virtual hardware that the descriptor names; 4 unless given.
+    pub hwversion: Option<String>,
+    /// The version of the guest's tools that the descriptor names; 2147483647 unless given.
+    pub toolsversion: Option<String>,
+    /// Let grains be marked as zeroes. Off unless given.
+    pub zeroed_grain: Option<bool>,
+}
+
+/// A qcow image (version 1) to be made.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevCreateOptionsQcow {
+    /// The node that shall hold it.
+    pub file: BlockdevRef,
+    /// Bytes that a guest sees.
+    #[qapi(size)]
+    pub size: u64,
+    /// Name of the backing file, for the header.
+    pub backing_file: Option<String>,
+}
+
+/// A QED image to be made.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevCreateOptionsQed {
+    /// The node that shall hold it.
+    pub file: BlockdevRef,
+    /// Bytes that a guest sees.
+    #[qapi(size)]
+    pub size: u64,
+    /// Name of the backing file, for the header.
+    pub backing_file: Option<String>,
+    /// Format of the backing file. Only whether it is `raw` is kept.
+    pub backing_fmt: Option<super::BlockdevDriver>,
+    /// Bytes of a cluster: a power of two from 4 KiB to 64 MiB. 65536 unless given.
+    #[qapi(size)]
+    pub cluster_size: Option<u64>,
+    /// Clusters of a table: 1, 2, 4, 8 or 16. 4 unless given.
+    pub table_size: Option<i64>,
+}
+
+/// A Parallels image to be made.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevCreateOptionsParallels {
+    /// The node that shall hold it.
+    pub file: BlockdevRef,
+    /// Bytes that a guest sees.
+    #[qapi(size)]
+    pub size: u64,
+    /// Bytes of a cluster. 1 MiB unless given.
+    #[qapi(size)]
+    pub cluster_size: Option<u64>,
+}
+
 /// An image to be made.
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "driver", tag_enum = "BlockdevCreateDriver")]
@@ -145,10 +279,20 @@ pub enum BlockdevCreateOptions {
     File(BlockdevCreateOptionsFile),
     /// A LUKS volume.
     Luks(BlockdevCreateOptionsLUKS),
+    /// An image of Parallels.
+    Parallels(BlockdevCreateOptionsParallels),
+    /// A qcow image (version 1).
+    Qcow(BlockdevCreateOptionsQcow),
     /// A qcow2 image.
     Qcow2(BlockdevCreateOptionsQcow2),
+    /// A QED image.
+    Qed(BlockdevCreateOptionsQed),
     /// An image of VirtualBox.
     Vdi(BlockdevCreateOptionsVdi),
+    /// A VHDX image of Hyper-V.
+    Vhdx(BlockdevCreateOptionsVhdx),
+    /// An image of VMware.
+    Vmdk(BlockdevCreateOptionsVmdk),
     /// A VHD image.
     Vpc(BlockdevCreateOptionsVpc),
 }

@@ -106,6 +106,12 @@ impl BlockdevOptions {
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "driver", tag_enum = "BlockdevDriver")]
 pub enum BlockdevDriverOptions {
+    /// A growing disk of the Bochs emulator; read-only.
+    Bochs(BlockdevOptionsGenericFormat),
+    /// A compressed loop image; read-only.
+    Cloop(BlockdevOptionsGenericFormat),
+    /// A disk image of macOS; read-only.
+    Dmg(BlockdevOptionsGenericFormat),
     /// A filter that has its node store compressed whatever is written.
     Compress(BlockdevOptionsCompress),
     /// A filter that copies what is about to be overwritten to another node.
@@ -131,10 +137,16 @@ pub enum BlockdevDriverOptions {
     NullAio(BlockdevOptionsNull),
     /// The same as `null-aio`; two names for the two ways in which the reference implements it.
     NullCo(BlockdevOptionsNull),
+    /// A qcow image: the old format, version 1.
+    Qcow(BlockdevOptionsQcow),
     /// A qcow2 image.
     Qcow2(BlockdevOptionsQcow2),
+    /// An image of Parallels.
+    Parallels(BlockdevOptionsGenericFormat),
     /// A filter that allocates space ahead when its node grows.
     Preallocate(BlockdevOptionsPreallocate),
+    /// A QED image.
+    Qed(BlockdevOptionsGenericCOWFormat),
     /// Several nodes that hold the same, and vote on it.
     Quorum(BlockdevOptionsQuorum),
     /// The bytes of its child, or a part of them.
@@ -145,8 +157,14 @@ pub enum BlockdevDriverOptions {
     Throttle(BlockdevOptionsThrottle),
     /// An image of VirtualBox.
     Vdi(BlockdevOptionsGenericFormat),
+    /// A VHDX image of Hyper-V.
+    Vhdx(BlockdevOptionsGenericFormat),
+    /// An image of VMware.
+    Vmdk(BlockdevOptionsGenericCOWFormat),
     /// A VHD image of Virtual PC or Hyper-V.
     Vpc(BlockdevOptionsGenericFormat),
+    /// A directory of the host as a disk with a FAT volume; read-only.
+    Vvfat(BlockdevOptionsVVFAT),
 }
 
 /// Options of a file on the host.
@@ -170,11 +188,44 @@ pub struct BlockdevOptionsFile {
     pub x_check_cache_dropped: Option<bool>,
 }
 
+/// Options of a directory that is shown as a disk.
+#[derive(Clone, Debug, Default, PartialEq, Qapi)]
+pub struct BlockdevOptionsVVFAT {
+    /// The directory. What is in it should not change while the node is there.
+    pub dir: String,
+    /// Bits of an entry of the FAT: 12, 16 or 32. 12 for floppy disks and 16 for others unless given.
+    pub fat_type: Option<i64>,
+    /// Show a floppy disk, without partitions, rather than a hard disk. Off unless given.
+    pub floppy: Option<bool>,
+    /// The name of the volume, at most 11 bytes. `QEMU VVFAT` unless given.
+    pub label: Option<String>,
+}
+
 /// Options of an image format that has none of its own.
 #[derive(Clone, Debug, PartialEq, Qapi)]
 pub struct BlockdevOptionsGenericFormat {
     /// The node that holds the image.
     pub file: BlockdevRef,
+}
+
+/// Options of an image format that has none of its own, and backing files.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsGenericCOWFormat {
+    /// The node that holds the image.
+    pub file: BlockdevRef,
+    /// The node read where the image has nothing of its own; null for none, though the image's header may name
+    /// one. When left out, the header decides.
+    pub backing: Option<BlockdevRefOrNull>,
+}
+
+/// Options of a qcow image (version 1). Encrypted images are not opened.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsQcow {
+    /// The node that holds the image.
+    pub file: BlockdevRef,
+    /// The node read where the image has nothing of its own; null for none, though the image's header may name
+    /// one. When left out, the header decides.
+    pub backing: Option<BlockdevRefOrNull>,
 }
 
 /// Options of a LUKS volume.

@@ -1,11 +1,12 @@
 //! A format with a table of blocks as a block driver.
 
 use super::{Engine, Format, Io, Place};
+use api::block_core::BlockdevOptions;
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
 use block::driver::{
-    BackingHint, Caps, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, Extent, ExtentKind, IoFuture, NodePlan,
-    OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags,
+    BackingHint, Caps, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, Extent, ExtentKind, IoFuture, NodeFlags,
+    NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags,
 };
 use mem::IoBuf;
 use parking_lot::RwLock;
@@ -16,19 +17,30 @@ use std::sync::Arc;
 pub struct Formatted<F: Format> {
     /// Replaced as a whole where somebody else may have changed the file.
     engine: Arc<RwLock<Arc<Engine<F>>>>,
+    options: BlockdevOptions,
 }
 
 /// [`block::driver::DriverType::open`] for a format.
 pub fn open_format<F: Format>(o: OpenCx<'_>) -> OpenFuture<'_> {
     Box::pin(async move {
-        let engine = read_header(&o).await?;
-        Ok(Arc::new(Formatted::<F> { engine: Arc::new(RwLock::new(engine)) }) as Arc<dyn Driver>)
+        let engine = Arc::new(RwLock::new(read_header(&o).await?));
+        Ok(Arc::new(Formatted::<F> { engine, options: o.options.clone() }) as Arc<dyn Driver>)
     })
 }
 
 async fn read_header<F: Format>(o: &OpenCx<'_>) -> Result<Arc<Engine<F>>, QError> {
     let (format, space) = F::open(o).await?;
     Ok(Arc::new(Engine::new(format, space)))
+}
+
+/// The image as it is in the file now.
+async fn again<F: Format>(
+    cx: &Cx<'_>,
+    options: &BlockdevOptions,
+    flags: NodeFlags,
+) -> Result<Arc<Engine<F>>, QError> {
+    let (node_name, events) = (cx.node_name(), monitor::EventBus::new());
+    read_header(&OpenCx { cx: *cx, options, flags, node_name, events, no_io: false, objects: None }).await
 }
 
 impl<F: Format> Formatted<F> {
@@ -111,16 +123,7 @@ impl<F: Format> Driver for Formatted<F> {
                 return Ok(keeps());
             }
             // Somebody else had the image meanwhile: nothing that is in memory counts.
-            let o = OpenCx {
-                cx: *cx,
-                options: &next.options,
-                flags: next.flags,
-                node_name: &next.node_name,
-                events: monitor::EventBus::new(),
-                no_io: false,
-                objects: None,
-            };
-            let fresh = read_header::<F>(&o).await?;
+            let fresh = again(cx, &next.options, next.flags).await?;
             Ok(Box::new(Replace { slot: self.engine.clone(), fresh }) as Box<dyn Staged>)
         })
     }
@@ -131,7 +134,11 @@ impl<F: Format> Driver for Formatted<F> {
                 return Ok(());
             }
             let engine = self.engine();
-            engine.map().activate(engine.at(Io::file(cx))).await
+            if engine.map().activate(engine.at(Io::file(cx))).await? {
+                let fresh = again(cx, &self.options, cx.flags()).await?;
+                *self.engine.write() = fresh;
+            }
+            Ok(())
         })
     }
 

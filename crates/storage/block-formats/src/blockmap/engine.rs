@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The longest piece that is allocated at once, bytes, where a block is not longer.
 const MAX_STEP: u64 = 4 << 20;
+/// The most bytes around a write that are held in memory with it.
+const MAX_AROUND: u64 = 1 << 20;
 /// The most zeroes that are written from memory at once.
 const MAX_ZEROES: u64 = 1 << 20;
 
@@ -57,9 +59,14 @@ struct Step {
 impl<M: Map> Engine<M> {
     /// An engine over tables of which nothing has been changed.
     pub fn new(map: M, space: Space) -> Engine<M> {
+        Engine::one_of(1, map, space)
+    }
+
+    /// One of several engines, which share the memory that tables may take.
+    pub fn one_of(engines: usize, map: M, space: Space) -> Engine<M> {
         Engine {
             map,
-            meta: Meta::default(),
+            meta: Meta::one_of(engines),
             space: rt::sync::Mutex::new(space),
             ranges: RangeLocks::default(),
             begun: AtomicBool::new(false),
@@ -214,6 +221,12 @@ impl<M: Map> Engine<M> {
         let bs = self.map.block_size();
         let (start, stop) = (step.blocks.start * bs, step.blocks.end.saturating_mul(bs));
         let data_end = at + data.len() as u64;
+        let place = |guest: u64| step.host + (guest - start);
+        if (at - start) + (stop - data_end) > MAX_AROUND {
+            self.move_old(io, start, at, step).await?;
+            self.move_old(io, data_end, stop, step).await?;
+            return io.write(place(at), data).await;
+        }
         let head = self.old_bytes(io, start, at).await?;
         let tail = self.old_bytes(io, data_end, stop).await?;
         let mut whole = IoBuf::new();
@@ -230,12 +243,28 @@ impl<M: Map> Engine<M> {
         match tail {
             Some(bytes) => whole.append(bytes),
             None if !step.zeroed => {
-                let host = step.host + (data_end - start);
-                io.write_zeroes(host, stop - data_end, ZeroFlags::empty()).await?;
+                io.write_zeroes(place(data_end), stop - data_end, ZeroFlags::empty()).await?;
             }
             None => {}
         }
-        io.write(step.host + (from - start), whole).await
+        io.write(place(from), whole).await
+    }
+
+    /// Copies what was there before to a step's new place, piece by piece.
+    async fn move_old(&self, io: Io<'_>, from: u64, to: u64, step: &Step) -> IoResult<()> {
+        let start = step.blocks.start * self.map.block_size();
+        let mut at = from;
+        while at < to {
+            let n = (to - at).min(MAX_AROUND);
+            let host = step.host + (at - start);
+            match self.old_bytes(io, at, at + n).await? {
+                Some(bytes) => io.write(host, bytes).await?,
+                None if !step.zeroed => io.write_zeroes(host, n, ZeroFlags::empty()).await?,
+                None => {}
+            }
+            at += n;
+        }
+        Ok(())
     }
 
     /// The disk's bytes of a part of a block before it gets its own place; `None` for zeroes.

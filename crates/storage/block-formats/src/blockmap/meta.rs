@@ -49,12 +49,12 @@ struct State {
 }
 
 impl State {
-    fn insert(&mut self, page: u64, bytes: Box<[u8]>) -> &mut Page {
-        if self.pages.len() >= MAX_CLEAN + self.dirty {
+    fn insert(&mut self, page: u64, bytes: Box<[u8]>, keep: usize) {
+        if self.pages.len() >= keep + self.dirty {
             self.drop_one();
         }
         self.clock.push_back(page);
-        self.pages.entry(page).or_insert(Page { bytes, dirty: [0; 3], used: true })
+        self.pages.insert(page, Page { bytes, dirty: [0; 3], used: true });
     }
 
     /// Drops a page that was not used lately.
@@ -88,9 +88,10 @@ impl State {
 }
 
 /// The tables of one image. Changes are made by one task at a time (the holder of the engine's lock); anybody may read.
-#[derive(Default)]
 pub struct Meta {
     state: Mutex<State>,
+    /// Pages that are kept beside changed ones.
+    keep: usize,
 }
 
 fn split(off: u64) -> (u64, usize) {
@@ -98,6 +99,11 @@ fn split(off: u64) -> (u64, usize) {
 }
 
 impl Meta {
+    /// The tables of one of several files, which together take no more memory than one.
+    pub fn one_of(files: usize) -> Meta {
+        Meta { state: Mutex::default(), keep: (MAX_CLEAN / files.max(1)).max(8) }
+    }
+
     /// Shows the bytes of the file from `off` on: some, up to the end of a page.
     pub async fn with<R>(&self, io: &Io<'_>, off: u64, f: impl FnOnce(&[u8]) -> R) -> IoResult<R> {
         if off > block::MAX_OFFSET {
@@ -117,7 +123,7 @@ impl Meta {
             let mut s = self.state.lock();
             // Somebody may have changed and dropped it meanwhile: then this may be old.
             if s.dropped == dropped && !s.pages.contains_key(&page) {
-                s.insert(page, bytes.into());
+                s.insert(page, bytes.into(), self.keep);
             }
         }
     }
@@ -177,7 +183,7 @@ impl Meta {
             if n as u64 == PAGE {
                 let mut s = self.state.lock();
                 if !s.pages.contains_key(&page) {
-                    s.insert(page, zeroes.clone().into());
+                    s.insert(page, zeroes.clone().into(), self.keep);
                 }
             }
             self.write(io, off + done, &zeroes[..n], level).await?;
@@ -188,12 +194,7 @@ impl Meta {
 
     /// Whether so much has changed that it should be written.
     pub fn crowded(&self) -> bool {
-        self.state.lock().dirty > MAX_DIRTY
-    }
-
-    /// Whether something is to be written.
-    pub fn is_dirty(&self) -> bool {
-        self.state.lock().dirty > 0
+        self.state.lock().dirty > MAX_DIRTY.min(self.keep)
     }
 
     /// Writes what has changed, level by level. The caller makes the last level stable.

@@ -17,11 +17,13 @@ mod driver;
 mod engine;
 mod io;
 mod meta;
+mod twolevel;
 
 pub use driver::{Formatted, open_format};
 pub use engine::{Engine, Place};
 pub use io::{Io, clamp_len};
 pub use meta::{Level, Meta};
+pub use twolevel::TwoLevel;
 
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
@@ -184,10 +186,11 @@ pub trait Format: Map {
         false
     }
 
-    /// The node has become writable: repairs what was left half-done.
-    fn activate<'a>(&'a self, at: At<'a>) -> CtlFuture<'a> {
+    /// The node is part of the graph, and may write: puts right what must be so before anything is read. Answers whether the
+    /// file has changed and must be read anew.
+    fn activate<'a>(&'a self, at: At<'a>) -> CtlFuture<'a, bool> {
         let _ = at;
-        Box::pin(async { Ok(()) })
+        Box::pin(async { Ok(false) })
     }
 
     /// Writes the name of another backing file into the header.

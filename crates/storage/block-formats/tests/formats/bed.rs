@@ -43,6 +43,22 @@ pub const CASES: &[Case] = &[
     case("vpc", "subformat=dynamic", 7 << 20),
     case("vpc", "subformat=fixed", 3 << 20),
     case("vpc", "force_size=on", 7 << 20),
+    Case { checks: true, ..case("vmdk", "subformat=monolithicSparse", 5 << 20) },
+    Case { checks: true, ..case("vmdk", "subformat=monolithicSparse,zeroed_grain=on", 5 << 20) },
+    Case { checks: true, ..case("vmdk", "subformat=twoGbMaxExtentSparse", 5 << 20) },
+    case("vmdk", "subformat=twoGbMaxExtentFlat", 5 << 20),
+    case("vmdk", "subformat=monolithicFlat", 3 << 20),
+    case("qcow", "encryption=off", 3 << 20),
+    Case { checks: true, ..case("qed", "cluster_size=65536", 5 << 20) },
+    Case { checks: true, ..case("qed", "cluster_size=4096,table_size=2", 5 << 20) },
+    Case { checks: true, ..case("parallels", "cluster_size=1048576", 9 << 20) },
+    Case { checks: true, ..case("parallels", "cluster_size=65536", 5 << 20) },
+    Case { checks: true, ..case("vhdx", "block_size=1048576", 5 << 20) },
+    Case {
+        checks: true,
+        ..case("vhdx", "block_size=2097152,block_state_zero=off,log_size=2097152", 5 << 20)
+    },
+    Case { checks: true, ..case("vhdx", "subformat=fixed", 3 << 20) },
 ];
 
 impl Case {
@@ -81,7 +97,7 @@ pub fn must(program: &str, args: &[&str]) -> String {
 
 /// An image made by the reference.
 pub fn made_by_reference(dir: &Dir, c: &Case) -> String {
-    let path = dir.path(&c.name());
+    let path = dir.path(&format!("{}-refs", c.name()));
     must("qemu-img", &["create", "-q", "-f", c.format, "-o", c.make, &path, &c.size.to_string()]);
     path
 }
@@ -98,8 +114,17 @@ pub async fn made_by_us(dir: &Dir, c: &Case) -> String {
     let mut pairs = vec![("size", size.as_str())];
     pairs.extend(c.make.split(',').filter_map(|o| o.split_once('=')));
     let dict = creation.contract_dict(&pairs).unwrap();
-    let options = creation.contract(c.format, "image-file", &[], dict).unwrap();
-    (creation.create.unwrap())(&CreateCx::new(g.clone()), &options).await.unwrap();
+    let mut cx = CreateCx::new(g.clone());
+    let mut parts = Vec::new();
+    for (i, part) in creation.parts.map_or(Vec::new(), |p| p(&dict, &path).unwrap()).into_iter().enumerate() {
+        let (node, path) = (format!("part-{i}"), dir.path(&part.filename));
+        std::fs::File::create(&path).unwrap();
+        g.add(file_options(&node, &path)).await.unwrap();
+        cx.names.push((node.clone(), part.filename.clone()));
+        parts.push((part, node));
+    }
+    let options = creation.contract(c.format, "image-file", &parts, dict).unwrap();
+    (creation.create.unwrap())(&cx, &options).await.unwrap();
     g.close_all().await;
     path
 }

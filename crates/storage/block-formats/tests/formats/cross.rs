@@ -88,7 +88,7 @@ fn both_read_what_the_other_wrote() {
             let path = if by_us { made_by_us(&dir, c).await } else { made_by_reference(&dir, c) };
             println!("{path}");
             let mut disk = vec![0; ours(c, &path).await.len()];
-            for round in 0..4 {
+            for round in 0..2 {
                 let todo = steps(round, disk.len() as u64);
                 model(&todo, &mut disk);
                 if round % 2 == 0 {
@@ -116,8 +116,11 @@ fn both_make_the_same() {
         let len = |p: &str| std::fs::metadata(p).unwrap().len();
         assert_eq!(len(&ours), len(&theirs), "{}", c.name());
         let info = |p: &str| must("qemu-img", &["info", "--output=json", "-f", c.format, p]).replace(p, "");
-        let lines =
-            |t: String| t.lines().filter(|l| !l.contains("actual-size")).collect::<Vec<_>>().join("\n");
+        // What differs by chance, or by the file's name.
+        let own = ["actual-size", "cid\"", "filename"];
+        let lines = |t: String| {
+            t.lines().filter(|l| !own.iter().any(|o| l.contains(o))).collect::<Vec<_>>().join("\n")
+        };
         assert_eq!(lines(info(&ours)), lines(info(&theirs)), "{}", c.name());
     }
 }

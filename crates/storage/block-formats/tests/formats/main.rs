@@ -4,4 +4,8 @@
 mod conformance;
 
 mod bed;
+mod chains;
+mod crash;
 mod cross;
+mod fixed;
+mod vvfat;
