@@ -16,12 +16,13 @@ usage: rhea COMMAND [arguments]
 
   rhea vm --arch riscv64 [options]   runs a virtual machine; 'rhea vm --arch riscv64 -h' lists the options
   rhea img COMMAND [options]         creates, shows and checks disk images; 'rhea img --help' tells more
+  rhea io [options] [image]          makes requests to a disk image by hand; 'rhea io --help' tells more
   rhea nbd [options] FILE            serves a disk image over NBD; 'rhea nbd --help' tells more
   rhea storage-daemon [options]      serves block devices, with QMP; 'rhea storage-daemon --help' tells more
   rhea --version                     prints the version
 
-Called by the name of a QEMU program (qemu-system-riscv64, qemu-img, qemu-nbd, qemu-storage-daemon; a link is enough), it takes
-that program's command line.
+Called by the name of a QEMU program (qemu-system-riscv64, qemu-img, qemu-io, qemu-nbd, qemu-storage-daemon; a link is
+enough), it takes that program's command line.
 ";
 
 fn main() -> ExitCode {
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Ok(Personality::System { arch, program }) => vm::main(&program, arch, &args),
         Ok(Personality::Img { program }) => image::img::main_as(&program, &args),
         Ok(Personality::Nbd { program }) => nbd::main(&program, &args),
+        Ok(Personality::Io { program }) => image::io::main_as(&program, &args),
         Ok(Personality::StorageDaemon { program }) => storage_daemon::main(&program, &args),
         Ok(Personality::Help) => {
             print!("{HELP}");

@@ -26,6 +26,8 @@ pub(crate) enum Personality {
     Img { program: String },
     /// The NBD server for one image.
     Nbd { program: String },
+    /// Requests to an image by hand.
+    Io { program: String },
     /// The storage daemon.
     StorageDaemon { program: String },
     /// The overview.
@@ -45,6 +47,9 @@ pub(crate) fn choose(called: &str, args: &mut Vec<String>) -> Result<Personality
     }
     if name == "qemu-nbd" {
         return Ok(Personality::Nbd { program: name });
+    }
+    if name == "qemu-io" {
+        return Ok(Personality::Io { program: name });
     }
     if name == "qemu-storage-daemon" {
         return Ok(Personality::StorageDaemon { program: name });
@@ -70,6 +75,7 @@ pub(crate) fn choose(called: &str, args: &mut Vec<String>) -> Result<Personality
         }
         "img" => Ok(Personality::Img { program: "rhea img".into() }),
         "nbd" => Ok(Personality::Nbd { program: "rhea nbd".into() }),
+        "io" => Ok(Personality::Io { program: "rhea io".into() }),
         "storage-daemon" => Ok(Personality::StorageDaemon { program: "rhea storage-daemon".into() }),
         "help" | "-h" | "--help" | "-help" => Ok(Personality::Help),
         "version" | "-V" | "--version" | "-version" => Ok(Personality::Version),
@@ -95,6 +101,7 @@ mod tests {
         );
         assert_eq!(of("qemu-img", "info x").unwrap().0, Personality::Img { program: "qemu-img".into() });
         assert_eq!(of("qemu-nbd", "x").unwrap().0, Personality::Nbd { program: "qemu-nbd".into() });
+        assert_eq!(of("/y/qemu-io", "-c quit").unwrap().0, Personality::Io { program: "qemu-io".into() });
         assert_eq!(
             of("/x/qemu-storage-daemon", "-h").unwrap().0,
             Personality::StorageDaemon { program: "qemu-storage-daemon".into() }

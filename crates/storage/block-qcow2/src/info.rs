@@ -72,5 +72,9 @@ pub fn driver_info(image: &Image) -> DriverInfo {
         encrypted: image.is_encrypted().then_some(true),
         format_specific: Some(ImageInfoSpecific::Qcow2(specific(&s.header, &s.bitmaps, encrypt))),
         snapshots: s.snapshots.iter().map(snapshot).collect(),
+        vm_state_offset: Some({
+            let g = image.geometry();
+            g.l1_entries_for(image.virtual_size()).saturating_mul(g.l2_coverage())
+        }),
     }
 }

@@ -278,6 +278,8 @@ impl Image {
         if self.geo.data_file {
             return Ok((at, None));
         }
+        // The table that will map the clusters comes before them in the file.
+        self.own_table(h, m, at).await?;
         let cluster = self.alloc(h, m, count).await?;
         Ok((cluster << self.geo.cluster_bits, Some(cluster)))
     }

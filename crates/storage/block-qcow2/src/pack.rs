@@ -52,6 +52,7 @@ impl Image {
         let host = {
             let mut m = self.meta.lock().await;
             self.begin_modify(h, &mut m).await?;
+            self.own_table(h, &mut m, at).await?;
             self.alloc_bytes(h, &mut m, n).await?
         };
         let last = host + n - 1;

@@ -10,11 +10,15 @@ use std::sync::{Arc, Weak};
 #[derive(Default)]
 pub struct Breakpoints {
     list: Mutex<Vec<Arc<Breakpoint>>>,
+    /// What happened at breakpoints for one request each, as lines for people.
+    told: Mutex<Vec<String>>,
 }
 
 struct Breakpoint {
     event: BlkdebugEvent,
     tag: String,
+    /// Holds one request only.
+    once: bool,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -44,12 +48,67 @@ impl Breakpoints {
 
     /// Holds all requests that come to this event from now on, until [`Breakpoints::resume`] names `tag`.
     pub fn set(&self, event: BlkdebugEvent, tag: &str) {
+        self.add(event, tag, false);
+    }
+
+    /// Holds the next request that comes to this event, until [`Breakpoints::resume_one`] or [`Breakpoints::remove`] names
+    /// `tag`.
+    pub fn set_once(&self, event: BlkdebugEvent, tag: &str) {
+        self.add(event, tag, true);
+    }
+
+    fn add(&self, event: BlkdebugEvent, tag: &str, once: bool) {
         self.list.lock().push(Arc::new(Breakpoint {
             event,
             tag: tag.to_owned(),
+            once,
             state: Mutex::default(),
             changed: Notify::new(),
         }));
+    }
+
+    /// Whether there is a breakpoint of this tag, or a request that it holds.
+    pub fn has(&self, tag: &str) -> bool {
+        self.list.lock().iter().any(|b| b.tag == tag)
+    }
+
+    /// The tags of all breakpoints.
+    pub fn tags(&self) -> Vec<String> {
+        self.list.lock().iter().map(|b| b.tag.clone()).collect()
+    }
+
+    /// Takes all breakpoints of this tag away, and lets go what they hold; whether one of them held nothing yet.
+    pub fn remove(&self, tag: &str) -> bool {
+        let mut waiting = false;
+        for b in self.list.lock().extract_if(.., |b| b.tag == tag) {
+            let mut state = b.state.lock();
+            if b.once && state.held > 0 {
+                self.told.lock().push(format!("blkdebug: Resuming request '{tag}'"));
+            } else {
+                waiting = true;
+            }
+            state.released = true;
+            b.changed.notify_all();
+        }
+        waiting
+    }
+
+    /// Lets one request go on that is held at `tag`; whether there was one.
+    pub fn resume_one(&self, tag: &str) -> bool {
+        let mut list = self.list.lock();
+        let Some(at) = list.iter().position(|b| b.tag == tag && b.once && b.state.lock().held > 0) else {
+            return false;
+        };
+        let b = list.remove(at);
+        self.told.lock().push(format!("blkdebug: Resuming request '{tag}'"));
+        b.state.lock().released = true;
+        b.changed.notify_all();
+        true
+    }
+
+    /// What happened at breakpoints for one request since this was called last, as lines for people.
+    pub fn told(&self) -> Vec<String> {
+        std::mem::take(&mut self.told.lock())
     }
 
     /// Waits until `n` requests are held at `tag`.
@@ -76,16 +135,62 @@ impl Breakpoints {
 
     /// A request comes to an event.
     pub(crate) async fn pass(&self, event: BlkdebugEvent) {
-        let found = self.list.lock().iter().find(|b| b.event == event).cloned();
-        let Some(b) = found else { return };
-        b.state.lock().held += 1;
-        b.changed.notify_all();
-        loop {
-            let changed = b.changed.notified();
-            if b.state.lock().released {
+        while let Some(b) = self.stop(event) {
+            loop {
+                let changed = b.changed.notified();
+                if b.state.lock().released {
+                    break;
+                }
+                changed.await;
+            }
+            if !b.once {
                 return;
             }
-            changed.await;
         }
+    }
+
+    /// The breakpoint that holds a request which comes to this event.
+    fn stop(&self, event: BlkdebugEvent) -> Option<Arc<Breakpoint>> {
+        let list = self.list.lock();
+        let b = list.iter().find(|b| b.event == event && !(b.once && b.state.lock().held > 0))?.clone();
+        b.state.lock().held += 1;
+        if b.once {
+            self.told.lock().push(format!("blkdebug: Suspended request '{}'", b.tag));
+        }
+        b.changed.notify_all();
+        Some(b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use BlkdebugEvent::ReadAio;
+
+    #[test]
+    fn one_request_each() {
+        rt::block_on(async {
+            let b = Breakpoints::new("breakpoints-one-request-each");
+            b.set_once(ReadAio, "A");
+            b.set_once(ReadAio, "B");
+            let (first, second) = (b.clone(), b.clone());
+            let first = rt::spawn_local(async move { first.pass(ReadAio).await });
+            b.held("A", 1).await;
+            assert!(!b.resume_one("B") && !b.resume_one("C"));
+            // Another is held by the other, and goes on when that is taken away.
+            let second = rt::spawn_local(async move { second.pass(ReadAio).await });
+            b.held("B", 1).await;
+            b.pass(ReadAio).await;
+            assert!(!b.remove("B") && !b.has("B"));
+            second.await;
+            b.set_once(ReadAio, "D");
+            assert!(b.remove("D") && !b.remove("D"));
+            assert!(b.resume_one("A") && !b.has("A"));
+            first.await;
+            let told = ["Suspended A", "Suspended B", "Resuming B", "Resuming A"]
+                .map(|t| t.split_once(' ').unwrap());
+            assert_eq!(b.told(), told.map(|(what, tag)| format!("blkdebug: {what} request '{tag}'")));
+            assert!(b.told().is_empty());
+        });
     }
 }

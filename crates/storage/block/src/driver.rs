@@ -327,6 +327,8 @@ pub struct DriverInfo {
     pub format_specific: Option<ImageInfoSpecific>,
     /// Internal snapshots.
     pub snapshots: Vec<SnapshotInfo>,
+    /// Where, behind the disk's bytes, the state of a virtual machine would begin.
+    pub vm_state_offset: Option<u64>,
 }
 
 /// Something to do with a snapshot inside an image.

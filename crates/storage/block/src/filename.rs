@@ -167,8 +167,33 @@ pub async fn options(drivers: &[&'static DriverType], dict: Dict) -> Result<Bloc
         }
     }
     let text = as_text(drivers, whole)?;
-    let Value::Dict(dict) = text else { return Err(qerr!("Invalid options")) };
-    from_keyval_dict(dict.clone()).map_err(|e| explained(drivers, &dict, e))
+    let Value::Dict(mut dict) = text else { return Err(qerr!("Invalid options")) };
+    loop {
+        match from_keyval_dict(dict.clone()) {
+            Err(e) if in_bytes(&mut dict, &e) => {}
+            other => return other.map_err(|e| explained(drivers, &dict, e)),
+        }
+    }
+}
+
+/// Numbers of bytes may have a suffix here. Whether the error was about one; it has none any more.
+fn in_bytes(dict: &mut Dict, e: &QError) -> bool {
+    let path = e.desc().strip_prefix("Parameter '").and_then(|r| r.strip_suffix("' expects integer"));
+    let Some((path, (above, key))) = path.map(|p| (p, p.rsplit_once('.').unwrap_or(("", p)))) else {
+        return false;
+    };
+    let Some(Value::Str(text)) = at(dict, path) else { return false };
+    let Ok(n) = base::units::parse_size(text, 1) else { return false };
+    if text.parse() == Ok(n) {
+        return false;
+    }
+    let mut d = dict;
+    for step in above.split('.').filter(|s| !s.is_empty()) {
+        let Some(Value::Dict(below)) = d.get_mut(step) else { return false };
+        d = below;
+    }
+    d.insert(key, n.to_string());
+    true
 }
 
 /// The children that are files without a driver: where they are, and their names.
@@ -365,6 +390,11 @@ mod tests {
                 "json:{'driver':'raw','file.filename':'a','offset':'1024','size':512}",
                 "{driver: raw, file: {driver: file, filename: a}, offset: 1024, size: 512}",
             ),
+            (
+                "json:{'driver':'raw','file.filename':'a','offset':'1k','size':'0.5k'}",
+                "{driver: raw, file: {driver: file, filename: a}, offset: 1024, size: 512}",
+            ),
+            ("json:{'driver':'raw','file.filename':'a','offset':'1x'}", "Parameter 'offset' expects integer"),
             ("json:{'driver':'raw'}", "A block device must be specified for \"file\""),
             ("json:{'driver':'raw','file':{}}", "A block device must be specified for \"file\""),
             ("json:{'driver':'file'}", "The 'file' block driver requires a file name"),

@@ -255,6 +255,9 @@ impl Txn<'_> {
         else {
             return Ok(());
         };
+        if self.ctl.policy().no_io {
+            return Ok(());
+        }
         if !self.ctl.policy().allow_implicit_children {
             return Err(qerr!(
                 "The image names the data file '{name}', but images may not have other files opened; give 'data-file'"

@@ -2,7 +2,7 @@
 
 use crate::control::{BlockGraph, Hurried};
 use crate::drive::ErrorPolicy;
-use crate::driver::{Cx, Limits, Prealloc, WriteFlags, ZeroFlags};
+use crate::driver::{Cx, DriverInfo, Limits, Prealloc, WriteFlags, ZeroFlags};
 use crate::gate::{Gate, Inside};
 use crate::graph::{Graph, Node, NodeId, OnChange, RootDef, RootEvent, RootId};
 use crate::perm::{Perm, PermPair};
@@ -274,6 +274,16 @@ impl Root {
     /// Bytes that are allocated for the node on the host, if that is known.
     pub fn allocated(&self) -> Option<u64> {
         self.with_cx(None, crate::query::allocated)
+    }
+
+    /// What the node's driver tells of it; for a filter, that of the node whose bytes it shows.
+    pub fn info(&self) -> DriverInfo {
+        self.with_cx(DriverInfo::default(), |cx| cx.unfiltered().info())
+    }
+
+    /// Whether compressed writes are stored compressed.
+    pub fn compresses(&self) -> bool {
+        self.with_cx(false, |cx| cx.compresses())
     }
 
     /// The name of the node, if there is one.

@@ -137,6 +137,16 @@ fn node(i: &BlockGraphInfo, depth: usize, path: &str, protocol: bool) -> String 
     s
 }
 
+/// What only the format has, as people read it, with its heading; nothing where there is nothing.
+pub(crate) fn specific_text(x: &ImageInfoSpecific, depth: usize) -> String {
+    let mut text = String::new();
+    specific(&mut text, x, depth + 1);
+    if !text.is_empty() {
+        text.insert_str(0, &format!("{}Format specific information:\n", "    ".repeat(depth)));
+    }
+    text
+}
+
 /// What only the format has, as the schema orders it.
 fn specific(out: &mut String, x: &ImageInfoSpecific, depth: usize) {
     if let Value::Dict(mut d) = qapi::to_value(x)

@@ -14,6 +14,8 @@ const ORDER: &[&str] = &[
     "flags",
     "bitmaps",
     "refcount-bits",
+    "data-file",
+    "data-file-raw",
     "encrypt",
     "corrupt",
     "extended-l2",

@@ -1,5 +1,6 @@
 //! What `rhea img` does, as a library: one module for each operation, which answers data; [`img`] is the command line with its
-//! texts; [`nbd`] is `rhea nbd`. All of it goes through the block graph and names no format: drivers say what they can do.
+//! texts; [`io`](mod@io) is `rhea io`, [`nbd`](mod@nbd) `rhea nbd`. All of it goes through the block graph and names no
+//! format: drivers say what they can do.
 
 pub mod amend;
 pub mod bench;
@@ -12,6 +13,7 @@ pub mod convert;
 pub mod create;
 pub mod img;
 pub mod info;
+pub mod io;
 pub mod json;
 pub mod map;
 pub mod measure;

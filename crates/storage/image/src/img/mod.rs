@@ -229,7 +229,7 @@ fn help(tool: &mut Tool<'_>) {
     tool.print(&text);
 }
 
-fn version(prog: &str) -> String {
+pub(crate) fn version(prog: &str) -> String {
     format!("{prog} version 10.0.2 (Rhea {})\n", env!("CARGO_PKG_VERSION"))
 }
 

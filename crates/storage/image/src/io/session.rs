@@ -1,0 +1,234 @@
+//! The state between commands, and how a line becomes one.
+
+use super::number;
+use super::table::{Command, Needs, Words, find};
+use super::text::Text;
+use crate::open::Cache;
+use block::{BlockGraph, Perm, Root, RootConfig};
+use qapi::QError;
+use qom::ObjectTree;
+use rt::sync::Notify;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// It went well.
+    Well,
+    /// It did not, and said so: the program will fail.
+    Failed,
+    /// The program shall end.
+    Quit,
+}
+
+/// An open image.
+pub(super) struct Image {
+    /// The graph that holds it.
+    pub(super) graph: Arc<BlockGraph>,
+    /// The node that is used.
+    pub(super) node: String,
+    /// How it is used.
+    pub(super) root: Arc<Root>,
+    /// How the cache is used.
+    pub(super) cache: Cache,
+}
+
+/// The name that the drive of an image has.
+pub(super) const DRIVE: &str = "none0";
+
+impl Image {
+    /// A user of the open node.
+    pub(super) async fn attach(
+        graph: &Arc<BlockGraph>,
+        node: &str,
+        write: bool,
+        cache: Cache,
+    ) -> Result<Arc<Root>, QError> {
+        let perm =
+            if write { Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE } else { Perm::CONSISTENT_READ };
+        let config = RootConfig {
+            perm,
+            shared: Perm::all(),
+            desc: "qemu-io".into(),
+            write_through: cache.write_through,
+            ..RootConfig::default()
+        };
+        graph.attach(node, config).await
+    }
+}
+
+/// Requests that go on while other commands run.
+#[derive(Default)]
+pub(super) struct Background {
+    running: Cell<usize>,
+    changed: Notify,
+}
+
+impl Background {
+    /// One more; it is over when the answer is dropped.
+    pub(super) fn begin(self: &Rc<Background>) -> OneOfThem {
+        self.running.set(self.running.get() + 1);
+        OneOfThem(self.clone())
+    }
+
+    /// Whether there is any.
+    pub(super) fn any(&self) -> bool {
+        self.running.get() > 0
+    }
+
+    /// Waits until there is none.
+    pub(super) async fn idle(&self) {
+        while self.any() {
+            let changed = self.changed.notified();
+            if self.any() {
+                changed.await;
+            }
+        }
+    }
+}
+
+/// A request in the background.
+pub(super) struct OneOfThem(Rc<Background>);
+
+impl Drop for OneOfThem {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+        self.0.changed.notify_all();
+    }
+}
+
+/// What lasts from command to command.
+pub(super) struct Session {
+    /// What the program is called.
+    pub(super) program: String,
+    /// Where text goes.
+    pub(super) text: Rc<Text>,
+    /// The objects that options may name.
+    pub(super) objects: Arc<ObjectTree>,
+    /// The open image.
+    pub(super) image: Option<Image>,
+    /// Requests in flight.
+    pub(super) background: Rc<Background>,
+}
+
+impl Session {
+    /// Nothing is open.
+    pub(super) fn new(program: &str, text: Rc<Text>) -> Session {
+        Session {
+            program: program.to_owned(),
+            text,
+            objects: Arc::new(ObjectTree::new()),
+            image: None,
+            background: Rc::default(),
+        }
+    }
+
+    /// Prints a line and fails.
+    pub(super) fn fail(&self, text: &str) -> Done {
+        self.text.line(text);
+        Done::Failed
+    }
+
+    /// Tells an error by the program's name.
+    pub(super) fn error(&self, text: &str) -> Done {
+        self.text.warn(&format!("{}: {text}", self.program));
+        Done::Failed
+    }
+
+    /// The same, with its hint.
+    pub(super) fn error_of(&self, e: &QError) -> Done {
+        self.error(e.desc());
+        if let Some(h) = e.hint() {
+            self.text.warn(h.trim_end_matches('\n'));
+        }
+        Done::Failed
+    }
+
+    /// How a command is used.
+    pub(super) fn usage(&self, command: &Command) -> Done {
+        self.fail(&command.usage())
+    }
+
+    /// A wrong option.
+    pub(super) fn wrong(&self, command: &Command, e: &str) -> Done {
+        self.text.warn(&format!("{}: {e}", command.name));
+        self.usage(command)
+    }
+
+    /// The user of the open image; it is there when a command needs it.
+    pub(super) fn root(&self) -> Result<Arc<Root>, Done> {
+        match &self.image {
+            Some(i) => Ok(i.root.clone()),
+            None => {
+                self.text.warn("no file open, try 'help open'");
+                Err(Done::Failed)
+            }
+        }
+    }
+
+    /// A size, or its message.
+    pub(super) fn size(&self, text: &str) -> Result<u64, Done> {
+        number::size(text).map_err(|e| self.fail(&e))
+    }
+
+    /// Runs a line.
+    pub(super) async fn run(&mut self, line: &str) -> Done {
+        let words: Vec<String> = line.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+        let Some((name, words)) = words.split_first() else { return Done::Well };
+        let Some(command) = find(name) else {
+            self.text.warn(&format!("command \"{name}\" not found"));
+            return Done::Failed;
+        };
+        if command.needs != Needs::Nothing
+            && let Err(failed) = self.root()
+        {
+            return failed;
+        }
+        if let Some(wanted) = wanted(command.words, words.len()) {
+            let n = words.len();
+            self.text.warn(&format!("bad argument count {n} to {name}, expected {wanted} arguments"));
+            return Done::Failed;
+        }
+        if command.needs == Needs::Writing && self.image.as_ref().is_some_and(|i| i.root.read_only()) {
+            return self.error("Block node is read-only");
+        }
+        let done = (command.run)(self, Words { command, words }).await;
+        super::debug::tell(self);
+        done
+    }
+
+    /// Gives the image back.
+    pub(super) async fn close(&mut self) {
+        super::debug::release(self);
+        self.background.idle().await;
+        if let Some(i) = self.image.take() {
+            i.root.detach().await;
+            i.graph.close_all().await;
+        }
+    }
+}
+
+/// How many words are wanted, if `n` is wrong.
+fn wanted((min, max): (usize, Option<usize>), n: usize) -> Option<String> {
+    let wrong = n < min || max.is_some_and(|m| n > m);
+    wrong.then(|| match max {
+        None => format!("at least {min}"),
+        Some(max) if max == min => format!("{min}"),
+        Some(max) => format!("between {min} and {max}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wanted;
+
+    #[test]
+    fn how_many_words() {
+        assert_eq!(wanted((2, None), 5), None);
+        assert_eq!(wanted((2, None), 1).unwrap(), "at least 2");
+        assert_eq!(wanted((0, Some(0)), 1).unwrap(), "0");
+        assert_eq!(wanted((1, Some(3)), 4).unwrap(), "between 1 and 3");
+    }
+}

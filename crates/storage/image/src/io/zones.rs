@@ -1,0 +1,39 @@
+//! Commands for zoned devices. No node is one yet: they check their arguments, and fail as on any other.
+
+use super::session::{Done, Session};
+use super::table::Words;
+use base::Errno;
+
+/// Reads the numbers and tells that it cannot be done.
+fn refuse(s: &Session, w: &Words<'_>, what: &str) -> Done {
+    for word in w.words {
+        if let Err(failed) = s.size(word) {
+            return failed;
+        }
+    }
+    s.fail(&format!("zone {what} failed: {}", Errno::NOTSUP))
+}
+
+pub(super) async fn report(s: &mut Session, w: Words<'_>) -> Done {
+    refuse(s, &w, "report")
+}
+
+pub(super) async fn open(s: &mut Session, w: Words<'_>) -> Done {
+    refuse(s, &w, "open")
+}
+
+pub(super) async fn close(s: &mut Session, w: Words<'_>) -> Done {
+    refuse(s, &w, "close")
+}
+
+pub(super) async fn finish(s: &mut Session, w: Words<'_>) -> Done {
+    refuse(s, &w, "finish")
+}
+
+pub(super) async fn reset(s: &mut Session, w: Words<'_>) -> Done {
+    refuse(s, &w, "reset")
+}
+
+pub(super) async fn append(s: &mut Session, w: Words<'_>) -> Done {
+    refuse(s, &w, "append")
+}
