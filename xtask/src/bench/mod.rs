@@ -2,6 +2,7 @@
 
 mod boot;
 mod graph;
+mod image;
 mod jobs;
 mod servers;
 mod storage;
@@ -35,6 +36,8 @@ enum What {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
+    /// The image tools: convert, compare, check, map, measure
+    Image(image::Args),
     /// Jobs that copy a disk: backup, mirror, stream, commit
     Jobs(jobs::Args),
     /// The exports on qcow2 and on raw images: requests a second, and what they cost the server
@@ -48,6 +51,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
         What::Boot { runs, smp } => boot::run(runs.max(1), smp),
         What::Graph { images, runs } => graph::run(images.max(1), runs.max(1)),
+        What::Image(args) => image::run(&args),
         What::Jobs(args) => jobs::run(&args),
         What::Storage(args) => storage::run(&args),
     }

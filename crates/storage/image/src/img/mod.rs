@@ -10,6 +10,7 @@ mod convert_cmd;
 mod create_cmd;
 mod dd_cmd;
 mod info_cmd;
+pub mod manual;
 mod map_cmd;
 mod measure_cmd;
 pub mod progress;

@@ -81,7 +81,17 @@ impl Dir {
         let x = rt::Executor::new().unwrap();
         x.block_on(async {
             let flags = OpenFlags { write: true, chain: true, ..OpenFlags::default() };
-            let image = open(&Source::file(&self.at(name), Some(format)), flags).await.unwrap();
+            let source = Source::file(&self.at(name), Some(format));
+            let mut opened = open(&source, flags).await;
+            for _ in 0..20 {
+                if opened.is_ok() {
+                    break;
+                }
+                // See `img`.
+                rt::sleep(std::time::Duration::from_millis(20)).await;
+                opened = open(&source, flags).await;
+            }
+            let image = opened.unwrap();
             let root = image.writer().await.unwrap();
             match byte {
                 0 => root.write_zeroes(off, len, ZeroFlags::MAY_UNMAP).await.unwrap(),
