@@ -27,8 +27,7 @@ async fn of(m: &MeasureCx<'_>, o: &BlockdevCreateOptionsQcow2) -> Result<Measure
     crate::create::check_options(o)?;
     let cluster = o.cluster_size.unwrap_or(65536);
     let size = m.source.map_or(m.size, |s| s.len());
-    let too_large =
-        || qerr!("The image size is too large for file format 'qcow2' (try using a larger cluster size)");
+    let too_large = || qerr!("The image size is too large (try using a larger cluster size)");
     let whole = size.checked_next_multiple_of(cluster).ok_or_else(too_large)?;
     let entry = if o.extended_l2 == Some(true) { 16 } else { 8 };
     let l2_tables = (whole / cluster).div_ceil(cluster / entry);
