@@ -93,11 +93,11 @@ impl Conn {
     async fn read(self: Rc<Self>, input: &mut Input) -> IoResult<()> {
         loop {
             let head = input.take(Request::header_len(self.mode)).await?;
-            let Ok(req) = Request::parse(self.mode, head) else { return Err(Errno::PROTO) };
+            let Ok(mut req) = Request::parse(self.mode, head) else { return Err(Errno::PROTO) };
             if req.kind == CMD_DISC {
                 return Ok(());
             }
-            let payload = req.payload(self.mode);
+            let mut payload = req.payload(self.mode);
             if payload > u64::from(MAX_PAYLOAD) {
                 return Err(Errno::PROTO);
             }
@@ -110,6 +110,15 @@ impl Conn {
             self.budget.acquire_many(cost).await.forget();
             if self.broken.get() {
                 return Err(Errno::PIPE);
+            }
+            let mut contexts = None;
+            if req.kind == CMD_BLOCK_STATUS && payload > 0 {
+                let Some((len, some)) = self.chosen(payload, input).await? else {
+                    self.done(&req, Err(Errno::INVAL), cost).await;
+                    continue;
+                };
+                (req.len, payload, contexts) = (len, 0, Some(some));
+                req.flags &= !CMD_FLAG_PAYLOAD_LEN;
             }
             let valid = self.check(&req);
             if payload > 0 && (valid.is_err() || payload > PIECE as u64) {
@@ -132,13 +141,31 @@ impl Conn {
             self.in_flight.set(self.in_flight.get() + 1);
             let me = self.clone();
             drop(rt::spawn_local(async move {
-                me.handle(&req, data, cost).await;
+                me.handle(&req, data, contexts, cost).await;
                 me.in_flight.set(me.in_flight.get() - 1);
                 if me.in_flight.get() == 0 {
                     me.ended.notify_all();
                 }
             }));
         }
+    }
+
+    /// The payload of a request for block status: the length that is asked about, and the contexts that it chooses. `None`,
+    /// after the payload was read, where it makes no sense.
+    async fn chosen(&self, payload: u64, input: &mut Input) -> IoResult<Option<(u64, Contexts)>> {
+        let most = 8 + 4 * (2 + self.contexts.bitmaps.len() as u64);
+        if payload < 12 || payload > most || !payload.is_multiple_of(4) {
+            input.skip(payload).await?;
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..payload / 4 {
+            bytes.extend_from_slice(input.take(4).await?);
+        }
+        let (len, ids) = bytes.split_at(8);
+        let number = |b: &[u8]| b.iter().fold(0, |n, b| n << 8 | u64::from(*b));
+        let chosen = self.contexts.only(ids.chunks_exact(4).map(|id| number(id) as u32));
+        Ok(chosen.map(|c| (number(len), c)))
     }
 
     /// What can be said of a request before it is begun (section "Request types").
@@ -178,12 +205,14 @@ impl Conn {
         }
     }
 
-    async fn handle(&self, req: &Request, data: IoBuf, cost: usize) {
+    async fn handle(&self, req: &Request, data: IoBuf, contexts: Option<Contexts>, cost: usize) {
         let root = &self.export.root;
         let fua = req.flags & CMD_FLAG_FUA != 0 || self.export.through;
         let done = match req.kind {
             CMD_READ => return self.do_read(req, cost).await,
-            CMD_BLOCK_STATUS => return self.do_status(req, cost).await,
+            CMD_BLOCK_STATUS => {
+                return self.do_status(req, contexts.as_ref().unwrap_or(&self.contexts), cost).await;
+            }
             CMD_WRITE => root.write(req.offset, data, self.write_flags(req)).await,
             CMD_FLUSH => root.flush().await,
             CMD_WRITE_ZEROES => {

@@ -4,6 +4,7 @@ use crate::conn::Conn;
 use base::{Errno, IoResult};
 use block::bitmap::Bitmap;
 use nbd::message::{Extent, Request, put_status};
+use nbd::server::Contexts;
 use nbd::spec::*;
 
 /// Most extents of one context in a reply.
@@ -49,10 +50,9 @@ fn dirty(bitmap: &Bitmap, off: u64, end: u64, most: usize) -> Vec<Extent> {
 }
 
 impl Conn {
-    pub(crate) async fn do_status(&self, req: &Request, cost: usize) {
+    pub(crate) async fn do_status(&self, req: &Request, contexts: &Contexts, cost: usize) {
         let most = if req.flags & CMD_FLAG_REQ_ONE != 0 { 1 } else { MAX_EXTENTS };
         let mut all: Vec<(u32, Vec<Extent>)> = Vec::new();
-        let contexts = &self.contexts;
         if contexts.allocation.is_some() || contexts.depth.is_some() {
             match self.allocation(req, most).await {
                 Ok((states, depths)) => {

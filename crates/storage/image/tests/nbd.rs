@@ -93,7 +93,7 @@ fn it_ends_when_the_last_client_leaves() {
     let client = async {
         let Wanted::List(at) = wanted(&format!("-L -k {sock}")) else { panic!() };
         let want = "exports available: 1\n export: 'x'\n  description: text\n  size:  1048576\n  \
-                    flags: 0xced ( flush fua trim zeroes df cache fast-zero )\n  min block: 1\n  \
+                    flags: 0x1ced ( flush fua trim zeroes df cache fast-zero block-status-payload )\n  min block: 1\n  \
                     opt block: 4096\n  max block: 33554432\n  transaction size: 64-bit\n  \
                     available meta contexts: 2\n   base:allocation\n   qemu:allocation-depth\n";
         // Whoever only asks is no client.

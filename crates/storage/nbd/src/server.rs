@@ -16,7 +16,7 @@ pub struct ExportInfo {
     pub description: String,
     /// Bytes.
     pub size: u64,
-    /// `TF_*`, without `TF_SEND_DF`, which depends on the client.
+    /// `TF_*`, without `TF_SEND_DF` and `TF_BLOCK_STATUS_PAYLOAD`, which depend on the client.
     pub flags: u16,
     /// The smallest, the preferred and the largest request, bytes. The smallest must be 1 where clients are served
     /// that do not ask.
@@ -52,6 +52,23 @@ pub struct Contexts {
 }
 
 impl Contexts {
+    /// Those of them that a request chooses by their numbers; `None` where a number is not among them, or is there twice.
+    pub fn only(&self, ids: impl Iterator<Item = u32>) -> Option<Contexts> {
+        let mut some = Contexts::default();
+        for id in ids {
+            let id = Some(id);
+            if id == self.allocation && some.allocation.is_none() {
+                some.allocation = id;
+            } else if id == self.depth && some.depth.is_none() {
+                some.depth = id;
+            } else {
+                let bitmap = self.bitmaps.iter().find(|b| Some(b.0) == id && !some.bitmaps.contains(b))?;
+                some.bitmaps.push(*bitmap);
+            }
+        }
+        Some(some)
+    }
+
     /// Whether none was chosen.
     pub fn is_empty(&self) -> bool {
         *self == Contexts::default()
@@ -334,7 +351,8 @@ impl Handshake {
     /// The flags that this client is told.
     fn flags(&self, info: &ExportInfo) -> u16 {
         let df = if self.mode >= Mode::Structured { TF_SEND_DF } else { 0 };
-        info.flags | TF_HAS_FLAGS | df
+        let payload = if self.mode == Mode::Extended { TF_BLOCK_STATUS_PAYLOAD } else { 0 };
+        info.flags | TF_HAS_FLAGS | df | payload
     }
 
     fn session<E>(&self, name: &str, export: E) -> Step<E> {

@@ -106,6 +106,8 @@ pub const TF_SEND_RESIZE: u16 = 1 << 9;
 pub const TF_SEND_CACHE: u16 = 1 << 10;
 /// Transmission flag: `FAST_ZERO` is known.
 pub const TF_SEND_FAST_ZERO: u16 = 1 << 11;
+/// Transmission flag: `BLOCK_STATUS` may have a payload that chooses among the contexts (extended headers).
+pub const TF_BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
 
 /// Command: read.
 pub const CMD_READ: u16 = 0;

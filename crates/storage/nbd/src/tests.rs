@@ -79,7 +79,7 @@ fn the_two_sides_agree_on_the_most() {
     let offer = offer.unwrap();
     assert_eq!((offer.size, offer.mode, offer.allocation), (1 << 40, Mode::Extended, Some(0)));
     assert_eq!((offer.min_block, offer.preferred, offer.max_block), (1, 4096, MAX_PAYLOAD));
-    assert_eq!(offer.flags, TF_HAS_FLAGS | TF_SEND_FLUSH | TF_SEND_DF);
+    assert_eq!(offer.flags, TF_HAS_FLAGS | TF_SEND_FLUSH | TF_SEND_DF | TF_BLOCK_STATUS_PAYLOAD);
     let (mode, contexts) = session.unwrap();
     assert_eq!((mode, contexts), (Mode::Extended, Contexts { allocation: Some(0), ..Contexts::default() }));
 }

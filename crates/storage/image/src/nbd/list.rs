@@ -23,7 +23,7 @@ const FLAGS: [(u16, &str); 12] = [
     (TF_SEND_RESIZE, "resize"),
     (TF_SEND_CACHE, "cache"),
     (TF_SEND_FAST_ZERO, "fast-zero"),
-    (1 << 12, "block-status-payload"),
+    (TF_BLOCK_STATUS_PAYLOAD, "block-status-payload"),
 ];
 
 /// What is known of an export.
