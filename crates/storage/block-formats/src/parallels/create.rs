@@ -5,16 +5,26 @@ use crate::making::fill_file;
 use api::block_core::BlockdevCreateOptions;
 use block::create::{CreateCx, CreateOption, Creation, OptionType, SIZE};
 use block::driver::{CtlFuture, Prealloc};
-use qapi::qerr;
+use qapi::{Dict, QError, Value, qerr};
 
 /// Making Parallels images.
 pub(super) static CREATION: Creation = Creation {
+    adapt: Some(adapt),
     create: Some(create),
     ..Creation::new(&[
         SIZE,
         CreateOption::new("cluster_size", OptionType::Size, "Parallels image cluster size").or("1048576"),
     ])
 };
+
+/// The tool rounds; the command takes whole sectors alone.
+fn adapt(d: &mut Dict) -> Result<(), QError> {
+    let size = d.get("cluster-size").and_then(Value::as_str).and_then(|v| v.parse::<u64>().ok());
+    if let Some(n) = size.and_then(|n| n.checked_next_multiple_of(512)) {
+        d.insert("cluster-size", n.to_string());
+    }
+    Ok(())
+}
 
 fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture<'a> {
     Box::pin(async move {

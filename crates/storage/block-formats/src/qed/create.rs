@@ -48,7 +48,7 @@ fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture
             qerr!("QED table size must be within range [{a}, {b}] and power of 2")
         })?;
         let max = spec::max_size(cluster, table);
-        if o.size == 0 || !o.size.is_multiple_of(512) || o.size > max {
+        if !o.size.is_multiple_of(512) || o.size > max {
             return Err(qerr!(
                 "QED image size must be a non-zero multiple of cluster size and less than {max} bytes"
             ));

@@ -13,8 +13,8 @@ pub const VERSION: u32 = 0x0001_0001;
 pub const BLOCK: u64 = MIB;
 /// Length of the header, bytes.
 pub const HEADER: usize = 512;
-/// The most blocks of an image.
-pub const MAX_BLOCKS: u32 = 0x1fff_ffff;
+/// The most blocks of an image: a table of them and a header fit 2 GiB.
+pub const MAX_BLOCKS: u32 = 0x1fff_ff80;
 /// The most bytes of a disk.
 pub const MAX_DISK: u64 = MAX_BLOCKS as u64 * BLOCK;
 /// Table entries from here on are blocks that are not in the file: this one was given back and reads as zeroes.

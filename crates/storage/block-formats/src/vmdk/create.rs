@@ -59,7 +59,7 @@ fn adapt(d: &mut Dict) -> Result<(), QError> {
     if let Some(f) = d.remove("backing-fmt").as_ref().and_then(Value::as_str)
         && f != "vmdk"
     {
-        return Err(qerr!("Invalid backing file format: {f}. Must be vmdk"));
+        return Err(qerr!("backing_file must be a vmdk image"));
     }
     for (name, known) in [
         ("adapter-type", given(d, "adapter-type").map(|v| BlockdevVmdkAdapterType::from_str(v).is_some())),

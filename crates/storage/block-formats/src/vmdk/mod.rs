@@ -97,7 +97,7 @@ fn open(o: OpenCx<'_>) -> OpenFuture<'_> {
         let vmdk = match Header::parse(&first) {
             Some(h) => one_file(&io, &h, file_len, o.flags.read_only).await?,
             None if desc::is_descriptor(&first) => listed(&io, file_len).await?,
-            None => return Err(QError::new("Image not in VMDK format")),
+            None => return Err(QError::new("invalid VMDK image descriptor")),
         };
         Ok(Arc::new(vmdk) as Arc<dyn Driver>)
     })

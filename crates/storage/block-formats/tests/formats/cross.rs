@@ -114,7 +114,9 @@ fn both_make_the_same() {
     for c in CASES {
         let (theirs, ours) = (made_by_reference(&dir, c), rt::block_on(made_by_us(&dir, c)));
         let len = |p: &str| std::fs::metadata(p).unwrap().len();
-        assert_eq!(len(&ours), len(&theirs), "{}", c.name());
+        // The digits of a content id are no fixed number in a descriptor.
+        let near = if len(&ours) < 4096 { 8 } else { 0 };
+        assert!(len(&ours).abs_diff(len(&theirs)) <= near, "{}", c.name());
         let info = |p: &str| must("qemu-img", &["info", "--output=json", "-f", c.format, p]).replace(p, "");
         // What differs by chance, or by the file's name.
         let own = ["actual-size", "cid\"", "filename"];
