@@ -105,6 +105,33 @@ fn a_chain_that_bites_its_tail_is_an_error() {
 }
 
 #[test]
+fn headers_may_name_other_things_than_files_where_that_is_allowed() {
+    run(|b| async move {
+        create_cow(&b.world, "j", SIZE, Some("json:{'driver':'raw','file.filename':'r0'}"));
+        create_cow(&b.world, "own", SIZE, Some("json:{'file.filename':'own'}"));
+        create_cow(&b.world, "p", SIZE, Some("foo:x"));
+        let open = |name: &str| {
+            format!("{{'driver':'qcow2','node-name':'n','file':{{'driver':'file','filename':'{name}'}}}}")
+        };
+        assert!(b.add_err(&open("j")).await.contains("no plain file name"));
+        b.graph.set_policy(Policy { implicit_protocols: true, ..Policy::default() });
+        b.add(&open("j")).await;
+        let g = b.graph.snapshot();
+        let below = g.by_name("n").unwrap().edge(block::driver::ChildSlot::Backing).unwrap();
+        let raw = g.node(below.child).unwrap();
+        assert_eq!((raw.ty.name, raw.flags.read_only), ("raw", true));
+        b.graph.del("n").await.unwrap();
+        let e = b.add_err(&open("p")).await;
+        assert!(e.contains("Unknown protocol 'foo'"), "{e}");
+        // A chain that comes back to itself ends at the depth that is allowed.
+        b.graph.set_policy(Policy { implicit_protocols: true, max_depth: 20, ..Policy::default() });
+        let e = b.add_err(&open("own")).await;
+        assert!(e.contains("More than 20 block nodes"), "{e}");
+        assert_eq!(b.graph.snapshot().nodes().count(), 0);
+    });
+}
+
+#[test]
 fn owners_and_users() {
     run(|b| async move {
         b.add("{'driver':'null-co','node-name':'a'}").await;
