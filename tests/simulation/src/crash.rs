@@ -109,7 +109,7 @@ pub async fn after(crash: Crash) {
 /// Whether an image is not opened because it names what only users may name: a job has written the description of a chain
 /// with a filter that has rules.
 pub fn not_followed(e: &qapi::QError) -> bool {
-    e.desc().contains("which is no plain file name") && e.desc().contains("'json:")
+    e.desc().contains("which is no plain file name")
 }
 
 /// An image has no corruption; one that says that it needs a repair can be repaired. Answers what is said of leaks.

@@ -24,6 +24,7 @@ use qom::ObjectTree;
 use smallvec::{SmallVec, smallvec};
 
 use crate::check::{self, Fix};
+use crate::clean;
 use crate::crypt::Key;
 use crate::header::{CryptMethod, Header};
 use crate::host::Host;
@@ -254,7 +255,7 @@ fn same_key(image: &Image, o: Option<&BlockdevOptionsQcow2>) -> Result<Option<St
     }
 }
 
-/// Has an image's damage told to the users of events.
+/// Has an image's damage told to the users of events, and its caches looked after.
 fn told(events: &EventBus, image: Image) -> Arc<Image> {
     let (events, node) = (events.clone(), image.node_name.clone());
     *image.on_damage.write() = Some(Arc::new(move |text: &str, fatal| {
@@ -265,7 +266,9 @@ fn told(events: &EventBus, image: Image) -> Arc<Image> {
             ..BlockImageCorruptedEvent::default()
         });
     }));
-    Arc::new(image)
+    let image = Arc::new(image);
+    clean::begin(&image);
+    image
 }
 
 impl Qcow2 {
@@ -620,7 +623,11 @@ impl Staged for Change {
         if sizes(&config) != sizes(&self.config) && map.is_clean() {
             map.set_limits(self.config.l2_entry_size, self.config.l2_cache_size);
         }
+        let other = config.cache_clean_interval != self.config.cache_clean_interval;
         *config = self.config;
+        if other {
+            clean::begin_every(&self.image, config.cache_clean_interval);
+        }
         if let (Some(c), Some(id)) = (&self.image.crypt, self.key) {
             c.set_key_secret(Some(id));
         }

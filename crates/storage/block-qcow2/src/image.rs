@@ -23,6 +23,7 @@ use parking_lot::RwLock;
 use qapi::{QError, qerr};
 
 use crate::bitmap::{self, BitmapInfo};
+use crate::clean::Cleaner;
 use crate::crypt::Crypt;
 use crate::epoch::Epochs;
 use crate::geometry::Geometry;
@@ -112,6 +113,8 @@ pub struct Image {
     pub(crate) writable: AtomicBool,
     /// The last decompressed cluster: its L2 entry and its bytes.
     pub(crate) decompressed: parking_lot::Mutex<Option<(u64, Arc<Vec<u8>>)>>,
+    /// The task that gives up unused cache entries.
+    pub(crate) cleaner: Cleaner,
     /// Told of damage: what is wrong, and whether the image is not written any more.
     pub(crate) on_damage: RwLock<Option<OnDamage>>,
     /// An autoclear bit could not be written for sure.
@@ -203,6 +206,7 @@ impl Image {
             told: AtomicBool::new(false),
             writable: AtomicBool::new(writable),
             decompressed: parking_lot::Mutex::new(None),
+            cleaner: Cleaner::default(),
             on_damage: RwLock::new(None),
             unsure: AtomicBool::new(false),
             readers: Epochs::default(),

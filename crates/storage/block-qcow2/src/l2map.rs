@@ -208,6 +208,19 @@ impl L2Map {
         self.hand = 0;
     }
 
+    /// Gives up the clean slices that nobody has used since this was called last; answers how many those were.
+    pub fn drop_unused(&mut self) -> usize {
+        let before = self.slots.len();
+        self.slots.retain_mut(|s| std::mem::replace(s.used.get_mut(), false) || s.dirty);
+        if self.slots.len() < before {
+            self.slots.shrink_to_fit();
+            self.index = self.slots.iter().enumerate().map(|(i, s)| (s.key, i)).collect();
+            self.generation += 1;
+            self.hand = 0;
+        }
+        before - self.slots.len()
+    }
+
     /// Whether most of the cache is dirty, so that it is time to write back.
     pub fn crowded(&self) -> bool {
         self.dirty * 4 > self.max_slots * 3
@@ -408,6 +421,26 @@ mod tests {
         assert!(
             matches!(m.lookup(at + 1024, 1), Lookup::Bad(t) if t.starts_with("Zero cluster entry found in pre-v3"))
         );
+    }
+
+    #[test]
+    fn unused_slices_are_given_up() {
+        let mut m = map(8);
+        for key in [0x1000, 0x2000, 0x3000] {
+            m.insert(key, vec![0; 64].into()).unwrap();
+        }
+        m.modify(0x2000, |_| ()).unwrap();
+        // All of them were used when they came.
+        assert_eq!(m.drop_unused(), 0);
+        assert!(m.slice(0x3000).is_some());
+        let generation = m.generation();
+        assert_eq!(m.drop_unused(), 1);
+        assert!(m.generation() > generation, "who reads a slice now looks again");
+        assert!(m.slice(0x1000).is_none() && m.slice(0x3000).is_some());
+        assert_eq!(m.drop_unused(), 0);
+        // What has not been written stays, however long nobody looks.
+        assert_eq!((m.drop_unused(), m.drop_unused()), (1, 0));
+        assert!(m.slice(0x2000).is_some() && m.slice(0x3000).is_none());
     }
 
     #[test]

@@ -13,14 +13,15 @@
 //! - [`crypt`]: LUKS inside the image.
 //!
 //! Not done: the old encryption `aes` (such images can be checked and told about, but not read).
-//! Options that change nothing here: `cache-clean-interval` (caches are bounded and stay), and `inactive-l2` of
-//! `overlap-check` (snapshots' L2 tables are guarded by their refcounts only).
+//! An option that changes nothing here: `inactive-l2` of `overlap-check` (snapshots' L2 tables are guarded by their refcounts
+//! only).
 
 mod alloc;
 pub mod amend;
 pub mod bitmap;
 pub mod bitmaps;
 pub mod check;
+pub(crate) mod clean;
 pub mod compress;
 pub mod create;
 mod creation;

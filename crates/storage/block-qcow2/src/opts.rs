@@ -15,6 +15,9 @@ const MIN_REFCOUNT_CLUSTERS: u64 = 4;
 /// Bytes of one L2 cache entry unless given: a page, so that random access reads and writes little.
 const DEFAULT_L2_ENTRY: u64 = 4096;
 
+/// Seconds after which cache entries that nobody used are given up, unless given.
+const DEFAULT_CLEAN: u32 = 600;
+
 /// Guest bytes that the stored copy of a bitmap marks as dirty at once: few enough that a crash costs little precision,
 /// enough that marking costs little. Disks of more than 65536 such pieces have larger ones.
 const DEFAULT_BITMAP_REGION: u64 = 16 << 20;
@@ -91,6 +94,8 @@ pub struct Config {
     pub l2_entry_size: u64,
     /// Bytes of the refcount cache.
     pub refcount_cache_size: u64,
+    /// Seconds after which cache entries that nobody used are given up; 0 for never.
+    pub cache_clean_interval: u32,
     /// Put refcount updates off.
     pub lazy_refcounts: bool,
     /// Tell the file of clusters that the guest discarded.
@@ -122,13 +127,13 @@ impl Config {
         if no_unref && h.version < 3 {
             return Err(qerr!("discard-no-unref is only supported since qcow2 version 3"));
         }
-        if o.and_then(|o| o.cache_clean_interval).is_some_and(|v| v < 0 || v > i64::from(u32::MAX)) {
-            return Err(qerr!("Cache clean interval too big"));
-        }
+        let interval = o.and_then(|o| o.cache_clean_interval).map_or(Ok(DEFAULT_CLEAN), u32::try_from);
+        let cache_clean_interval = interval.map_err(|_| qerr!("Cache clean interval too big"))?;
         Ok(Config {
             l2_cache_size: l2,
             l2_entry_size: entry,
             refcount_cache_size: refcounts,
+            cache_clean_interval,
             lazy_refcounts: lazy,
             discard_request: o.and_then(|o| o.pass_discard_request).unwrap_or(unmap),
             discard_snapshot: o.and_then(|o| o.pass_discard_snapshot).unwrap_or(true),

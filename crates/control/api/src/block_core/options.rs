@@ -376,7 +376,7 @@ pub struct BlockdevOptionsQcow2 {
     pub l2_cache_entry_size: Option<i64>,
     /// Bytes of memory for the cache of refcount blocks.
     pub refcount_cache_size: Option<i64>,
-    /// Accepted for compatibility, in seconds: cache entries are not given back before they must make room.
+    /// Seconds after which cache entries that nobody used meanwhile are given up; 0 for never. 600 unless given.
     pub cache_clean_interval: Option<i64>,
 }
 

@@ -59,6 +59,7 @@ fn config(h: &Header) -> Config {
         l2_cache_size: 1 << 20,
         l2_entry_size: h.geometry.cluster_size(),
         refcount_cache_size: (16 << 20).max(4 * h.geometry.cluster_size()),
+        cache_clean_interval: 0,
         lazy_refcounts: false,
         discard_request: false,
         discard_snapshot: false,
