@@ -5,6 +5,7 @@ pub mod args;
 mod bench_cmd;
 mod bitmap_cmd;
 mod check_cmd;
+mod commit_cmd;
 mod compare_cmd;
 mod convert_cmd;
 mod create_cmd;
@@ -14,6 +15,7 @@ pub mod manual;
 mod map_cmd;
 mod measure_cmd;
 pub mod progress;
+mod rebase_cmd;
 mod resize_cmd;
 mod snapshot_cmd;
 mod time;
@@ -200,6 +202,7 @@ pub static COMMANDS: &[&Command] = &[
     &bench_cmd::COMMAND,
     &bitmap_cmd::COMMAND,
     &check_cmd::COMMAND,
+    &commit_cmd::COMMAND,
     &compare_cmd::COMMAND,
     &convert_cmd::COMMAND,
     &create_cmd::COMMAND,
@@ -207,12 +210,10 @@ pub static COMMANDS: &[&Command] = &[
     &info_cmd::COMMAND,
     &map_cmd::COMMAND,
     &measure_cmd::COMMAND,
+    &rebase_cmd::COMMAND,
     &resize_cmd::COMMAND,
     &snapshot_cmd::COMMAND,
 ];
-
-/// Commands of the reference that are to come.
-const LATER: [&str; 2] = ["commit", "rebase"];
 
 fn help(tool: &mut Tool<'_>) {
     let mut text = format!(
@@ -282,7 +283,6 @@ fn dispatch(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
                 }
                 (c.run)(tool, p)
             }
-            None if LATER.contains(&name) => tool.fail(&format!("Command '{name}' is not supported yet")),
             None => tool.usage(&format!("Command not found: {name}")),
         },
     }

@@ -26,7 +26,7 @@ impl Dir {
         let mut said = self.once(line);
         // Another test may just be starting a process, which has our files until it is another program.
         for _ in 0..20 {
-            if !said.2.contains("Is another process using the image") {
+            if !said.2.contains("Failed to get ") {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(20));

@@ -2,11 +2,13 @@
 
 mod bench;
 mod bitmap;
+mod commit;
 mod common;
 mod compare;
 mod convert;
 mod dd;
 mod map;
 mod measure;
+mod rebase;
 mod resize;
 mod snapshot;
