@@ -19,7 +19,7 @@
 //! `RHEA_BLESS=1` writes what the reference prints into the files (where it is said to differ, what Rhea prints): write
 //! the commands only, bless, and read the result. `RHEA_CASE=word` runs only files whose name contains the word.
 //!
-//! What is not the same from run to run is written as `X`: times, rates, the size of a file on the disk, names that nodes get by themselves ([`normal`]).
+//! What is not the same from run to run is written as `X`: times, rates, the size of a file on the disk, names that nodes get by themselves ([`normal()`]).
 
 mod case;
 mod cross;

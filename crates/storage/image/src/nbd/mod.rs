@@ -1,6 +1,6 @@
 //! `rhea nbd`, and the same binary called as `qemu-nbd`: serves one image over NBD, or lists what another server has.
 //!
-//! [`parse`] understands the command line, [`list`] asks a server, [`serve`] serves. Signals, going to the background and
+//! [`parse`] understands the command line, [`list()`] asks a server, [`serve()`] serves. Signals, going to the background and
 //! the pid file are the program's.
 
 mod getopt;
