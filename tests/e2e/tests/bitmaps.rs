@@ -102,6 +102,64 @@ fn killed() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_bitmap_survives_kill_9_in_the_midst_of_a_backup() {
+    if let Some(tool) = TOOLS.into_iter().find(|t| Command::new(t).arg("--version").output().is_err()) {
+        skip!("{tool} is not installed");
+    }
+    for mode in ["on-success", "always"] {
+        killed_in_a_backup(mode).with_context(|| mode).unwrap();
+    }
+}
+
+/// What was dirty before the backup, and what was written since, is dirty after the crash, whatever the backup has copied.
+fn killed_in_a_backup(mode: &str) -> Result<()> {
+    let dir = ScratchDir::new("bitmap-backup-kill")?;
+    let (image, target, socket) = (dir.file("d.qcow2"), dir.file("t.qcow2"), dir.file("nbd.sock"));
+    for i in [&image, &target] {
+        run_tool(rhea_binary(), &["img", "create", "-q", "-f", "qcow2", i, "64M"])?;
+    }
+    let mut vm = serve(&image, &socket)?;
+    let url = format!("nbd+unix:///d?socket={socket}");
+    let add = json!({ "node": "d", "name": "since", "persistent": true, "granularity": PIECE });
+    vm.qmp().run("block-dirty-bitmap-add", add)?;
+    run_tool("qemu-io", &["-f", "raw", "-c", "write -P 1 8M 8M", &url])?;
+    let file = json!({ "driver": "file", "filename": target });
+    vm.qmp().run("blockdev-add", json!({ "driver": "qcow2", "node-name": "t", "file": file }))?;
+    let backup = json!({ "job-id": "b", "device": "d", "target": "t", "sync": "bitmap", "bitmap": "since",
+                         "bitmap-mode": mode, "speed": 2 << 20 });
+    vm.qmp().run("blockdev-backup", backup)?;
+    run_tool(
+        "qemu-io",
+        &["-f", "raw", "-c", "write -P 2 9M 64k", "-c", "write -P 2 40M 1M", "-c", "flush", &url],
+    )?;
+    let offset = vm.qmp().run("query-block-jobs", json!({}))?[0]["offset"].as_u64();
+    ensure!(offset.is_some_and(|o| o < 8 << 20), "the backup is at {offset:?}");
+    Command::new("kill").args(["-9", &vm.pid().to_string()]).status()?;
+    let (status, _) = vm.wait(Duration::from_secs(10))?;
+    ensure!(!status.success());
+
+    let _ = std::fs::remove_file(&socket);
+    let mut vm = serve(&image, &socket)?;
+    let b = bitmap(vm.qmp())?;
+    ensure!(b["busy"] == false && b["recording"] == true && b.get("inconsistent").is_none(), "{b}");
+    vm.qmp().run("quit", json!({}))?;
+    let (status, errors) = vm.wait(Duration::from_secs(30))?;
+    ensure!(status.success(), "{status}: {errors}");
+    run_tool("qemu-img", &["check", "-q", "-r", "leaks", &image])?;
+    let map = dirty_map(&image, &dir.file("q.sock"))?;
+    for (from, to) in [(8u64, 16), (40, 41)] {
+        for at in (from << 20..to << 20).step_by(PIECE as usize) {
+            ensure!(
+                map.iter().any(|(off, n, d)| *d && *off <= at && at < off + n),
+                "{at} is missed: {map:?}"
+            );
+        }
+    }
+    ensure!(map.iter().any(|(off, n, d)| !*d && *off <= 20 << 20 && 20 << 20 < off + n), "all is dirty");
+    Ok(())
+}
+
 /// A stored bitmap as the reference reads it: (offset, length, dirty).
 fn dirty_map(image: &str, socket: &str) -> Result<Vec<(u64, u64, bool)>> {
     let mut server =

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use e2e::{Console, DebianGuest, ScratchDir, VmBuilder, rhea_binary, run_tool, skip};
+use e2e::{Console, DebianGuest, Qmp, ScratchDir, VmBuilder, rhea_binary, run_tool, skip};
 use serde_json::json;
 
 const OPENSBI: &str = "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin";
@@ -103,6 +103,94 @@ fn swap(guest: &DebianGuest) -> Result<()> {
     let (status, errors) = vm.wait(limit)?;
     ensure!(status.success(), "{status}: {errors}");
     run_tool(rhea_binary(), &["img", "check", &overlay])?;
+    Ok(())
+}
+
+#[test]
+fn a_mounted_file_system_is_copied_merged_and_moved() {
+    let guest = match guest_or_reason() {
+        Ok(g) => g,
+        Err(why) => skip!("{why}"),
+    };
+    for tool in ["qemu-img", "e2fsck"] {
+        if std::process::Command::new(tool).arg("-V").output().is_err() {
+            skip!("{tool} is not installed");
+        }
+    }
+    jobs(&guest).unwrap();
+}
+
+/// While the guest writes files and reads them back, its disk is backed up, gets an overlay that is merged again, and
+/// is moved to another image.
+fn jobs(guest: &DebianGuest) -> Result<()> {
+    let dir = ScratchDir::new("debian-jobs")?;
+    let file = |name: &str| dir.file(&format!("{name}.qcow2"));
+    let base = guest.disk_a.display().to_string();
+    let size = std::fs::metadata(&guest.disk_a)?.len().to_string();
+    let create = ["img", "create", "-q", "-f", "qcow2"];
+    run_tool(rhea_binary(), &[&create[..], &["-b", &base, "-F", "raw", &file("disk")]].concat())?;
+    for name in ["copy", "top", "moved"] {
+        run_tool(rhea_binary(), &[&create[..], &[&file(name), &size]].concat())?;
+    }
+    let mut vm = VmBuilder::riscv64()
+        .args(["-m", "512", "-smp", "2", "-append", "console=ttyS0 quiet rhea.test=swap"])
+        .args(["-kernel".into(), guest.kernel.display().to_string()])
+        .args(["-initrd".into(), guest.initrd.display().to_string()])
+        .args([
+            "-blockdev",
+            &format!("driver=qcow2,node-name=disk,file.driver=file,file.filename={}", file("disk")),
+        ])
+        .args(["-device", "virtio-blk-device,drive=disk"])
+        .start()?;
+    let limit = Duration::from_secs(300);
+    vm.console.expect("RHEA: ready for the swap", limit)?;
+    let qmp = vm.qmp();
+    for name in ["copy", "top", "moved"] {
+        let image = json!({ "driver": "qcow2", "node-name": name, "backing": null,
+                            "file": { "driver": "file", "filename": file(name) } });
+        qmp.run("blockdev-add", image)?;
+    }
+    let ends = |qmp: &mut Qmp, id: &str| {
+        let e = qmp.event("BLOCK_JOB_COMPLETED")?;
+        ensure!(e["data"]["device"] == id && e["data"].get("error").is_none(), "{e}");
+        Ok(())
+    };
+    let args = json!({ "job-id": "backup", "device": "disk", "target": "copy", "sync": "full" });
+    qmp.run("blockdev-backup", args)?;
+    ends(qmp, "backup")?;
+    qmp.run("blockdev-snapshot", json!({ "node": "disk", "overlay": "top" }))?;
+    qmp.run("block-commit", json!({ "job-id": "commit", "device": "top" }))?;
+    qmp.event("BLOCK_JOB_READY")?;
+    qmp.run("block-job-complete", json!({ "device": "commit" }))?;
+    ends(qmp, "commit")?;
+    qmp.run("blockdev-del", json!({ "node-name": "top" }))?;
+    let args = json!({ "job-id": "mirror", "device": "disk", "target": "moved", "sync": "full" });
+    qmp.run("blockdev-mirror", args)?;
+    qmp.event("BLOCK_JOB_READY")?;
+    qmp.run("block-job-complete", json!({ "device": "mirror" }))?;
+    ends(qmp, "mirror")?;
+    for name in ["disk", "copy"] {
+        qmp.run("blockdev-del", json!({ "node-name": name }))?;
+    }
+    // The guest goes on for some rounds, and checks everything.
+    vm.console.send("swapped\n")?;
+    let marker = vm.console.expect("RHEA: marker", limit)?;
+    ensure!(marker.ends_with("backing-A"), "{marker}");
+    vm.console.expect("RHEA: PASS", limit)?;
+    let (status, errors) = vm.wait(limit)?;
+    ensure!(status.success(), "{status}: {errors}");
+    // The file system was unmounted in the end; in the backup it is as after a loss of power.
+    for (name, mode) in [("moved", "-fn"), ("copy", "-fp")] {
+        run_tool(rhea_binary(), &["img", "check", &file(name)])?;
+        let raw = dir.file(name);
+        run_tool("qemu-img", &["convert", "-O", "raw", &file(name), &raw])?;
+        let e2fsck = std::process::Command::new("e2fsck").args([mode, &raw]).output()?;
+        let said = String::from_utf8_lossy(&e2fsck.stdout);
+        ensure!(
+            matches!(e2fsck.status.code(), Some(0)) || (mode == "-fp" && e2fsck.status.code() == Some(1)),
+            "{name}: {said}"
+        );
+    }
     Ok(())
 }
 

@@ -123,12 +123,17 @@ impl Plan {
     }
 }
 
-/// Whether `node` is reached from `from` by links that show the same bytes.
+/// Whether nobody sees other bytes than before when `node` is replaced by a copy of `from`: `node` is reached from there by
+/// links that show the same bytes; or it is one of the copies that a quorum votes on, and serves nobody else.
 fn shows(g: &Graph, from: NodeId, node: NodeId) -> bool {
     let mut at = Some(from);
     while let Some(id) = at {
         if id == node {
             return true;
+        }
+        if g.node(id).is_some_and(|n| n.ty.name == "quorum" && n.edges.iter().any(|e| e.child == node)) {
+            let links = g.nodes().flat_map(|p| &p.edges).filter(|e| e.child == node).count();
+            return links == 1 && !g.roots().any(|r| r.node == Some(node));
         }
         let filtered =
             |n: &Arc<Node>| n.primary().filter(|e| e.role.contains(Role::FILTERED)).map(|e| e.child);

@@ -109,7 +109,8 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         tool.print("    (0.00/100%)\r");
     }
     let done = wait(tool, async {
-        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        // With its backing files: what is new of a longer image must not show theirs.
+        let flags = OpenFlags { write: true, chain: true, ..OpenFlags::default() };
         let image = open(&source, flags).await.map_err(|e| e.prepend(&format!("Could not open '{name}'")))?;
         let format = image.format.clone();
         if help {

@@ -307,7 +307,8 @@ impl Job {
         }
         let flags = OpenFlags {
             write: true,
-            chain: backing,
+            // What an existing image shows through its backing file is overwritten too.
+            chain: backing || !self.create,
             cache: self.cache,
             unmap: self.sparse > 0,
             ..OpenFlags::default()

@@ -74,7 +74,8 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     if both {
         return tool.fail("--image-opts and --format are mutually exclusive");
     }
-    let flags = OpenFlags { write: true, ..OpenFlags::default() };
+    // With its backing files: what is new of a longer image must not show theirs.
+    let flags = OpenFlags { write: true, chain: true, ..OpenFlags::default() };
     let mut warning = None;
     let prog = tool.prog.clone();
     let done = wait(tool, async {

@@ -43,6 +43,8 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let (action, snapshot) = actions.first().map_or(("list", ""), |a| (a.0, a.1.as_str()));
     let flags = OpenFlags {
         write: action != "list",
+        // A snapshot may be longer than the image is now.
+        chain: action != "list",
         force_share: p.has("force-share"),
         no_io: action == "list",
         ..OpenFlags::default()

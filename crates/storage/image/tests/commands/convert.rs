@@ -3,6 +3,24 @@ use std::os::unix::fs::MetadataExt;
 
 const SAME: &str = "Images are identical.\n";
 
+/// What an overlay that is there shows through its backing file is overwritten, too, by zeroes and parts of clusters.
+#[test]
+fn an_overlay_that_is_there_becomes_the_disk() {
+    let d = Dir::new("convert-n-overlay");
+    d.chain();
+    let mut bytes = vec![0u8; 8 << 20];
+    for at in (0..bytes.len()).step_by(192 << 10) {
+        let end = (at + (96 << 10)).min(bytes.len());
+        bytes[at..end].fill(9);
+    }
+    std::fs::write(d.at("raw"), &bytes).unwrap();
+    for options in ["", "-S 0", "-c"] {
+        d.ok("create -q -f qcow2 -b a -F qcow2 @o");
+        d.ok(&format!("convert -n {options} -f raw -O qcow2 @raw @o"));
+        assert_eq!(d.ok("compare -f raw -F qcow2 @raw @o"), SAME, "{options}");
+    }
+}
+
 /// Options of targets; what each holds is the disk.
 #[test]
 fn what_is_copied_is_the_disk() {

@@ -20,6 +20,21 @@ fn disks_grow_and_shrink() {
 }
 
 #[test]
+fn what_is_new_of_an_overlay_is_zeroes_and_not_the_backing_files() {
+    let d = Dir::new("resize-overlay");
+    set_up(&d);
+    for grow in ["resize -q @o 8M", "amend -q -o size=8M @o"] {
+        d.ok("create -q -f qcow2 -b a -F qcow2 @o 1M");
+        d.ok(grow);
+        d.ok("convert -O raw @o @raw");
+        let bytes = std::fs::read(d.at("raw")).unwrap();
+        assert_eq!(bytes.len(), 8 << 20, "{grow}");
+        assert!(bytes[..1 << 20].iter().all(|b| *b == 1), "{grow}");
+        assert!(bytes[1 << 20..].iter().all(|b| *b == 0), "{grow}");
+    }
+}
+
+#[test]
 fn words_are_the_references() {
     same(
         "resize",
