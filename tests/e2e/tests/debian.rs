@@ -159,7 +159,7 @@ fn jobs(guest: &DebianGuest) -> Result<()> {
     qmp.run("blockdev-backup", args)?;
     ends(qmp, "backup")?;
     qmp.run("blockdev-snapshot", json!({ "node": "disk", "overlay": "top" }))?;
-    qmp.run("block-commit", json!({ "job-id": "commit", "device": "top" }))?;
+    qmp.run("block-commit", json!({ "job-id": "commit", "device": "top", "base-node": "disk" }))?;
     qmp.event("BLOCK_JOB_READY")?;
     qmp.run("block-job-complete", json!({ "device": "commit" }))?;
     ends(qmp, "commit")?;
