@@ -1,11 +1,11 @@
 //! How random commands may be answered otherwise than by the reference, and why.
 
-use crate::random::Step;
+use crate::random::{Seen, Step};
 
 /// A difference between the two in one command.
 pub enum Difference<'a> {
-    /// Both refuse, with these texts: ours, theirs.
-    Texts(&'a str, &'a str),
+    /// Both refuse, with these texts (ours, theirs), what could be seen before being this.
+    Texts(&'a str, &'a str, &'a Seen),
     /// One refuses: ours, theirs.
     Done(Option<&'a str>, Option<&'a str>),
     /// What can be seen afterwards: lines that only ours has, and those that only theirs has.
@@ -14,55 +14,125 @@ pub enum Difference<'a> {
     Ends,
 }
 
-/// Checks that are made one by one. Where a command is wrong in several ways, it is told which comes first, and the order of
-/// the checks is nobody's promise.
-const CHECKS: &[&str] = &[
-    "Duplicate nodes with node-name",
-    "Cannot find device=",
-    "force-share=on can only be used with read-only images",
-    "setting detect-zeroes to unmap is not allowed",
-    "Permission conflict on node",
-    "Image is not in qcow2 format",
-    "Could not read qcow2 header",
-    "Throttle group '",
-    "Block node is read-only",
-    "Need a root block node",
-    "does not exist on device",
-    "does not support internal snapshots",
-    "Failed to get a snapshot list",
-    "is read only",
-    "The node is read-only",
-    "Cannot change the option",
-    "Cannot change frozen",
-    "is given twice with different values",
-    "backing is missing for",
-    "cannot be reset to its default value",
-    "does not support reopening files",
-    "would create a cycle",
-    "is in use",
-    "is busy",
-    "already in use",
-    "not in a chain starting from",
-    "not in this backing file chain",
-    "not in the backing chain of",
-    "is not a backing image of",
-    "is a filter, use a non-filter node",
-    "could not be found",
-    "not found",
-    "into itself",
-    "Failed to get shared",
-    "Could not read",
-    "Operation not supported",
-    "without file child",
-    "guaranteed that",
-    "Inactive '",
-    "without a backing file",
-    "not in the same chain",
-    "different sizes",
+/// Checks that are made one by one, with what must be so where one of them fails. Where a command is wrong in several ways,
+/// it is told which comes first, and the order of the checks is nobody's promise.
+const CHECKS: &[(&str, fn(&Case<'_>) -> bool)] = &[
+    ("Duplicate nodes with node-name", |c| c.named_twice() || c.is_node(c.last())),
+    ("Cannot find device=", |c| !c.is_node(c.last())),
+    ("Failed to find node with node-name", |c| !c.is_node(c.last())),
+    ("force-share=on can only be used with read-only images", |c| c.says("'force-share':true")),
+    ("setting detect-zeroes to unmap is not allowed", |c| c.says("'detect-zeroes':'unmap'")),
+    ("Throttle group '", |c| c.says(&format!("'throttle-group':'{}'", c.last()))),
+    ("is given twice with different values", |c| c.step.arguments.matches("'node-name':").count() > 1),
+    ("Image is not in qcow2 format", |c| c.opens_qcow2()),
+    ("Could not read qcow2 header", |c| c.opens_qcow2()),
+    ("Bitmap '", |c| c.says(&format!("'{}'", c.first()))),
+    ("Dirty bitmap '", |c| c.says(&format!("'{}'", c.first()))),
+    ("Bitmap already exists", |c| c.seen.lines.iter().any(|l| l.contains("bitmaps=b"))),
+    ("Source and target cannot be the same", |c| c.same_twice()),
+    ("into itself", |c| c.same_twice() || c.step.command == "block-commit"),
+    ("would create a cycle", |c| c.all_there()),
+    ("Block node is read-only", |c| c.something_is_read_only()),
+    ("The node is read-only", |c| c.something_is_read_only()),
+    ("is read only", |c| c.something_is_read_only()),
+    ("Could not read", |c| c.opens_qcow2()),
+    ("Inactive '", |c| c.something_is_inactive()),
+    ("Need a root block node", |c| c.seen.lines.len() > 1),
+    ("Job ID '", |c| c.seen.jobs.iter().any(|j| j == c.first())),
+    ("Permission conflict on node", |c| c.all_there()),
+    ("does not exist on device", |c| c.all_there()),
+    ("does not support internal snapshots", |c| c.all_there()),
+    ("Failed to get a snapshot list", |c| c.all_there()),
+    ("Cannot change the option", |c| c.reopens()),
+    ("Cannot change frozen", |c| c.reopens() && !c.seen.jobs.is_empty()),
+    ("backing is missing for", |c| c.reopens()),
+    ("cannot be reset to its default value", |c| c.reopens()),
+    ("does not support reopening files", |c| c.reopens()),
+    ("is in use", |c| c.all_there()),
+    ("is busy", |c| c.all_there()),
+    ("already in use", |c| c.all_there()),
+    ("not in a chain starting from", |c| c.all_there()),
+    ("not in this backing file chain", |c| c.all_there()),
+    ("not in the backing chain of", |c| c.all_there()),
+    ("is not a backing image of", |c| c.all_there()),
+    ("is a filter, use a non-filter node", |c| c.all_there()),
+    ("Failed to get shared", |c| c.seen.lines.iter().any(|l| l.contains(" file "))),
+    ("Can't set node '", |c| c.reopens() && c.something_is_read_only()),
+    ("already has export named", |c| c.step.command == "block-export-add"),
+    ("Operation not supported", |_| true),
+    ("without file child", |_| true),
+    ("guaranteed that", |c| c.all_there()),
+    ("without a backing file", |_| true),
+    ("not in the same chain", |c| c.all_there()),
+    ("different sizes", |c| c.all_there()),
 ];
 
-fn check(text: &str) -> Option<&'static str> {
-    CHECKS.iter().copied().find(|c| text.contains(c))
+/// A refusal: the text, the command, and what could be seen before it.
+struct Case<'a> {
+    text: &'a str,
+    step: &'a Step,
+    seen: &'a Seen,
+}
+
+impl<'a> Case<'a> {
+    /// What stands in quotes in the text.
+    fn quoted(&self) -> impl Iterator<Item = &'a str> {
+        self.text.split('\'').skip(1).step_by(2)
+    }
+
+    fn first(&self) -> &'a str {
+        self.quoted().next().unwrap_or("")
+    }
+
+    fn last(&self) -> &'a str {
+        self.quoted().last().unwrap_or("")
+    }
+
+    fn says(&self, what: &str) -> bool {
+        self.step.arguments.contains(what)
+    }
+
+    fn is_node(&self, name: &str) -> bool {
+        self.seen.names.iter().any(|n| n == name)
+    }
+
+    /// Two nodes that the command makes have the same name.
+    fn named_twice(&self) -> bool {
+        self.step.arguments.matches(&format!("-name':'{}'", self.last())).count() > 1
+    }
+
+    /// Two of the command's arguments are the same node.
+    fn same_twice(&self) -> bool {
+        let named = |n: &&String| self.step.arguments.matches(&format!("'{n}'")).count() > 1;
+        self.seen.names.iter().any(|n| named(&n))
+    }
+
+    /// Every node that the text speaks of is there, or is being made.
+    fn all_there(&self) -> bool {
+        let is = |n: &str| n.starts_with("#block") || self.is_node(n) || self.says(&format!("'{n}'"));
+        self.quoted().filter(|q| q.len() == 2 && q.starts_with('n')).all(is)
+    }
+
+    fn reopens(&self) -> bool {
+        self.step.command == "blockdev-reopen" && self.all_there()
+    }
+
+    fn opens_qcow2(&self) -> bool {
+        self.says("'driver':'qcow2'") || self.says("'snapshot-file'")
+    }
+
+    fn something_is_read_only(&self) -> bool {
+        self.says("read-only':true") || self.seen.lines.iter().any(|l| l.contains(" ro=true "))
+    }
+
+    fn something_is_inactive(&self) -> bool {
+        self.seen.lines.iter().any(|l| l.contains(" active=false "))
+    }
+
+    /// Whether this is one of the checks, and fails for what it says.
+    fn holds(&self) -> bool {
+        CHECKS.iter().any(|(text, so)| self.text.contains(text) && so(self))
+    }
 }
 
 /// Why a difference is as it should be; `None` for one that is not known.
@@ -71,7 +141,7 @@ pub fn why(step: &Step, what: &Difference<'_>) -> Option<&'static str> {
         |command: &str| step.command == command || step.arguments.contains(&format!("'type':'{command}'"));
     match what {
         Difference::Ends => Some("the reference does not survive this"),
-        Difference::Texts(a, b) => {
+        Difference::Texts(a, b, seen) => {
             let a = a.strip_prefix("GenericError: ")?;
             let b = b.strip_prefix("GenericError: ")?;
             let outer =
@@ -79,7 +149,8 @@ pub fn why(step: &Step, what: &Difference<'_>) -> Option<&'static str> {
             if outer == Some(a) {
                 return Some("who asked for the node does not matter");
             }
-            check(a).and(check(b)).map(|_| "several things are wrong")
+            let holds = |text| Case { text, step, seen }.holds();
+            (holds(a) && holds(b)).then_some("several things are wrong")
         }
         Difference::Done(None, Some(theirs)) => {
             let known = [
@@ -93,6 +164,7 @@ pub fn why(step: &Step, what: &Difference<'_>) -> Option<&'static str> {
                 ("is given twice with different values", "the reference takes whichever comes last"),
                 ("persistent in", "a bitmap on a read-only node would never be stored"),
                 ("Cannot change frozen", "a job's source would change under it"),
+                ("device is in use by block job: stream", "another job's filter would be lost"),
             ];
             known.iter().find(|(text, _)| ours.contains(text)).map(|(_, why)| *why)
         }
@@ -101,6 +173,15 @@ pub fn why(step: &Step, what: &Difference<'_>) -> Option<&'static str> {
             let overlay = |l: &String| l.starts_with("node ") && l.contains(" qcow2 ");
             if is("blockdev-snapshot-sync") && theirs.is_empty() && ours.iter().all(overlay) {
                 return Some("an overlay without users stays until it is deleted");
+            }
+            let sizeless = |l: &String| {
+                let words = l.split(' ').filter(|w| !w.starts_with("size="));
+                words.collect::<Vec<_>>().join(" ")
+            };
+            let but_for_sizes = ours.len() == theirs.len()
+                && ours.iter().zip(*theirs).all(|(a, b)| sizeless(a) == sizeless(b));
+            if is("block_resize") && but_for_sizes {
+                return Some("who stands above a node has its new size at once");
             }
             let inactive = |l: &String| l.contains(" active=false ");
             if is("blockdev-set-active") && ours.iter().chain(*theirs).any(inactive) {
@@ -117,11 +198,18 @@ mod tests {
 
     #[test]
     fn what_is_known_and_what_is_not() {
-        let step = Step { command: "blockdev-add".into(), arguments: String::new() };
-        let texts = |a, b| why(&step, &Difference::Texts(a, b));
-        let (a, b) =
-            ("GenericError: Duplicate nodes with node-name='a'", "GenericError: Block node is read-only");
+        let arguments = "{'node-name':'a','driver':'raw','file':'b','force-share':true}".into();
+        let step = Step { command: "blockdev-add".into(), arguments };
+        let seen = Seen { names: vec!["a".into()], jobs: Vec::new(), lines: Vec::new() };
+        let texts = |a, b| why(&step, &Difference::Texts(a, b, &seen));
+        let a = "GenericError: Duplicate nodes with node-name='a'";
+        let b = "GenericError: force-share=on can only be used with read-only images";
         assert!(texts(a, b).is_some());
+        assert!(
+            texts("GenericError: Duplicate nodes with node-name='c'", b).is_none(),
+            "there is no such node"
+        );
+        assert!(texts(a, "GenericError: Block node is read-only").is_none(), "none is");
         assert!(texts(a, "GenericError: Something else").is_none());
         assert!(texts(a, "DeviceNotFound: Block node is read-only").is_none());
         assert!(why(&step, &Difference::Done(None, Some("GenericError: No"))).is_none());

@@ -46,6 +46,16 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Whether it is a `blockdev-reopen` that names a node twice.
+    pub fn reopens_twice(&self) -> bool {
+        let nodes: Vec<&str> =
+            self.arguments.split("{'node-name':'").skip(1).filter_map(|r| r.split('\'').next()).collect();
+        let twice = |(i, n): (usize, &&str)| nodes[..i].contains(n);
+        self.command == "blockdev-reopen" && nodes.iter().enumerate().any(twice)
+    }
+}
+
 /// A message without what differs from run to run.
 fn plain(text: &str, dir: &str) -> String {
     let text = text.replace(dir, "$D");
@@ -489,7 +499,7 @@ pub fn look(peer: &mut dyn Peer, dir: &Path) -> Result<Seen, String> {
         let ending = tries < 150 && jobs.iter().any(|j| text(j, "status") == "pending");
         // One that makes way for a change of the graph is paused for a moment.
         let rests = |j: &Value| ["paused", "standby"].contains(&text(j, "status"));
-        let ending = ending || (tries < 60 && jobs.iter().any(rests));
+        let ending = ending || (tries < 400 && jobs.iter().any(rests));
         // A copy that only waits for writes goes on.
         let waits = tries > 200 && jobs.iter().filter(busy).all(|j| text(j, "type") == "backup");
         if !ending && (waits || !jobs.iter().any(|j| busy(&j))) {

@@ -8,32 +8,16 @@ use crate::setup::{Frozen, begin, config, find, find_node, hint, job_id, undo, w
 use api::block_core::{BlockStream, BlockdevOnError};
 use api::job::JobType;
 use base::IoResult;
-use block::driver::{BackingHint, CtlFuture, Cx, IoFuture, WriteFlags, ZeroFlags};
+use block::driver::{BackingHint, CtlFuture, Kind};
 use block::job::change::FilterSpec;
-use block::job::filter::{Request, SOURCE, STREAM_TOP, Watch};
+use block::job::filter::{Blind, SOURCE, STREAM_TOP, STREAM_TOP_FILTER};
 use block::job::{Body, DoneFuture, Job, JobRoot, Jobs, Op};
-use block::{BlockGraph, NodeId, Ranges};
+use block::{BlockGraph, NodeId};
 use qapi::{QError, qerr};
 use std::sync::Arc;
 
-/// Keeps users off the range that is being copied up.
-struct Streamed {
-    ranges: Arc<Ranges>,
-}
-
-impl Watch for Streamed {
-    fn change<'a>(&'a self, cx: &'a Cx<'a>, request: Request) -> IoFuture<'a> {
-        Box::pin(async move {
-            let (off, len) = request.range();
-            let _with_others = self.ranges.lock(off, off + len, false).await;
-            request.apply(cx, SOURCE).await
-        })
-    }
-}
-
 /// What is copied: what the image lacks and the others, from it down to `bottom`, have.
 struct Lacking {
-    ranges: Arc<Ranges>,
     image: NodeId,
     /// The lowest image that is copied from.
     bottom: Option<NodeId>,
@@ -58,18 +42,16 @@ impl Lacking {
 
 impl Work for Lacking {
     async fn piece(&self, op: &Op, bufs: &Buffers, off: u64, len: u64) -> Result<u64, Failed> {
-        let _alone = self.ranges.lock(off, off + len, true).await;
+        // Between looking and writing nobody may write there.
+        let alone = op.cx().child_alone(SOURCE, off, len).await.map_err(|e| (true, e))?;
         let (mut at, end, mut moved) = (off, off + len, 0);
         while at < end {
             let (n, wanted, zero) = self.look(op, at, end - at).await.map_err(|e| (false, e))?;
             if wanted && zero {
-                let wrote = op.cx().child_write_zeroes(SOURCE, at, n, ZeroFlags::UNCHANGED).await;
-                wrote.map_err(|e| (true, e))?;
+                alone.zeroes_up(at, n).await.map_err(|e| (true, e))?;
             } else if wanted {
                 let b = bufs.take(n);
-                op.cx().child_read(SOURCE, at, b.buf.clone()).await.map_err(|e| (false, e))?;
-                let wrote = op.cx().child_write(SOURCE, at, b.buf.clone(), WriteFlags::UNCHANGED).await;
-                wrote.map_err(|e| (true, e))?;
+                alone.copy_up(at, n, &b.buf).await?;
                 moved += n;
             }
             at += n;
@@ -127,7 +109,10 @@ impl Body for Stream {
 
     fn prepare<'a>(&'a self, _: &'a Arc<Job>) -> CtlFuture<'a> {
         Box::pin(async move {
-            write_hint(&self.graph, self.image, self.hint.clone()).await?;
+            // What has no backing file keeps the name of one that it may have.
+            if self.lacking.base || self.lacking.bottom != Some(self.image) {
+                write_hint(&self.graph, self.image, self.hint.clone()).await?;
+            }
             let (frozen, filter, source, image, base, ro, root) = (
                 self.frozen.clone(),
                 self.filter,
@@ -188,7 +173,11 @@ pub async fn stream(jobs: &Arc<Jobs>, c: BlockStream) -> Result<(), QError> {
         }
         Some(id)
     } else if let Some(name) = &c.bottom {
-        let id = g.by_name(name).ok_or_else(|| qerr!("Cannot find device='' nor node-name='{name}'"))?.id;
+        let bottom = find_node(&g, name)?;
+        if bottom.ty.kind == Kind::Filter {
+            return Err(qerr!("Node '{name}' is a filter, use a non-filter node as 'bottom'"));
+        }
+        let id = bottom.id;
         let at = images.iter().position(|n| *n == id);
         let at = at.ok_or_else(|| qerr!("Node '{name}' is not in a chain starting from '{}'", c.device))?;
         images.get(at + 1).copied()
@@ -221,29 +210,29 @@ pub async fn stream(jobs: &Arc<Jobs>, c: BlockStream) -> Result<(), QError> {
     let name = c.filter_node_name.clone();
     begin(jobs, config, async |job| {
         speed?;
-        let ranges: Arc<Ranges> = Arc::default();
-        let watch = Arc::new(Streamed { ranges: ranges.clone() });
         let made = graph
             .change(vec![source], move |c| {
                 let was_ro = c.set_read_only(image, false);
                 let frozen = Frozen::chain(c, source, base);
                 let filter = c.insert_filter(FilterSpec {
-                    ty: &STREAM_TOP,
-                    watch,
+                    ty: if image == source { &STREAM_TOP } else { &STREAM_TOP_FILTER },
+                    watch: Arc::new(Blind),
                     name: name.as_deref(),
                     source,
                     link: "file",
                     target: None,
                 })?;
                 c.freeze(filter, SOURCE);
+                let still = between.clone();
                 let others = between.iter().copied().chain((image != source).then_some(image)).collect();
                 let root = c.add_root(&job, filter, source, others);
+                c.set_still(&root, still);
                 Ok((was_ro, frozen, filter, root))
             })
             .await?;
         let (was_ro, frozen, filter, root) = made;
         let graph = graph.clone();
-        let lacking = Arc::new(Lacking { ranges, image, bottom, base: base.is_some(), on_error });
+        let lacking = Arc::new(Lacking { image, bottom, base: base.is_some(), on_error });
         let root = Arc::new(root);
         Ok(Stream { graph, root, filter, source, image, base, frozen, was_ro, lacking, hint })
     })

@@ -1,10 +1,11 @@
 //! Copy on read, and what else a driver may ask of a child that is not one of the plain requests.
 
-use crate::driver::{ChildSlot, Cx, Support, WriteFlags, ZeroFlags};
+use crate::driver::{ChildSlot, Cx, Limits, Support, WriteFlags, ZeroFlags};
 use crate::gate::Inside;
 use crate::graph::{Graph, Node, NodeId};
 use crate::perm::{Perm, Role};
-use crate::request::{Status, end_of, up};
+use crate::request::{Status, end_of, step, up};
+use crate::track::Ticket;
 use api::block_core::BlkdebugEvent;
 use base::units::align_down;
 use base::{Errno, IoResult};
@@ -163,29 +164,129 @@ impl<'a> Cx<'a> {
 
     /// Reads, and writes what was read to the same place.
     async fn copy_up(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        // A write that came between the reading and the writing would be lost.
+        let alone = self.alone(off, buf.len() as u64).await?;
+        // The issuer's memory may change under our hands: what is written must be what was read.
+        let (bounce, from) = alone.bytes_up(off, buf.len() as u64).await?;
+        drop(alone);
+        buf.copy_from_buf(&bounce.slice(from..from + buf.len()));
+        Ok(())
+    }
+
+    /// Keeps all others from writing a range of the child in `slot`, for copying within it. Needs
+    /// [`Perm::WRITE_UNCHANGED`].
+    ///
+    /// # Errors
+    /// The child may not be written.
+    pub async fn child_alone(&self, slot: ChildSlot, off: u64, len: u64) -> IoResult<Alone<'a>> {
+        let child = self.child(slot)?;
+        child.may_write(self.child_perm(slot), true)?;
+        child.alone(off, len).await
+    }
+
+    async fn alone(&self, off: u64, len: u64) -> IoResult<Alone<'a>> {
         let lim = self.limits();
         let align = u64::from(lim.request_alignment);
-        let (lo, hi) = (align_down(off, align), up(off + buf.len() as u64, align));
-        // A write that came between the reading and the writing would be lost.
+        let (lo, hi) = (align_down(off, align), up(end_of(off, len)?, align));
         let ticket = self.node.live.alone(lo, hi).await;
-        // The issuer's memory may change under our hands: what is written must be what was read.
+        Ok(Alone { cx: *self, lim, _ticket: ticket })
+    }
+}
+
+/// A range of a node that nobody else writes until this is dropped ([`Cx::child_alone`]). What is stored stays what it is:
+/// bytes that come from backing files become the node's own. The methods are for ranges within this one.
+pub struct Alone<'a> {
+    cx: Cx<'a>,
+    lim: Limits,
+    _ticket: Ticket,
+}
+
+impl Alone<'_> {
+    /// Where bytes are, in the chain of images from the node down to `bottom`, or to the end.
+    ///
+    /// # Errors
+    /// Those of the images.
+    pub async fn status(&self, off: u64, len: u64, bottom: Option<NodeId>) -> IoResult<Status> {
+        self.cx.status_down_to(off, len, bottom).await
+    }
+
+    /// Makes bytes the node's own.
+    ///
+    /// # Errors
+    /// Those of reading and writing: the first member tells whether it was writing.
+    pub async fn copy_up(&self, off: u64, len: u64, buf: &IoBuf) -> Result<(), (bool, Errno)> {
+        let align = u64::from(self.lim.request_alignment);
+        if !off.is_multiple_of(align) || !len.is_multiple_of(align) {
+            return self.bytes_up(off, len).await.map(drop).map_err(|e| (true, e));
+        }
+        let buf = buf.slice(0..len as usize);
+        self.cx.read_aligned(off, buf.clone(), &self.lim).await.map_err(|e| (false, e))?;
+        self.store(off, &buf).await.map_err(|e| (true, e))
+    }
+
+    /// The same for bytes that are known to be zeroes.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub async fn zeroes_up(&self, off: u64, len: u64) -> IoResult<()> {
+        let lim = &self.lim;
+        let align = u64::from(lim.request_alignment.max(lim.write_zeroes_alignment.next_power_of_two()));
+        let (end, native) = (end_of(off, len)?, self.cx.caps().write_zeroes == Support::Native);
+        let (lo, hi) = (up(off, align), align_down(end, align));
+        if !native || lo >= hi {
+            return self.pieces_up(off, end).await;
+        }
+        self.pieces_up(off, lo).await?;
+        let step = step(lim.max_write_zeroes, align as u32);
+        let mut pos = lo;
+        while pos < hi {
+            let n = (hi - pos).min(step);
+            let done = self.cx.driver()?.write_zeroes(&self.cx, pos, n, ZeroFlags::UNCHANGED).await;
+            self.cx.node.live.wrote();
+            match done {
+                Err(Errno::NOTSUP) => self.pieces_up(pos, pos + n).await?,
+                done => done?,
+            }
+            pos += n;
+        }
+        self.pieces_up(hi, end).await
+    }
+
+    async fn pieces_up(&self, off: u64, end: u64) -> IoResult<()> {
+        let mut pos = off;
+        while pos < end {
+            let n = (end - pos).min(PIECE);
+            self.bytes_up(pos, n).await?;
+            pos += n;
+        }
+        Ok(())
+    }
+
+    /// Copies up the whole blocks that a range touches. Answers their bytes, and where the range begins in them.
+    async fn bytes_up(&self, off: u64, len: u64) -> IoResult<(IoBuf, usize)> {
+        let align = u64::from(self.lim.request_alignment);
+        let (lo, hi) = (align_down(off, align), up(end_of(off, len)?, align));
         let bounce = IoBuf::zeroed((hi - lo) as usize);
-        self.read_aligned(lo, bounce.clone(), &lim).await?;
-        self.own_event(BlkdebugEvent::CorWrite).await;
-        let zeroes = bounce.is_zero() && self.caps().write_zeroes == Support::Native;
+        self.cx.read_aligned(lo, bounce.clone(), &self.lim).await?;
+        self.store(lo, &bounce).await?;
+        Ok((bounce, (off - lo) as usize))
+    }
+
+    /// Stores whole blocks that were read where they are stored.
+    async fn store(&self, off: u64, buf: &IoBuf) -> IoResult<()> {
+        let (cx, lim) = (&self.cx, &self.lim);
+        cx.own_event(BlkdebugEvent::CorWrite).await;
+        let zeroes = buf.is_zero() && cx.caps().write_zeroes == Support::Native;
         let zeroes = zeroes && lim.write_zeroes_alignment <= lim.request_alignment;
         let mut done = Err(Errno::NOTSUP);
         if zeroes {
-            done = self.driver()?.write_zeroes(self, lo, hi - lo, ZeroFlags::empty()).await;
+            let len = buf.len() as u64;
+            done = cx.driver()?.write_zeroes(cx, off, len, ZeroFlags::UNCHANGED).await;
         }
         if done == Err(Errno::NOTSUP) {
-            done = self.write_aligned(lo, bounce.clone(), WriteFlags::UNCHANGED, &lim).await;
+            done = cx.write_aligned(off, buf.clone(), WriteFlags::UNCHANGED, lim).await;
         }
-        self.node.live.wrote();
-        drop(ticket);
-        done?;
-        let from = (off - lo) as usize;
-        buf.copy_from_buf(&bounce.slice(from..from + buf.len()));
-        Ok(())
+        cx.node.live.wrote();
+        done
     }
 }

@@ -191,6 +191,13 @@ impl RootDef {
         pair
     }
 
+    /// What its job shares of a node that it works between.
+    fn pair_between(&self, node: NodeId) -> PermPair {
+        let between = self.job.iter().flat_map(|j| &j.between);
+        let shared = between.filter(|(n, _)| *n == node).fold(Perm::all(), |all, (_, s)| all & *s);
+        PermPair { perm: Perm::empty(), shared }
+    }
+
     /// How messages call this user.
     pub fn user_desc(&self) -> String {
         let name = if self.name.is_empty() { self.device().unwrap_or("") } else { &self.name };
@@ -223,10 +230,6 @@ pub enum User {
     /// The job of a root, which has the node between those that it works with.
     Between(RootId),
 }
-
-/// What shows through an image between is not what was there while the images below change.
-const BETWEEN: PermPair =
-    PermPair { perm: Perm::empty(), shared: Perm::all().difference(Perm::CONSISTENT_READ) };
 
 /// Why a graph cannot be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -409,7 +412,7 @@ impl Graph {
             if let Some(n) = r.node {
                 users.entry(n).or_default().push((r.seq, User::Root(r.id)));
             }
-            for n in r.job.iter().flat_map(|j| &j.between) {
+            for (n, _) in r.job.iter().flat_map(|j| &j.between) {
                 users.entry(*n).or_default().push((r.seq, User::Between(r.id)));
             }
         }
@@ -427,7 +430,7 @@ impl Graph {
                 .into_iter()
                 .map(|(_, u)| match u {
                     User::Root(r) => (u, self.roots[&r].pair_on(node)),
-                    User::Between(_) => (u, BETWEEN),
+                    User::Between(r) => (u, self.roots[&r].pair_between(id)),
                     User::Edge(p, i) => (u, eff.edges[&p][i]),
                 })
                 .collect();

@@ -55,7 +55,7 @@ mod txn;
 mod txn_tests;
 
 pub use control::{BlockGraph, Drained, Policy};
-pub use copy::Errand;
+pub use copy::{Alone, Errand};
 pub use drive::{Drive, ErrorAction, ErrorPolicy};
 pub use graph::{Graph, Node, NodeId, RootEvent, RootId};
 pub use perm::{Perm, PermPair, Role};

@@ -206,7 +206,7 @@ impl<'a> Cx<'a> {
     // ---- writing ----
 
     /// Whether a write of this kind may happen at all.
-    fn may_write(&self, perm: Perm, unchanged: bool) -> IoResult<()> {
+    pub(crate) fn may_write(&self, perm: Perm, unchanged: bool) -> IoResult<()> {
         let need = if unchanged { Perm::WRITES } else { Perm::WRITE };
         if self.node.writable() && perm.intersects(need) { Ok(()) } else { Err(Errno::PERM) }
     }
@@ -693,7 +693,7 @@ pub(crate) fn up(v: u64, align: u64) -> u64 {
 }
 
 /// The longest piece under a limit (0 = none), a multiple of `align` and never 0.
-fn step(max: u64, align: u32) -> u64 {
+pub(crate) fn step(max: u64, align: u32) -> u64 {
     let align = u64::from(align).max(1);
     if max == 0 { align_down(1 << 40, align) } else { align_down(max, align).max(align) }
 }

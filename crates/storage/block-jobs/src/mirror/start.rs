@@ -67,7 +67,7 @@ impl Plan {
         backing: After,
     ) -> Result<Mirrored, QError> {
         let Plan { source, granularity, bounds, bottom, replaces } = self;
-        if target.id == source {
+        if top_image(g, target.id) == top_image(g, source) {
             return Err(qerr!("Can't mirror node into itself"));
         }
         // Its overlay would show something else.

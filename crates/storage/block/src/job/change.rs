@@ -379,10 +379,19 @@ impl Change<'_, '_> {
 
     /// Says of a job that what these nodes show makes no sense by itself while it works: nobody may rely on it.
     pub fn set_between(&mut self, root: &JobRoot, nodes: Vec<NodeId>) {
+        self.share_between(root, nodes, Perm::all() - Perm::CONSISTENT_READ);
+    }
+
+    /// Says of a job that it reads these nodes, whose bytes nobody may change while it works.
+    pub fn set_still(&mut self, root: &JobRoot, nodes: Vec<NodeId>) {
+        self.share_between(root, nodes, Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED);
+    }
+
+    fn share_between(&mut self, root: &JobRoot, nodes: Vec<NodeId>, shared: Perm) {
         if let Some(r) = self.txn.next.roots.get_mut(&root.id)
             && let Some(hold) = &mut Arc::make_mut(r).job
         {
-            hold.between = nodes;
+            hold.between = nodes.into_iter().map(|n| (n, shared)).collect();
         }
     }
 

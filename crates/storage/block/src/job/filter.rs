@@ -139,7 +139,13 @@ pub static MIRROR_TOP_COMMIT: DriverType = filter("mirror_top", |child, parent, 
 });
 
 /// Above a node that is made independent of its backing files.
-pub static STREAM_TOP: DriverType = filter("copy-on-read", |_, parent, _| {
+pub static STREAM_TOP: DriverType = filter("copy-on-read", |_, parent, _| PermPair {
+    perm: parent.perm | Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED,
+    shared: parent.shared | Perm::WRITE_UNCHANGED,
+});
+
+/// The same above a filter: copying in it keeps nobody off who writes what it shows.
+pub static STREAM_TOP_FILTER: DriverType = filter("copy-on-read", |_, parent, _| {
     let p = reader(parent);
     PermPair { perm: p.perm | Perm::WRITE_UNCHANGED, ..p }
 });

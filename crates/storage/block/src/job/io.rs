@@ -5,6 +5,7 @@ use crate::control::BlockGraph;
 use crate::driver::{ChildSlot, Cx};
 use crate::gate::{Gate, Inside};
 use crate::graph::{Graph, Node, NodeId, RootId};
+use crate::perm::Perm;
 use crate::request::Status;
 use base::{Errno, IoResult};
 use std::sync::Arc;
@@ -18,8 +19,8 @@ pub struct JobHold {
     pub(crate) main: NodeId,
     /// Others that it works with.
     pub(crate) others: Vec<NodeId>,
-    /// Those among them whose bytes make no sense by themselves while it works.
-    pub(crate) between: Vec<NodeId>,
+    /// Those among them that it works between, and what it shares of them.
+    pub(crate) between: Vec<(NodeId, Perm)>,
 }
 
 /// A job's root: on its filter.
