@@ -8,10 +8,10 @@ use api::crypto::QCryptoBlockInfoQCow2;
 use block::driver::DriverInfo;
 
 use crate::bitmap::BitmapInfo;
-use crate::header::{Compression, Header};
+use crate::header::{Compression, Header, RawExt};
 use crate::image::Image;
 use crate::snapshot::Snapshot;
-use crate::spec::incompat;
+use crate::spec::{autoclear, compat, ext, incompat};
 
 /// What only qcow2 images have.
 pub fn specific(
@@ -60,6 +60,27 @@ pub fn snapshot(s: &Snapshot) -> SnapshotInfo {
     }
 }
 
+/// Bytes of the tables that are read when the image is opened.
+fn tables(h: &Header) -> u64 {
+    let refcounts = u64::from(h.reftable_clusters).saturating_mul(h.geometry.cluster_size());
+    let bitmaps = h.bitmaps.as_ref().map_or(0, |b| b.directory_size);
+    (u64::from(h.l1_size) * 8).saturating_add(refcounts).saturating_add(bitmaps)
+}
+
+/// The features and header extensions that are not known. (With an incompatible feature that is not known, the image would
+/// not be open.)
+fn unknown(h: &Header) -> Vec<String> {
+    let bits = |kind: &str, all: u64, known: u64| {
+        let kind = kind.to_owned();
+        (0..64).filter(move |b| all & !known & (1 << b) != 0).map(move |b| format!("{kind} feature {b}"))
+    };
+    let extension = |e: &RawExt| !matches!(e.kind, ext::FEATURE_NAMES | ext::PADDING | ext::CRYPTO);
+    let compatible = bits("compatible", h.compatible, compat::LAZY_REFCOUNTS);
+    let autoclear = bits("autoclear", h.autoclear, autoclear::KNOWN);
+    let extensions = h.extensions.iter().filter(|e| extension(e)).map(|e| format!("extension {:#x}", e.kind));
+    compatible.chain(autoclear).chain(extensions).collect()
+}
+
 /// The driver's part of query answers. Does not wait for storage.
 pub fn driver_info(image: &Image) -> DriverInfo {
     let s = image.shown.read();
@@ -76,5 +97,7 @@ pub fn driver_info(image: &Image) -> DriverInfo {
             let g = image.geometry();
             g.l1_entries_for(image.virtual_size()).saturating_mul(g.l2_coverage())
         }),
+        tables: Some(tables(&s.header)),
+        unknown: unknown(&s.header),
     }
 }

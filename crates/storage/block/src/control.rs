@@ -22,7 +22,8 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 /// What images may make this program do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// A header may have its backing file opened where the user said nothing of one.
+    /// A header may have its backing file opened where the user said nothing of one. Where not, such an image is refused;
+    /// with `no_io` it is open without the files that its header names.
     pub allow_implicit_children: bool,
     /// Where a header names a backing file without its format, the format is guessed from the file's first bytes.
     pub probe_implicit: bool,

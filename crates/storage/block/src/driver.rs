@@ -329,6 +329,10 @@ pub struct DriverInfo {
     pub snapshots: Vec<SnapshotInfo>,
     /// Where, behind the disk's bytes, the state of a virtual machine would begin.
     pub vm_state_offset: Option<u64>,
+    /// Bytes of the tables that are read when the image is opened, where the format says.
+    pub tables: Option<u64>,
+    /// What the image has and the driver does not know, but which does not keep it from being opened.
+    pub unknown: Vec<String>,
 }
 
 /// Something to do with a snapshot inside an image.

@@ -279,9 +279,13 @@ impl Txn<'_> {
     async fn open_named_files(&mut self, id: NodeId, place: &Place) -> Result<(), QError> {
         let driver = self.next.node(id).and_then(|n| n.driver.clone());
         let own = self.filename(id);
+        let policy = self.ctl.policy();
+        if policy.no_io && !policy.allow_implicit_children {
+            return Ok(());
+        }
         for hint in driver.map(|d| d.file_hints()).unwrap_or_default() {
             let name = hint.filename;
-            if !self.ctl.policy().allow_implicit_children {
+            if !policy.allow_implicit_children {
                 return Err(qerr!(
                     "The image names the file '{name}', but images may not have other files opened"
                 ));
@@ -320,6 +324,9 @@ impl Txn<'_> {
             return Ok(None);
         };
         let policy = self.ctl.policy();
+        if policy.no_io && !policy.allow_implicit_children {
+            return Ok(None);
+        }
         if !policy.allow_implicit_children {
             return Err(qerr!(
                 "The image names the backing file '{}', but images may not have other files opened; give 'backing'",

@@ -13,6 +13,7 @@ pub mod convert;
 pub mod create;
 pub mod img;
 pub mod info;
+pub mod inspect;
 pub mod io;
 pub mod json;
 pub mod map;
@@ -21,6 +22,7 @@ pub mod nbd;
 pub mod open;
 pub mod options;
 pub mod rebase;
+pub mod tree;
 
 use block::driver::DriverType;
 

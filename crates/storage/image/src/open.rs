@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::block_core::{BlockdevDriverOptions, BlockdevOptions, BlockdevQcow2Encryption};
 use base::Errno;
-use block::driver::{DriverType, Kind, Prealloc};
+use block::driver::{BackingHint, DriverType, Kind, Prealloc};
 use block::{BlockGraph, Perm, Policy, Root, RootConfig};
 use crypto::Secret;
 use mem::IoBuf;
@@ -51,6 +51,8 @@ pub struct OpenFlags {
     pub no_io: bool,
     /// With the backing files that headers name.
     pub chain: bool,
+    /// Nothing that headers name is opened, whatever it is; together with `no_io`.
+    pub alone: bool,
     /// How the host's cache is used.
     pub cache: Cache,
     /// Zeroes that are written are written as such, and space is given back where that is possible.
@@ -77,6 +79,17 @@ impl Source {
     pub fn file(name: &str, format: Option<&str>) -> Source {
         Source { name: name.into(), format: format.map(Into::into), image_opts: false, objects: None }
     }
+}
+
+/// The other files that an image's header names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// The backing file.
+    pub backing: Option<BackingHint>,
+    /// The file that holds the data.
+    pub data_file: Option<String>,
+    /// The files that hold parts of the data.
+    pub extents: Vec<String>,
 }
 
 /// The node names that an opened image has.
@@ -119,7 +132,8 @@ pub fn driver(name: &str) -> Result<&'static DriverType, QError> {
 /// A graph for one image.
 fn graph(flags: OpenFlags, objects: Option<&Arc<ObjectTree>>) -> Arc<BlockGraph> {
     let graph = BlockGraph::new(&drivers(), EventBus::new());
-    graph.set_policy(Policy { no_io: flags.no_io, ..graph.policy() });
+    let policy = graph.policy();
+    graph.set_policy(Policy { no_io: flags.no_io, allow_implicit_children: !flags.alone, ..policy });
     if let Some(o) = objects {
         graph.set_objects(o.clone());
     }
@@ -200,27 +214,7 @@ pub async fn open_with(
     if described_by_options(source) {
         return open_described(source, flags).await;
     }
-    let mut opened = open_container(source, flags).await?;
-    let ty = driver(&opened.format)?;
-    if ty.kind == Kind::Protocol {
-        return Ok(opened);
-    }
-    let mut d = Dict::new();
-    d.insert("driver", ty.name);
-    d.insert("file", FILE);
-    d.insert("node-name", TOP);
-    if ty.supports_backing && !flags.chain {
-        d.insert("backing", Value::Null);
-    }
-    for (name, value) in options {
-        block::create::put(&mut d, name, Value::from(value.as_str()));
-    }
-    fill(&mut d).await?;
-    set_flags(&mut d, flags);
-    opened.graph.add(typed(d)?).await?;
-    opened.file = Some(FILE.into());
-    opened.node = TOP.into();
-    Ok(opened)
+    open_container(source, flags).await?.with_format(flags, options).await
 }
 
 /// Whether the name is a description, in either form.
@@ -429,7 +423,48 @@ impl Opened {
         self.root(&self.node, perm, Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED).await
     }
 
-    async fn probe(&self, name: &str) -> Result<String, QError> {
+    /// Opens the image, of whose file alone is open, as what `format` says.
+    pub(crate) async fn with_format(
+        mut self,
+        flags: OpenFlags,
+        options: &[(String, String)],
+    ) -> Result<Opened, QError> {
+        let ty = driver(&self.format)?;
+        if ty.kind == Kind::Protocol {
+            return Ok(self);
+        }
+        let mut d = Dict::new();
+        d.insert("driver", ty.name);
+        d.insert("file", FILE);
+        d.insert("node-name", TOP);
+        if ty.supports_backing && !flags.chain {
+            d.insert("backing", Value::Null);
+        }
+        for (name, value) in options {
+            block::create::put(&mut d, name, Value::from(value.as_str()));
+        }
+        fill(&mut d).await?;
+        set_flags(&mut d, flags);
+        self.graph.add(typed(d)?).await?;
+        self.file = Some(FILE.into());
+        self.node = TOP.into();
+        Ok(self)
+    }
+
+    /// What the image's header names.
+    pub fn named(&self) -> Named {
+        let graph = self.graph.snapshot();
+        let Some(driver) = graph.by_name(&self.node).and_then(|n| n.driver.as_ref()) else {
+            return Named::default();
+        };
+        Named {
+            backing: driver.backing_hint(),
+            data_file: driver.data_file_hint(),
+            extents: driver.file_hints().into_iter().map(|h| h.filename).collect(),
+        }
+    }
+
+    pub(crate) async fn probe(&self, name: &str) -> Result<String, QError> {
         let root = self.root(&self.node, Perm::CONSISTENT_READ, Perm::all()).await?;
         let n = root.len().min(block::probe::PROBE_BYTES as u64) as usize;
         let buf = IoBuf::zeroed(n.max(1));

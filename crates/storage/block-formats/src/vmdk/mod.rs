@@ -424,7 +424,8 @@ impl Driver for Vmdk {
     fn activate<'a>(&'a self, cx: &'a Cx<'a>) -> CtlFuture<'a> {
         Box::pin(async move {
             for part in &self.parts {
-                if part.storage == Storage::Sparse {
+                // Without its file it is only told about.
+                if part.storage == Storage::Sparse && cx.has_child(part.slot) {
                     self.load(cx, part).await?;
                 }
             }

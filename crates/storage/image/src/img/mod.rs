@@ -11,6 +11,7 @@ mod convert_cmd;
 mod create_cmd;
 mod dd_cmd;
 mod info_cmd;
+mod inspect_cmd;
 pub mod manual;
 mod map_cmd;
 mod measure_cmd;
@@ -19,6 +20,7 @@ mod rebase_cmd;
 mod resize_cmd;
 mod snapshot_cmd;
 mod time;
+mod tree_cmd;
 
 pub use time::local_time;
 
@@ -208,11 +210,13 @@ pub static COMMANDS: &[&Command] = &[
     &create_cmd::COMMAND,
     &dd_cmd::COMMAND,
     &info_cmd::COMMAND,
+    &inspect_cmd::COMMAND,
     &map_cmd::COMMAND,
     &measure_cmd::COMMAND,
     &rebase_cmd::COMMAND,
     &resize_cmd::COMMAND,
     &snapshot_cmd::COMMAND,
+    &tree_cmd::COMMAND,
 ];
 
 fn help(tool: &mut Tool<'_>) {
@@ -259,6 +263,8 @@ fn dispatch(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
             tool.print(&text);
             Ok(0)
         }
+        // What `inspect` starts.
+        Some(crate::inspect::child::WORD) => Ok(crate::inspect::child::main(&given[1..])),
         Some(o) if o.starts_with('-') => tool.usage(&format!("unrecognized option '{o}'")),
         Some(name) => match COMMANDS.iter().find(|c| c.name == name) {
             Some(c) => {
