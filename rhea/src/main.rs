@@ -1,5 +1,8 @@
 //! The binary: command lines and personalities, and the wiring of what the crates offer. Nothing else lives here.
 
+// `base::print` does not panic where nobody reads.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod nbd;
 mod personality;
 mod process;
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
     let mut args = match std::env::args_os().map(|a| a.into_string()).collect::<Result<Vec<_>, _>>() {
         Ok(args) => args,
         Err(bad) => {
-            eprintln!("rhea: the argument {bad:?} is not UTF-8");
+            base::print_error(&format!("rhea: the argument {bad:?} is not UTF-8\n"));
             return ExitCode::from(1);
         }
     };
@@ -41,15 +44,15 @@ fn main() -> ExitCode {
         Ok(Personality::Io { program }) => image::io::main_as(&program, &args),
         Ok(Personality::StorageDaemon { program }) => storage_daemon::main(&program, &args),
         Ok(Personality::Help) => {
-            print!("{HELP}");
+            base::print(HELP);
             0
         }
         Ok(Personality::Version) => {
-            println!("rhea {} (compatible with QEMU 10.0)", env!("CARGO_PKG_VERSION"));
+            base::print(concat!("rhea ", env!("CARGO_PKG_VERSION"), " (compatible with QEMU 10.0)\n"));
             0
         }
         Err(message) => {
-            eprintln!("rhea: {message}");
+            base::print_error(&format!("rhea: {message}\n"));
             1
         }
     };

@@ -13,17 +13,17 @@ pub(crate) fn main(program: &str, args: &[String]) -> i32 {
     let wanted = match image::nbd::parse(program, args) {
         Ok(wanted) => wanted,
         Err(Bad(text)) => {
-            eprint!("{text}");
+            base::print_error(&text);
             return 1;
         }
     };
     let done = match wanted {
         Wanted::Help => {
-            print!("{}", image::nbd::help(program));
+            base::print(&image::nbd::help(program));
             Ok(0)
         }
         Wanted::Version => {
-            print!("{}", image::nbd::version(program));
+            base::print(&image::nbd::version(program));
             Ok(0)
         }
         Wanted::List(server) => list(&server),
@@ -34,9 +34,9 @@ pub(crate) fn main(program: &str, args: &[String]) -> i32 {
         Wanted::Serve(o) => serve(&o).map(|()| 0),
     };
     done.unwrap_or_else(|e| {
-        eprintln!("{program}: {}", e.desc());
+        base::print_error(&format!("{program}: {}\n", e.desc()));
         if let Some(hint) = e.hint() {
-            eprintln!("{}", hint.trim_end());
+            base::print_error(&format!("{}\n", hint.trim_end()));
         }
         1
     })
@@ -48,7 +48,7 @@ fn executor() -> Result<rt::Executor, QError> {
 
 fn list(server: &Connection) -> Result<i32, QError> {
     let text = executor()?.block_on(image::nbd::list(server))?;
-    print!("{text}");
+    base::print(&text);
     Ok(0)
 }
 
@@ -79,6 +79,6 @@ fn serve(o: &Options) -> Result<(), QError> {
                 false => Ok(()),
             }
         };
-        image::nbd::serve(o, listener, &mut |text| eprint!("{text}"), ready, stop.wait()).await
+        image::nbd::serve(o, listener, &mut |text| base::print_error(text), ready, stop.wait()).await
     })
 }

@@ -30,7 +30,7 @@ pub(crate) fn parent(blame: &str) -> i32 {
     let mut child = match child {
         Ok(c) => c,
         Err(e) => {
-            eprintln!("{blame}: cannot start the background process: {e}");
+            base::print_error(&format!("{blame}: cannot start the background process: {e}\n"));
             return 1;
         }
     };

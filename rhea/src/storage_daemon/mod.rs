@@ -14,7 +14,7 @@ pub(crate) fn main(program: &str, args: &[String]) -> i32 {
     match run(program, args) {
         Ok(code) => code,
         Err(message) => {
-            eprintln!("{program}: {message}");
+            base::print_error(&format!("{program}: {message}\n"));
             1
         }
     }
@@ -30,11 +30,11 @@ fn run(program: &str, args: &[String]) -> Result<i32, String> {
     for g in &given {
         match g.name {
             Name::Help => {
-                print!("{}", help::text(program));
+                base::print(&help::text(program));
                 return Ok(0);
             }
             Name::Version => {
-                print!("{}", help::version(program));
+                base::print(&help::version(program));
                 return Ok(0);
             }
             _ => {}
@@ -50,7 +50,7 @@ fn run(program: &str, args: &[String]) -> Result<i32, String> {
     let mut patterns = trace::Patterns::default();
     for g in given.iter().filter(|g| g.name == Name::Trace) {
         if let Some(text) = help::answer(g).map_err(|e| at(g, e))? {
-            print!("{text}");
+            base::print(&text);
             return Ok(0);
         }
         add_patterns(&g.value, &mut patterns).map_err(|e| at(g, e))?;

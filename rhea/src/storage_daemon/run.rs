@@ -49,7 +49,7 @@ enum SetUp {
 pub(super) async fn run(given: &[Given]) -> Result<i32, String> {
     let stop = Arc::new(Stop::default());
     let asked = stop.clone();
-    on_signals(true, move || asked.ask())?;
+    on_signals(false, move || asked.ask())?;
     let storage = Storage::new()?;
     let result = match unless(set_up(given, &storage), stop.wait()).await {
         Some(Ok(SetUp::Ready(made))) => return serve(made, storage, stop).await,
@@ -64,7 +64,7 @@ async fn set_up(given: &[Given], storage: &Storage) -> Result<SetUp, String> {
     let mut made = Made { daemonize: given.iter().any(|g| g.name == Name::Daemonize), ..Made::default() };
     for g in given {
         if let Some(text) = help::answer(g).map_err(|e| at(g, e))? {
-            print!("{text}");
+            base::print(&text);
             return Ok(SetUp::Answered);
         }
         carry_out(g, storage, &mut made).await.map_err(|e| at(g, text(e)))?;

@@ -80,7 +80,7 @@ async fn with_machine(
 ) -> Result<i32, String> {
     if let Some(path) = dump {
         machine.dump_dtb(&path).map_err(text)?;
-        eprintln!("dtb dumped to {}. Exiting.", path.display());
+        base::print_error(&format!("dtb dumped to {}. Exiting.\n", path.display()));
         return Ok(0);
     }
     devices(config, storage, machine, drives).await?;

@@ -18,7 +18,7 @@ pub(crate) fn main(program: &str, arch: Arch, args: &[String]) -> i32 {
     match run(program, arch, args) {
         Ok(code) => code,
         Err(message) => {
-            eprintln!("{program}: {message}");
+            base::print_error(&format!("{program}: {message}\n"));
             1
         }
     }
@@ -27,15 +27,15 @@ pub(crate) fn main(program: &str, arch: Arch, args: &[String]) -> i32 {
 fn run(program: &str, arch: Arch, args: &[String]) -> Result<i32, String> {
     let given = parse::parse(args)?;
     if given.iter().any(|g| g.name == "h") {
-        print!("{}", help::text(program));
+        base::print(&help::text(program));
         return Ok(0);
     }
     if given.iter().any(|g| g.name == "version") {
-        print!("{}", help::version());
+        base::print(&help::version());
         return Ok(0);
     }
     if let Some(text) = queries::answer(&given)? {
-        print!("{text}");
+        base::print(&text);
         return Ok(0);
     }
     let config = config::config(given)?;

@@ -132,3 +132,36 @@ fn a_daemon_is_ready_when_its_parent_ends() -> Result<()> {
     ensure!(code == 1 && errors.contains("'foo' is not a valid device model name"), "{code} {errors}");
     Ok(())
 }
+
+#[test]
+fn nobody_has_to_read_what_is_printed() -> Result<()> {
+    for args in [
+        &["--help"][..],
+        &["--foo"],
+        &["storage-daemon", "--help"],
+        &["storage-daemon", "--trace", "help"],
+        &["storage-daemon", "--foo"],
+        &["nbd", "--help"],
+        &["nbd", "--foo"],
+        &["img", "--help"],
+        &["img", "foo"],
+        &["io", "--foo"],
+        &["vm", "--arch", "riscv64", "-h"],
+        &["vm", "--arch", "riscv64", "-foo"],
+    ] {
+        // Pipes whose other ends are closed before the program writes.
+        let closed = || {
+            let (reader, writer) = std::io::pipe()?;
+            drop(reader);
+            anyhow::Ok(writer)
+        };
+        let status = Command::new(rhea_binary())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(closed()?)
+            .stderr(closed()?)
+            .status()?;
+        ensure!(matches!(status.code(), Some(0 | 1)), "{args:?}: {status}");
+    }
+    Ok(())
+}

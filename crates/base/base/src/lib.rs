@@ -1,6 +1,8 @@
 //! Sizes, units, errno values and small types that every floor shares.
 
 mod errno;
+mod print;
 pub mod units;
 
 pub use errno::{Errno, IoResult};
+pub use print::{print, print_error};

@@ -137,7 +137,7 @@ impl Chardevs {
                 let dev = pty::pty(core("pty"), path.as_deref(), log)?;
                 let name = dev.filename();
                 let name = name.strip_prefix("pty:").unwrap_or(&name);
-                println!("char device redirected to {name} (label {})", config.id);
+                base::print(&format!("char device redirected to {name} (label {})\n", config.id));
                 Ok(dev)
             }
             Kind::Socket(s) => {
