@@ -42,6 +42,11 @@ impl Buffers {
         let whole = whole.unwrap_or_else(|| IoBuf::zeroed(len.max(USUAL)));
         Buffer { home: self, buf: whole.slice(0..len), whole }
     }
+
+    /// Frees what is kept for later.
+    pub fn clear(&self) {
+        *self.0.lock() = Free::default();
+    }
 }
 
 impl Drop for Buffer<'_> {
@@ -81,6 +86,9 @@ mod tests {
         drop((held, second));
         let third = all.take(USUAL as u64);
         assert_eq!(place(&third), at);
+        drop(third);
+        all.clear();
+        assert_eq!((all.0.lock().bytes, all.0.lock().list.len()), (0, 0));
         assert!(all.take(100).buf.len() == 100);
     }
 

@@ -145,6 +145,11 @@ impl Past {
         self.0.todo.reset(off, len);
     }
 
+    /// Gives back memory that is kept for copying: there will hardly be any more of it.
+    pub fn rest(&self) {
+        self.0.bufs.clear();
+    }
+
     /// Copies what has not been copied of the pieces that the range touches; returns how many bytes that was. `cx` is the
     /// filter's. An error says whether it came from writing.
     pub async fn copy(&self, cx: &Cx<'_>, off: u64, len: u64) -> Result<u64, (bool, Errno)> {

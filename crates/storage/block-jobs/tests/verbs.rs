@@ -455,3 +455,51 @@ fn speed_is_exact() {
         b.jobs.cancel_all().await;
     });
 }
+
+#[test]
+fn nothing_is_left_of_a_job_that_has_ended() {
+    for kind in ["commit", "stream", "mirror", "backup"] {
+        for end in ["good", "cancelled", "failed"] {
+            run(|b| async move {
+                let top = if kind == "commit" { "'device':'hd2','top-node':'hd1'" } else { "'device':'hd2'" };
+                let target =
+                    if matches!(kind, "mirror" | "backup") { ",'target':'hd3','sync':'full'" } else { "" };
+                let text =
+                    format!("{{'job-id':'j',{top}{target},'auto-finalize':false,'auto-dismiss':false}}");
+                match kind {
+                    "commit" => b.commit(&text).await.unwrap(),
+                    "stream" => b.stream(&text).await.unwrap(),
+                    "mirror" => b.mirror(&text).await.unwrap(),
+                    _ => b.backup(&text).await.unwrap(),
+                }
+                let job = b.jobs.get("j").unwrap();
+                if end == "failed" {
+                    b.world.set_faults(Faults { read: 1000, write: 1000, ..Default::default() });
+                } else if kind == "mirror" {
+                    b.until("j", "ready").await;
+                    b.jobs.complete(&job).unwrap();
+                }
+                match end {
+                    "failed" => {
+                        b.until("j", "concluded").await;
+                        b.world.set_faults(Faults::default());
+                    }
+                    "good" => {
+                        b.until("j", "pending").await;
+                        b.jobs.finalize_job(&job).await.unwrap();
+                    }
+                    _ => {
+                        b.until("j", "pending").await;
+                        b.jobs.cancel(&job, true).await.unwrap();
+                    }
+                }
+                b.until("j", "concluded").await;
+                let weak = std::sync::Arc::downgrade(&job);
+                b.jobs.dismiss_job(&job).unwrap();
+                drop(job);
+                rt::sleep(std::time::Duration::from_millis(1)).await;
+                assert_eq!(weak.strong_count(), 0, "{kind}, {end}");
+            });
+        }
+    }
+}

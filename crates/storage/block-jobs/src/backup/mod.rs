@@ -264,6 +264,8 @@ impl Body for Backup {
         if let Some(t) = &self.tracked {
             *t.busy.lock() = None;
         }
+        // The job may wait long for being dismissed.
+        self.copying.past.rest();
         Box::pin(async {})
     }
 }

@@ -155,6 +155,7 @@ impl Jobs {
             }
             self.conclude(j);
         }
+        group.end();
     }
 
     /// Undoes all jobs of a transaction, because `culprit` failed or was cancelled.
@@ -192,6 +193,7 @@ impl Jobs {
             }
             self.conclude(j);
         }
+        group.end();
     }
 
     fn conclude(&self, job: &Arc<Job>) {

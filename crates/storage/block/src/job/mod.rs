@@ -167,6 +167,13 @@ pub struct Group {
     pub(crate) finalizing: AtomicBool,
 }
 
+impl Group {
+    /// All of its jobs have ended. They hold the group, so it must not go on holding them.
+    pub(crate) fn end(&self) {
+        self.jobs.lock().clear();
+    }
+}
+
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Job")
