@@ -22,6 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "block-qcow2",
             "nbd",
             "block-net",
+            "block-http",
             "export",
             "fuse",
             "block-jobs",

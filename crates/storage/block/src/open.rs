@@ -342,6 +342,13 @@ impl Txn<'_> {
         if place.files.contains(&file) {
             return Err(qerr!("The chain of backing files comes back to '{path}'"));
         }
+        // A name that is relative to that of an image on a server is one on that server.
+        if !path.starts_with('/') && self.is_remote(id) {
+            return self
+                .protocol_backing(&BackingHint { filename: path, format: hint.format })
+                .await
+                .map(Some);
+        }
         let format = match hint.format {
             Some(f) => f,
             None if policy.probe_implicit => self.probe_path(&path).await?,
@@ -436,6 +443,16 @@ impl Txn<'_> {
         let node = graph.node(id).ok_or_else(|| qerr!("The node has gone"))?;
         let found = probe::probe_node(self.ctl.drivers(), &Cx { graph: &graph, node }, &path).await;
         found.map_err(|e| qerr!("Could not read image for determining its format: {e}"))
+    }
+
+    /// Whether what stands for a node is no file of this host, but has a name with a protocol.
+    fn is_remote(&self, id: NodeId) -> bool {
+        let mut node = self.next.node(id);
+        while let Some(below) = node.and_then(|n| n.primary()) {
+            node = self.next.node(below.child);
+        }
+        node.is_some_and(|n| !matches!(n.ty.name, "file" | "host_device"))
+            && self.filename(id).is_some_and(|f| filename::prefix(&f).is_some())
     }
 
     /// The name of the file that stands for a node.

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Options that say which bytes a node shows; all others only say how it works.
-const STRONG: [&str; 15] = [
+const STRONG: [&str; 23] = [
     "filename",
     "size",
     "offset",
@@ -30,6 +30,14 @@ const STRONG: [&str; 15] = [
     "export",
     "tls-creds",
     "tls-hostname",
+    "url",
+    "username",
+    "password-secret",
+    "proxy-username",
+    "proxy-password-secret",
+    "cookie",
+    "cookie-secret",
+    "sslverify",
     "inject-error",
     "set-state",
     NAMED,

@@ -37,6 +37,7 @@ pub fn drivers() -> Vec<&'static DriverType> {
         block_quorum::DRIVERS,
         block_qcow2::DRIVERS,
         block_net::DRIVERS,
+        block_http::DRIVERS,
     ]
     .concat()
 }

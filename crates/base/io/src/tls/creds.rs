@@ -167,6 +167,21 @@ impl Credentials {
         Ok(Credentials { context: b.build(), kind: Kind::Psk, verify: true, role })
     }
 
+    /// A client of servers that anybody may have: their certificates are checked against the authorities that this host
+    /// trusts (those of the library, or of the environment's `SSL_CERT_FILE` and `SSL_CERT_DIR`), and for their name; not at all
+    /// without `verify`.
+    ///
+    /// # Errors
+    /// The library's.
+    pub fn public(verify: bool) -> Result<Credentials, String> {
+        let mut b = builder()?;
+        if verify {
+            b.set_default_verify_paths().map_err(|e| text(&e))?;
+        }
+        b.set_verify(if verify { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
+        Ok(Credentials { context: b.build(), kind: Kind::X509, verify, role: Role::Client })
+    }
+
     /// Certificates, in PEM files of `dir`: `ca-cert.pem`, whom one trusts; `ca-crl.pem`, what was revoked, if it is there;
     /// `server-cert.pem` and `server-key.pem`, or `client-cert.pem` and `client-key.pem` if they are there. `verify`: a server
     /// wants a certificate from its clients, and a client one from its server that is for its name. `sane`: certificates must be valid now. `password` opens the

@@ -129,6 +129,10 @@ pub enum BlockdevDriverOptions {
     /// A block or character device of the host.
     #[qapi(name = "host_device")]
     HostDevice(BlockdevOptionsFile),
+    /// A file on a web server; read-only.
+    Http(BlockdevOptionsCurlHttp),
+    /// The same, encrypted with TLS.
+    Https(BlockdevOptionsCurlHttps),
     /// A volume encrypted with LUKS version 1.
     Luks(BlockdevOptionsLUKS),
     /// A network block device: an export of an NBD server.
@@ -260,6 +264,56 @@ pub struct BlockdevOptionsNbd {
     pub reconnect_delay: Option<u32>,
     /// Seconds for which opening the node tries to reach the server again. 0, for a single try, unless given.
     pub open_timeout: Option<u32>,
+}
+
+/// Options of a file on a web server.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsCurlHttp {
+    /// Where it is.
+    pub url: String,
+    /// Bytes that are read beyond what was asked for, a multiple of 512; 262144 unless given. At most 8 MiB are.
+    pub readahead: Option<i64>,
+    /// Seconds for which the server may say nothing, at most 10000; 5 unless given, and 0 for ever.
+    pub timeout: Option<i64>,
+    /// The user's name, shown to the server.
+    pub username: Option<String>,
+    /// The id of the secret with the user's password.
+    pub password_secret: Option<String>,
+    /// The user's name, shown to a proxy. Proxies are those that the environment names (`http_proxy`, `https_proxy`, `all_proxy`,
+    /// `no_proxy`).
+    pub proxy_username: Option<String>,
+    /// The id of the secret with the password for the proxy.
+    pub proxy_password_secret: Option<String>,
+    /// Cookies for the server, in the form `name1=value1; name2=value2`.
+    pub cookie: Option<String>,
+    /// The id of the secret with such cookies.
+    pub cookie_secret: Option<String>,
+}
+
+/// Options of a file on a web server, encrypted with TLS.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsCurlHttps {
+    /// Where it is.
+    pub url: String,
+    /// Bytes that are read beyond what was asked for, a multiple of 512; 262144 unless given. At most 8 MiB are.
+    pub readahead: Option<i64>,
+    /// Seconds for which the server may say nothing, at most 10000; 5 unless given, and 0 for ever.
+    pub timeout: Option<i64>,
+    /// The user's name, shown to the server.
+    pub username: Option<String>,
+    /// The id of the secret with the user's password.
+    pub password_secret: Option<String>,
+    /// The user's name, shown to a proxy. Proxies are those that the environment names (`http_proxy`, `https_proxy`, `all_proxy`,
+    /// `no_proxy`).
+    pub proxy_username: Option<String>,
+    /// The id of the secret with the password for the proxy.
+    pub proxy_password_secret: Option<String>,
+    /// Cookies for the server, in the form `name1=value1; name2=value2`.
+    pub cookie: Option<String>,
+    /// Whether the server's certificate must be valid and for its name; on unless given.
+    pub sslverify: Option<bool>,
+    /// The id of the secret with such cookies.
+    pub cookie_secret: Option<String>,
 }
 
 /// Options of a device with nothing behind it.

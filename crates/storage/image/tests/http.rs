@@ -1,0 +1,172 @@
+//! Images on web servers, as users of `rhea img` see them.
+
+#[path = "../../block-http/tests/server/mod.rs"]
+mod server;
+
+use server::{Request, Server, certificate, noise, proper};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+const TOOL: &str = env!("CARGO_BIN_EXE_image-tool");
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Dir {
+        let d = std::env::temp_dir().join(format!("rhea-http-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&d);
+        std::fs::create_dir_all(&d).unwrap();
+        Dir(d)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn img_with(env: &[(&str, &str)], args: &[&str]) -> (i32, String, String) {
+    let mut c = Command::new(TOOL);
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
+    {
+        c.env_remove(name);
+    }
+    let o = c.arg("img").args(args).envs(env.iter().copied()).output().unwrap();
+    let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
+    (o.status.code().unwrap_or(-1), text(o.stdout), text(o.stderr))
+}
+
+fn img(args: &[&str]) -> (i32, String, String) {
+    img_with(&[], args)
+}
+
+type Files = HashMap<String, Vec<u8>>;
+
+fn files(files: &Files) -> impl Fn(&Request, server::Out<'_>) -> bool + Send + Sync + use<> {
+    let files = files.clone();
+    move |r, out| match files.get(&r.target) {
+        Some(data) => proper(data, r, out),
+        None => write!(out, "HTTP/1.1 404 x\r\nContent-Length: 0\r\n\r\n").is_ok(),
+    }
+}
+
+/// A disk with data, holes and odd lengths, as raw bytes and as a compressed qcow2 image with an overlay.
+fn disk(d: &Dir) -> (Vec<u8>, Files) {
+    let mut raw = vec![0; 24 << 20];
+    raw[..3 << 20].copy_from_slice(&noise(3 << 20));
+    for i in 0..40 {
+        let at = (5 << 20) + i * 300_000;
+        raw[at..at + 70_000].fill(i as u8 + 1);
+    }
+    std::fs::write(d.at("raw"), &raw).unwrap();
+    let made = [
+        img(&["convert", "-c", "-O", "qcow2", &d.at("raw"), &d.at("base.qcow2")]),
+        img(&["create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", &d.at("top.qcow2")]),
+    ];
+    assert!(made.iter().all(|m| m.0 == 0), "{made:?}");
+    let read = |name: &str| std::fs::read(d.at(name)).unwrap();
+    let all = [("/d/base.qcow2", "base.qcow2"), ("/d/top.qcow2", "top.qcow2"), ("/raw", "raw")];
+    (raw, all.into_iter().map(|(url, name)| (url.to_owned(), read(name))).collect())
+}
+
+#[test]
+fn a_whole_image_is_converted() {
+    let d = Dir::new("convert");
+    let (raw, served) = disk(&d);
+    let s = Server::new(files(&served));
+    for from in ["/d/base.qcow2", "/raw", "/d/top.qcow2"] {
+        let to = d.at("copy");
+        let (code, out, err) = img(&["convert", "-O", "raw", &s.url(from), &to]);
+        assert_eq!(code, 0, "{from}: {out}{err}");
+        assert!(std::fs::read(&to).unwrap() == raw, "{from}");
+    }
+    let (code, out, _) = img(&["info", &s.url("/d/base.qcow2")]);
+    assert_eq!(code, 0);
+    let url = s.url("/d/base.qcow2");
+    for part in
+        [format!("image: {url}\nfile format: qcow2\n"), format!("filename: {url}\n    protocol type: http\n")]
+    {
+        assert!(out.contains(&part), "{out}");
+    }
+    let text = format!("driver=http,url={},cookie=a=b,timeout=7", s.url("/raw"));
+    let (_, out, _) = img(&["info", "--image-opts", &text]);
+    let name = format!(
+        "image: json:{{\"url\": \"{}\", \"driver\": \"http\", \"cookie\": \"a=b\"}}\n",
+        s.url("/raw")
+    );
+    assert!(out.starts_with(&name), "{out}");
+    let (code, _, err) = img(&["info", &s.url("/none")]);
+    let want = format!(
+        "Could not open '{}': CURL: Error opening file: The requested URL returned error: 404\n",
+        s.url("/none")
+    );
+    assert!(code == 1 && err.ends_with(&want), "{err}");
+    let (code, _, err) = img(&["resize", "-f", "raw", &s.url("/raw"), "1M"]);
+    assert!(code == 1 && err.contains("curl driver does not support writes"), "{err}");
+    let (code, _, err) = img(&["create", "-f", "qcow2", &s.url("/new"), "1M"]);
+    assert!(code == 1 && err.ends_with("Protocol driver 'http' does not support image creation\n"), "{err}");
+}
+
+#[test]
+fn a_certificate_that_the_host_trusts() {
+    let d = Dir::new("tls");
+    let pair = certificate();
+    std::fs::write(d.at("ca.pem"), pair.0.to_pem().unwrap()).unwrap();
+    let (_, served) = disk(&d);
+    let s = Server::tls(&pair, files(&served));
+    let trust = [("SSL_CERT_FILE", &*d.at("ca.pem"))];
+    let (code, out, err) = img_with(&trust, &["info", &s.url("/raw")]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, _, err) = img(&["info", &s.url("/raw")]);
+    assert!(code == 1 && err.contains("self-signed certificate"), "{err}");
+    // By another name than that in the certificate.
+    let other = s.url("/raw").replace("127.0.0.1", "localhost");
+    let (code, _, err) = img_with(&trust, &["info", &other]);
+    assert!(code == 1 && err.contains("mismatch"), "{err}");
+}
+
+#[test]
+fn by_way_of_a_proxy() {
+    let d = Dir::new("proxy");
+    let (_, served) = disk(&d);
+    let hidden = Server::tls(&certificate(), files(&served));
+    let seen: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+    let log = seen.clone();
+    // Answers itself for a host that is not there.
+    let raw = served["/raw"].clone();
+    let s = Server::new(move |r, out| {
+        let auth = r.get("proxy-authorization").unwrap_or("").to_owned();
+        log.lock().unwrap().push((format!("{} {}", r.method, r.target), auth));
+        match r.target.as_str() {
+            "http://images.invalid/raw" => proper(&raw, r, out),
+            _ => write!(out, "HTTP/1.1 502 x\r\nContent-Length: 0\r\n\r\n").is_ok(),
+        }
+    });
+    let proxy = format!("http://u:p@127.0.0.1:{}", s.port);
+    let env = [("http_proxy", &*proxy), ("https_proxy", &*proxy)];
+    let (code, out, err) = img_with(&env, &["info", "http://images.invalid/raw"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let secret = ["--object", "secret,id=s,data=q", "--image-opts"];
+    let text = "driver=http,url=http://images.invalid/raw,proxy-username=v,proxy-password-secret=s";
+    let (code, out, err) = img_with(&env, &[&["info"], &secret[..], &[text]].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    {
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen[0], ("HEAD http://images.invalid/raw".into(), "Basic dTpw".into()));
+        assert!(seen.iter().any(|(_, auth)| auth == "Basic djpx"), "{seen:?}");
+    }
+    let (code, _, err) = img_with(&env, &["info", &hidden.url("/raw")]);
+    assert!(code == 1 && err.contains("CONNECT tunnel failed, response 502"), "{err}");
+    let last = seen.lock().unwrap().last().unwrap().0.clone();
+    assert_eq!(last, format!("CONNECT 127.0.0.1:{}", hidden.port));
+    let plain = Server::new(files(&served));
+    let with_exception = [env[0], ("no_proxy", "127.0.0.1")];
+    assert_eq!(img_with(&with_exception, &["info", &plain.url("/raw")]).0, 0);
+}
