@@ -132,8 +132,16 @@ fn under_load() -> Result<()> {
         img(&[file, &size])?;
     }
     let half = mib / 2;
-    run_tool("qemu-io", &["-c", &format!("write -q -P 0xa1 0 {half}M"), &base])?;
-    run_tool("qemu-io", &["-c", &format!("write -q -P 0xa2 {}M {half}M", mib / 4), &mid])?;
+    // No longer than one request may be.
+    let fill = |file: &str, pattern: &str, from: usize| -> Result<()> {
+        for at in (0..half).step_by(1 << 10) {
+            let n = (half - at).min(1 << 10);
+            run_tool("qemu-io", &["-c", &format!("write -q -P {pattern} {}M {n}M", from + at), file])?;
+        }
+        Ok(())
+    };
+    fill(&base, "0xa1", 0)?;
+    fill(&mid, "0xa2", mib / 4)?;
     let scratch = dir.file("raw");
     let before = raw(&top, &scratch)?;
 

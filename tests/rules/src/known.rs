@@ -20,7 +20,14 @@ const CHECKS: &[(&str, fn(&Case<'_>) -> bool)] = &[
     ("Duplicate nodes with node-name", |c| c.named_twice() || c.is_node(c.last())),
     ("Cannot find device=", |c| !c.is_node(c.last())),
     ("Failed to find node with node-name", |c| !c.is_node(c.last())),
-    ("force-share=on can only be used with read-only images", |c| c.says("'force-share':true")),
+    ("force-share=on can only be used with read-only images", |c| {
+        c.says("'force-share':true") || c.reopens()
+    }),
+    ("The overlay is already in use", |c| c.all_there()),
+    ("The overlay already has a backing image", |c| c.all_there()),
+    ("Filters cannot be used as overlays", |c| c.all_there()),
+    ("does not support backing files", |c| c.reopens()),
+    ("sum of offset (", |c| c.says("'offset':")),
     ("setting detect-zeroes to unmap is not allowed", |c| c.says("'detect-zeroes':'unmap'")),
     ("Throttle group '", |c| c.says(&format!("'throttle-group':'{}'", c.last()))),
     ("is given twice with different values", |c| c.step.arguments.matches("'node-name':").count() > 1),
@@ -161,12 +168,16 @@ pub fn why(step: &Step, what: &Difference<'_>) -> Option<&'static str> {
         }
         Difference::Done(Some(ours), None) => {
             let known = [
-                ("is given twice with different values", "the reference takes whichever comes last"),
-                ("persistent in", "a bitmap on a read-only node would never be stored"),
-                ("Cannot change frozen", "a job's source would change under it"),
-                ("device is in use by block job: stream", "another job's filter would be lost"),
+                ("", "is given twice with different values", "the reference takes whichever comes last"),
+                ("", "persistent in", "a bitmap on a read-only node would never be stored"),
+                ("", "Cannot change frozen", "a job's source would change under it"),
+                ("", "device is in use by block job: stream", "another job's filter would be lost"),
+                ("block-commit", "permissions 'resize'", "the base of a commit may have to grow"),
+                ("block-commit", "as 'target' child", "nobody else writes what an image is merged into"),
+                ("blockdev-mirror", "Failed to get shared", "nobody writes past a job's filter"),
             ];
-            known.iter().find(|(text, _)| ours.contains(text)).map(|(_, why)| *why)
+            let fits = |k: &&(&str, &str, _)| (k.0.is_empty() || is(k.0)) && ours.contains(k.1);
+            known.iter().find(fits).map(|k| k.2)
         }
         Difference::Done(..) => None,
         Difference::State(ours, theirs) => {
@@ -174,13 +185,22 @@ pub fn why(step: &Step, what: &Difference<'_>) -> Option<&'static str> {
             if is("blockdev-snapshot-sync") && theirs.is_empty() && ours.iter().all(overlay) {
                 return Some("an overlay without users stays until it is deleted");
             }
-            let sizeless = |l: &String| {
-                let words = l.split(' ').filter(|w| !w.starts_with("size="));
-                words.collect::<Vec<_>>().join(" ")
+            let unlike = |a: &String, b: &String, key: &str, how: fn(&str, &str) -> bool| {
+                let (a, b) = (a.split(' '), b.split(' '));
+                let other: Vec<_> = a.clone().zip(b.clone()).filter(|(a, b)| a != b).collect();
+                a.count() == b.count() && other.iter().all(|(a, b)| a.starts_with(key) && how(a, b))
             };
-            let but_for_sizes = ours.len() == theirs.len()
-                && ours.iter().zip(*theirs).all(|(a, b)| sizeless(a) == sizeless(b));
-            if is("block_resize") && but_for_sizes {
+            let all = |key, how| {
+                ours.len() == theirs.len() && ours.iter().zip(*theirs).all(|(a, b)| unlike(a, b, key, how))
+            };
+            if all("backing=", |_, theirs| theirs == "backing=json:") {
+                return Some("names of images do not speak of filters");
+            }
+            let snapshot = is("blockdev-snapshot") || is("blockdev-snapshot-sync");
+            if snapshot && all("ro=", |ours, _| ours == "ro=true") {
+                return Some("filters can be reopened");
+            }
+            if is("block_resize") && all("size=", |_, _| true) {
                 return Some("who stands above a node has its new size at once");
             }
             let inactive = |l: &String| l.contains(" active=false ");

@@ -46,7 +46,7 @@ pub(super) enum Way {
     VhostUser,
 }
 
-/// A running server with one export for each image, each on an iothread of its own.
+/// A running server with one export for each image, spread over its iothreads.
 pub(super) struct Server {
     child: Child,
     dir: ScratchDir,
@@ -54,7 +54,13 @@ pub(super) struct Server {
 
 impl Server {
     /// Serves these images of one format. `qemu-nbd` serves the first only.
-    pub(super) fn start(kind: Kind, way: Way, format: &str, images: &[PathBuf]) -> Result<Server> {
+    pub(super) fn start(
+        kind: Kind,
+        way: Way,
+        format: &str,
+        images: &[PathBuf],
+        iothreads: usize,
+    ) -> Result<Server> {
         let dir = ScratchDir::new("bench")?;
         let socket = dir.file("nbd.sock");
         let mut command = Command::new(kind.program());
@@ -67,9 +73,11 @@ impl Server {
                     command.arg("storage-daemon");
                 }
                 command.args(["--nbd-server", &format!("addr.type=unix,addr.path={socket}")]);
-                for (i, image) in images.iter().enumerate() {
-                    let image = image.display();
+                for i in 0..iothreads {
                     command.args(["--object", &format!("iothread,id=io{i}")]);
+                }
+                for (i, image) in images.iter().enumerate() {
+                    let (image, io) = (image.display(), i % iothreads);
                     command.args(["--blockdev", &format!("file,node-name=f{i},filename={image}")]);
                     command.args(["--blockdev", &format!("{format},node-name=n{i},file=f{i}")]);
                     let export = match way {
@@ -80,7 +88,7 @@ impl Server {
                     };
                     command.args([
                         "--export",
-                        &format!("{export},id=e{i},node-name=n{i},writable=on,iothread=io{i}"),
+                        &format!("{export},id=e{i},node-name=n{i},writable=on,iothread=io{io}"),
                     ]);
                 }
             }

@@ -42,23 +42,29 @@ struct Load {
     rw: &'static str,
     block: &'static str,
     depth: u32,
-    /// Clients, each with an export and an iothread of its own.
+    /// Clients, each with an export of its own.
     clients: usize,
+    /// How many iothreads the exports are spread over.
+    iothreads: usize,
 }
 
 const LOADS: &[Load] = &[
-    Load { way: Way::Nbd, rw: "randread", block: "4k", depth: 1, clients: 1 },
-    Load { way: Way::Nbd, rw: "randread", block: "4k", depth: 64, clients: 1 },
-    Load { way: Way::Nbd, rw: "randwrite", block: "4k", depth: 1, clients: 1 },
-    Load { way: Way::Nbd, rw: "randwrite", block: "4k", depth: 64, clients: 1 },
-    Load { way: Way::Nbd, rw: "read", block: "1m", depth: 4, clients: 1 },
-    Load { way: Way::Nbd, rw: "write", block: "1m", depth: 4, clients: 1 },
-    Load { way: Way::Nbd, rw: "randread", block: "4k", depth: 64, clients: 2 },
-    Load { way: Way::Nbd, rw: "randwrite", block: "4k", depth: 64, clients: 2 },
-    Load { way: Way::VhostUser, rw: "randread", block: "4k", depth: 1, clients: 1 },
-    Load { way: Way::VhostUser, rw: "randread", block: "4k", depth: 64, clients: 1 },
-    Load { way: Way::VhostUser, rw: "randwrite", block: "4k", depth: 1, clients: 1 },
-    Load { way: Way::VhostUser, rw: "randwrite", block: "4k", depth: 64, clients: 1 },
+    Load { way: Way::Nbd, rw: "randread", block: "4k", depth: 1, clients: 1, iothreads: 1 },
+    Load { way: Way::Nbd, rw: "randread", block: "4k", depth: 64, clients: 1, iothreads: 1 },
+    Load { way: Way::Nbd, rw: "randwrite", block: "4k", depth: 1, clients: 1, iothreads: 1 },
+    Load { way: Way::Nbd, rw: "randwrite", block: "4k", depth: 64, clients: 1, iothreads: 1 },
+    Load { way: Way::Nbd, rw: "read", block: "1m", depth: 4, clients: 1, iothreads: 1 },
+    Load { way: Way::Nbd, rw: "write", block: "1m", depth: 4, clients: 1, iothreads: 1 },
+    Load { way: Way::Nbd, rw: "randread", block: "4k", depth: 64, clients: 2, iothreads: 1 },
+    Load { way: Way::Nbd, rw: "randread", block: "4k", depth: 64, clients: 2, iothreads: 2 },
+    Load { way: Way::Nbd, rw: "randwrite", block: "4k", depth: 64, clients: 2, iothreads: 1 },
+    Load { way: Way::Nbd, rw: "randwrite", block: "4k", depth: 64, clients: 2, iothreads: 2 },
+    Load { way: Way::VhostUser, rw: "randread", block: "4k", depth: 1, clients: 1, iothreads: 1 },
+    Load { way: Way::VhostUser, rw: "randread", block: "4k", depth: 64, clients: 1, iothreads: 1 },
+    Load { way: Way::VhostUser, rw: "randwrite", block: "4k", depth: 1, clients: 1, iothreads: 1 },
+    Load { way: Way::VhostUser, rw: "randwrite", block: "4k", depth: 64, clients: 1, iothreads: 1 },
+    Load { way: Way::VhostUser, rw: "randread", block: "4k", depth: 64, clients: 2, iothreads: 1 },
+    Load { way: Way::VhostUser, rw: "randread", block: "4k", depth: 64, clients: 2, iothreads: 2 },
 ];
 
 /// What was measured: requests a second, and microseconds of the server's CPU time for one.
@@ -94,18 +100,26 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let images = [image(&dir, format, 0, args.size)?, image(&dir, format, 1, args.size)?];
         for load in LOADS {
             let way = if load.way == Way::VhostUser { "vhost-user " } else { "" };
-            let name =
-                format!("{way}{} {} depth {} iothreads {}", load.rw, load.block, load.depth, load.clients);
+            let Load { rw, block, depth, clients, iothreads, .. } = load;
+            let name = format!("{way}{rw} {block} depth {depth} clients {clients} iothreads {iothreads}");
             if format!("{format} {name}").contains(&args.filter) {
                 let ours = compare(args, &kinds, format, &images, load, &name)?;
                 reached.push((format.into(), name, ours));
             }
         }
     }
+    // What a second iothread is worth to the same two clients.
+    for (format, name, two) in reached.iter().filter(|(_, n, _)| n.ends_with("iothreads 2")) {
+        let before = name.replace("iothreads 2", "iothreads 1");
+        if let Some((_, _, one)) = reached.iter().find(|(f, n, _)| f == format && *n == before) {
+            let (rate, cpu) = (two.rate / one.rate, two.cpu / one.cpu);
+            println!("2 iothreads / 1  {format:6} {before:52} rate {rate:.2}  cpu {cpu:.2}");
+        }
+    }
     for (_, name, raw) in reached.iter().filter(|(f, _, _)| f == "raw") {
         if let Some((_, _, qcow2)) = reached.iter().find(|(f, n, _)| f == "qcow2" && n == name) {
             println!(
-                "qcow2 / raw  {name:40} rate {:.2}  cpu {:.2}",
+                "qcow2 / raw  {name:52} rate {:.2}  cpu {:.2}",
                 qcow2.rate / raw.rate,
                 qcow2.cpu / raw.cpu
             );
@@ -132,7 +146,7 @@ fn compare(
             }
         }
     }
-    print!("{format:6} {name:40}");
+    print!("{format:6} {name:52}");
     let mut ours = None;
     for (figures, kind) in all.iter().zip(kinds).filter(|(f, _)| !f.is_empty()) {
         let rate = median(figures.iter().map(|f| f.rate));
@@ -149,16 +163,28 @@ fn compare(
 }
 
 fn measure(args: &Args, kind: Kind, format: &str, images: &[PathBuf], load: &Load) -> Result<Figure> {
-    let server = Server::start(kind, load.way, format, images)?;
+    let server = Server::start(kind, load.way, format, images, load.iothreads)?;
     if load.way == Way::VhostUser {
-        let mut disk = Disk::connect(&server.vhost_socket(0))?;
+        let connect = |i| Disk::connect(&server.vhost_socket(i));
+        let disks: Vec<Disk> = (0..images.len()).map(connect).collect::<Result<_>>()?;
         let before = server.cpu_seconds()?;
         let time = Duration::from_secs(args.seconds.into());
         let blocks = (u64::from(args.size) << 20) / vhost::BLOCK;
-        let (done, seconds) = disk.run(load.rw == "randwrite", load.depth.into(), blocks, time)?;
+        let run = |mut disk: Disk| disk.run(load.rw == "randwrite", load.depth.into(), blocks, time);
+        let results: Vec<Result<(u64, f64)>> = std::thread::scope(|scope| {
+            let running: Vec<_> = disks.into_iter().map(|d| scope.spawn(move || run(d))).collect();
+            let end = |t: std::thread::ScopedJoinHandle<'_, _>| t.join().expect("a driver's thread panicked");
+            running.into_iter().map(end).collect()
+        });
         let cpu = server.cpu_seconds()? - before;
-        ensure!(done > 0, "nothing was done");
-        return Ok(Figure { rate: done as f64 / seconds, cpu: cpu / done as f64 * 1e6 });
+        let (mut rate, mut count) = (0.0, 0.0);
+        for result in results {
+            let (done, seconds) = result?;
+            ensure!(done > 0, "nothing was done");
+            rate += done as f64 / seconds;
+            count += done as f64;
+        }
+        return Ok(Figure { rate, cpu: cpu / count * 1e6 });
     }
     let before = server.cpu_seconds()?;
     let mut fio = Command::new("fio");
@@ -199,7 +225,7 @@ fn image(dir: &Path, format: &str, number: usize, mib: u32) -> Result<PathBuf> {
     let made = dir.join("new");
     let name = made.to_string_lossy();
     run_tool(e2e::rhea_binary(), &["img", "create", "-q", "-f", format, &name, &format!("{mib}M")])?;
-    let server = Server::start(Kind::Rhea, Way::Nbd, format, std::slice::from_ref(&made))?;
+    let server = Server::start(Kind::Rhea, Way::Nbd, format, std::slice::from_ref(&made), 1)?;
     run_tool(
         "fio",
         &[

@@ -248,6 +248,9 @@ pub enum QCryptoTLSCredsEndpoint {
 pub struct TlsCredsAnonProperties {
     /// Which end they are for; `client` unless given.
     pub endpoint: Option<QCryptoTLSCredsEndpoint>,
+    /// Limits versions and ciphers, in the words of GnuTLS: `NORMAL`, `SECURE128`, `SECURE192`, `SECURE256` or `PFS`, then
+    /// maybe words such as `:-VERS-TLS1.3`. Words that have no meaning here are refused. `NORMAL` unless given.
+    pub priority: Option<String>,
 }
 
 /// Properties of `tls-creds-psk`.
@@ -257,6 +260,9 @@ pub struct TlsCredsPskProperties {
     pub dir: Option<String>,
     /// Which end they are for; `client` unless given.
     pub endpoint: Option<QCryptoTLSCredsEndpoint>,
+    /// Limits versions and ciphers, in the words of GnuTLS: `NORMAL`, `SECURE128`, `SECURE192`, `SECURE256` or `PFS`, then
+    /// maybe words such as `:-VERS-TLS1.3`. Words that have no meaning here are refused. `NORMAL` unless given.
+    pub priority: Option<String>,
     /// The name that a client shows; `qemu` unless given.
     pub username: Option<String>,
 }
@@ -271,6 +277,9 @@ pub struct TlsCredsX509Properties {
     pub dir: Option<String>,
     /// Which end they are for; `client` unless given.
     pub endpoint: Option<QCryptoTLSCredsEndpoint>,
+    /// Limits versions and ciphers, in the words of GnuTLS: `NORMAL`, `SECURE128`, `SECURE192`, `SECURE256` or `PFS`, then
+    /// maybe words such as `:-VERS-TLS1.3`. Words that have no meaning here are refused. `NORMAL` unless given.
+    pub priority: Option<String>,
     /// Refuse certificates that are not valid at this time already when the object is made. On unless given.
     pub sanity_check: Option<bool>,
     /// The id of the secret with the password of the key's file. Not encrypted unless given.

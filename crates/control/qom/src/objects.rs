@@ -44,14 +44,23 @@ const TYPES: &[(&str, &[&str])] = &[
         "secret_keyring",
         &["  format=<QCryptoSecretFormat>", "  iv=<string>", "  keyid=<string>", "  serial=<int32_t>"],
     ),
-    ("tls-creds-anon", &["  endpoint=<QCryptoTLSCredsEndpoint>"]),
-    ("tls-creds-psk", &["  dir=<string>", "  endpoint=<QCryptoTLSCredsEndpoint>", "  username=<string>"]),
+    ("tls-creds-anon", &["  endpoint=<QCryptoTLSCredsEndpoint>", "  priority=<string>"]),
+    (
+        "tls-creds-psk",
+        &[
+            "  dir=<string>",
+            "  endpoint=<QCryptoTLSCredsEndpoint>",
+            "  priority=<string>",
+            "  username=<string>",
+        ],
+    ),
     (
         "tls-creds-x509",
         &[
             "  dir=<string>",
             "  endpoint=<QCryptoTLSCredsEndpoint>",
             "  passwordid=<string>",
+            "  priority=<string>",
             "  sanity-check=<bool>",
             "  verify-peer=<bool>",
         ],

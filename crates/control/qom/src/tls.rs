@@ -36,21 +36,33 @@ impl TlsCredsObject {
     fn new(
         ty: &'static str,
         endpoint: Option<QCryptoTLSCredsEndpoint>,
+        priority: &Option<String>,
         made: Result<Credentials, String>,
     ) -> Result<TlsCredsObject, QError> {
+        let made = match priority {
+            Some(p) => made.and_then(|c| c.with_priority(p)),
+            None => made,
+        };
         let credentials = Arc::new(made.map_err(QError::new)?);
         let endpoint = Value::Str(endpoint.unwrap_or_default().as_str().into());
-        Ok(TlsCredsObject { ty, credentials, shown: vec![("endpoint", "QCryptoTLSCredsEndpoint", endpoint)] })
+        let shown =
+            vec![("endpoint", "QCryptoTLSCredsEndpoint", endpoint), ("priority", "string", text(priority))];
+        Ok(TlsCredsObject { ty, credentials, shown })
     }
 
     pub(crate) fn anon(p: &TlsCredsAnonProperties) -> Result<TlsCredsObject, QError> {
-        TlsCredsObject::new("tls-creds-anon", p.endpoint, Credentials::anonymous(role(p.endpoint)))
+        TlsCredsObject::new(
+            "tls-creds-anon",
+            p.endpoint,
+            &p.priority,
+            Credentials::anonymous(role(p.endpoint)),
+        )
     }
 
     pub(crate) fn psk(p: &TlsCredsPskProperties) -> Result<TlsCredsObject, QError> {
         let user = p.username.as_deref().unwrap_or("qemu");
         let made = Credentials::psk(role(p.endpoint), dir(&p.dir)?, user);
-        let mut o = TlsCredsObject::new("tls-creds-psk", p.endpoint, made)?;
+        let mut o = TlsCredsObject::new("tls-creds-psk", p.endpoint, &p.priority, made)?;
         o.shown.push(("dir", "string", text(&p.dir)));
         o.shown.push(("username", "string", text(&p.username)));
         Ok(o)
@@ -61,7 +73,7 @@ impl TlsCredsObject {
         let password = p.passwordid.as_deref().map(|id| tree.password(id)).transpose()?;
         let password = password.as_ref().map(|p| &p[..]);
         let made = Credentials::x509(role(p.endpoint), dir(&p.dir)?, verify, sane, password);
-        let mut o = TlsCredsObject::new("tls-creds-x509", p.endpoint, made)?;
+        let mut o = TlsCredsObject::new("tls-creds-x509", p.endpoint, &p.priority, made)?;
         o.shown.push(("dir", "string", text(&p.dir)));
         o.shown.push(("verify-peer", "bool", Value::Bool(verify)));
         o.shown.push(("sanity-check", "bool", Value::Bool(sane)));
@@ -119,6 +131,9 @@ mod tests {
         add("{'qom-type':'iothread','id':'io'}").unwrap();
         add("{'qom-type':'tls-creds-anon','id':'a','endpoint':'server'}").unwrap();
         assert!(tree.tls("a", Role::Server).is_ok());
+        add("{'qom-type':'tls-creds-anon','id':'p','priority':'NORMAL:-VERS-TLS1.3'}").unwrap();
+        let e = add("{'qom-type':'tls-creds-anon','id':'q','priority':'bogus'}").unwrap_err();
+        assert!(e.starts_with("Unable to set TLS session priority to 'bogus': "), "{e}");
         let text = |id, role| tree.tls(id, role).err().unwrap().desc().to_owned();
         assert_eq!(text("a", Role::Client), "Expected TLS credentials for a client endpoint");
         assert_eq!(text("io", Role::Client), "Object with id 'io' is not TLS credentials");

@@ -11,7 +11,7 @@ use base::{Errno, IoResult};
 use block::driver::{WriteFlags, ZeroFlags};
 use io::Stream;
 use mem::IoBuf;
-use nbd::message::{Mode, Request, put_chunk, put_done, put_simple};
+use nbd::message::{Mode, Request, put_chunk, put_done, put_refused, put_simple, request_name};
 use nbd::server::Contexts;
 use nbd::spec::*;
 use rt::sync::{Mutex, Notify, Semaphore};
@@ -98,7 +98,8 @@ impl Conn {
                 return Ok(());
             }
             let mut payload = req.payload(self.mode);
-            if payload > u64::from(MAX_PAYLOAD) {
+            if payload > u64::from(u32::MAX) {
+                // Too much to read over.
                 return Err(Errno::PROTO);
             }
             let cost = match req.kind {
@@ -114,26 +115,20 @@ impl Conn {
             let mut contexts = None;
             if req.kind == CMD_BLOCK_STATUS && payload > 0 {
                 let Some((len, some)) = self.chosen(payload, input).await? else {
-                    self.done(&req, Err(Errno::INVAL), cost).await;
+                    self.refuse(&req, Errno::INVAL, "contexts that were not chosen", cost).await;
                     continue;
                 };
                 (req.len, payload, contexts) = (len, 0, Some(some));
                 req.flags &= !CMD_FLAG_PAYLOAD_LEN;
             }
-            let valid = self.check(&req);
-            if payload > 0 && (valid.is_err() || payload > PIECE as u64) {
-                let done = match valid {
-                    Ok(()) => self.long_write(&req, input).await?,
-                    Err(e) => {
-                        input.skip(payload).await?;
-                        Err(e)
-                    }
-                };
-                self.done(&req, done, cost).await;
+            if let Err((e, text)) = self.check(&req) {
+                input.skip(payload).await?;
+                self.refuse(&req, e, &text, cost).await;
                 continue;
             }
-            if let Err(e) = valid {
-                self.done(&req, Err(e), cost).await;
+            if payload > PIECE as u64 {
+                let done = self.long_write(&req, input).await?;
+                self.done(&req, done, cost).await;
                 continue;
             }
             let data = IoBuf::zeroed(payload as usize);
@@ -168,41 +163,46 @@ impl Conn {
         Ok(chosen.map(|c| (number(len), c)))
     }
 
-    /// What can be said of a request before it is begun (section "Request types").
-    fn check(&self, req: &Request) -> IoResult<()> {
+    /// What can be said of a request before it is begun (section "Request types"), and how people are told.
+    fn check(&self, req: &Request) -> Result<(), (Errno, String)> {
+        let invalid = |text: String| Err((Errno::INVAL, text));
         let structured = if self.mode == Mode::Simple { 0 } else { CMD_FLAG_DF };
         let flags = match req.kind {
-            CMD_READ => structured | CMD_FLAG_FUA,
-            CMD_WRITE | CMD_TRIM | CMD_FLUSH => CMD_FLAG_FUA,
-            CMD_WRITE_ZEROES => CMD_FLAG_FUA | CMD_FLAG_NO_HOLE | CMD_FLAG_FAST_ZERO,
+            CMD_READ => structured,
+            CMD_WRITE if self.mode == Mode::Extended => CMD_FLAG_PAYLOAD_LEN,
+            CMD_WRITE | CMD_TRIM | CMD_FLUSH | CMD_CACHE => 0,
+            CMD_WRITE_ZEROES => CMD_FLAG_NO_HOLE | CMD_FLAG_FAST_ZERO,
             CMD_BLOCK_STATUS => CMD_FLAG_REQ_ONE,
-            CMD_CACHE => 0,
-            _ => return Err(Errno::INVAL),
+            kind => return invalid(format!("invalid request type ({kind}) received")),
         };
-        let payload =
-            if req.kind == CMD_WRITE && self.mode == Mode::Extended { CMD_FLAG_PAYLOAD_LEN } else { 0 };
-        if req.flags & !(flags | payload) != 0 {
-            return Err(Errno::INVAL);
+        // That one may be set in every request.
+        if req.flags & !(flags | CMD_FLAG_FUA) != 0 {
+            let name = request_name(req.kind).unwrap_or("");
+            return invalid(format!("unsupported flags for command {name} (got {:#x})", req.flags));
         }
         if req.kind == CMD_FLUSH {
             return Ok(());
         }
         let writes = matches!(req.kind, CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES);
         if writes && !self.export.writable {
-            return Err(Errno::PERM);
+            return Err((Errno::PERM, "Export is read-only".into()));
         }
-        if req.offset.checked_add(req.len).is_none_or(|end| end > self.export.root.len()) {
-            return Err(if matches!(req.kind, CMD_WRITE | CMD_WRITE_ZEROES) {
-                Errno::NOSPC
-            } else {
-                Errno::INVAL
-            });
+        if matches!(req.kind, CMD_READ | CMD_WRITE) && req.len > MAX_PAYLOAD.into() {
+            return invalid(format!("len ({}) is larger than max len ({MAX_PAYLOAD})", req.len));
         }
-        match req.kind {
-            CMD_READ if req.len > MAX_PAYLOAD.into() => Err(Errno::INVAL),
-            CMD_BLOCK_STATUS if req.len == 0 || self.contexts.is_empty() => Err(Errno::INVAL),
-            _ => Ok(()),
+        if req.kind == CMD_BLOCK_STATUS && req.len == 0 {
+            return invalid("need non-zero length".into());
         }
+        let size = self.export.root.len();
+        if req.offset.checked_add(req.len).is_none_or(|end| end > size) {
+            let text = format!("operation past EOF; From: {}, Len: {}, Size: {size}", req.offset, req.len);
+            let grows = matches!(req.kind, CMD_WRITE | CMD_WRITE_ZEROES);
+            return Err((if grows { Errno::NOSPC } else { Errno::INVAL }, text));
+        }
+        if req.kind == CMD_BLOCK_STATUS && self.contexts.is_empty() {
+            return invalid("CMD_BLOCK_STATUS not negotiated".into());
+        }
+        Ok(())
     }
 
     async fn handle(&self, req: &Request, data: IoBuf, contexts: Option<Contexts>, cost: usize) {
@@ -306,6 +306,14 @@ impl Conn {
     pub(crate) async fn done(&self, req: &Request, result: IoResult<()>, cost: usize) {
         let line = self.line.lock().await;
         put_done(&mut self.out.borrow_mut().bytes, self.mode, req, result);
+        drop(line);
+        self.push(cost);
+    }
+
+    /// Answers a request that was not begun.
+    async fn refuse(&self, req: &Request, error: Errno, text: &str, cost: usize) {
+        let line = self.line.lock().await;
+        put_refused(&mut self.out.borrow_mut().bytes, self.mode, req, error, text);
         drop(line);
         self.push(cost);
     }

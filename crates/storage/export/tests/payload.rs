@@ -1,4 +1,4 @@
-//! Requests for block status that choose among the contexts (extended headers).
+//! Requests on a bare stream: those for block status that choose among the contexts (extended headers), and refused ones.
 
 mod common;
 
@@ -116,6 +116,57 @@ fn a_request_chooses_contexts() {
         }
         // The stream is where it should be.
         assert_eq!(status(&s, &payload(512, &[a])).await, Ok(vec![(a, 512)]));
+        drop(s);
+        bed.end().await;
+    });
+}
+
+/// Sends a request with structured replies; the kind of its only chunk, the error's number and its text.
+async fn refusal(s: &Stream, kind: u16, flags: u16, offset: u64, len: u64) -> (u16, u32, String) {
+    let mut out = Vec::new();
+    Request { flags, kind, cookie: 1, offset, len }.put(Mode::Structured, &mut out);
+    if kind == CMD_WRITE {
+        out.resize(out.len() + len as usize, 7);
+    }
+    s.write_all(&out).await.unwrap();
+    let head = take(s, 20).await;
+    let whole = be(&head[4..6]) as u16 & REPLY_FLAG_DONE != 0;
+    assert!(whole || kind == CMD_BLOCK_STATUS);
+    let data = take(s, be(&head[16..]) as usize).await;
+    let kind = be(&head[6..8]) as u16;
+    match kind & REPLY_ERROR_BIT {
+        0 => (kind, 0, String::new()),
+        _ => (kind, be(&data[..4]) as u32, String::from_utf8(data[6..].to_vec()).unwrap()),
+    }
+}
+
+#[test]
+fn a_refusal_says_why() {
+    rt::block_on(async {
+        let bed = Bed::new("refusal");
+        bed.file("f", 1 << 20);
+        bed.add("{'driver':'file','node-name':'f','filename':'@f'}").await;
+        bed.listen().await;
+        bed.export("'id':'e','node-name':'f','name':'x','allocation-depth':true,'writable':true").await;
+        let (s, _, _) = begin(&bed, false).await;
+        let end = 1 << 20;
+        for (kind, flags, offset, len, error, text) in [
+            (CMD_READ, CMD_FLAG_NO_HOLE, 0, 512, 22, "unsupported flags for command read (got 0x2)"),
+            (CMD_CACHE, CMD_FLAG_DF, 0, 512, 22, "unsupported flags for command cache (got 0x4)"),
+            (CMD_READ, 0, end - 512, 1024, 22, "operation past EOF; From: 1048064, Len: 1024, Size: 1048576"),
+            (CMD_WRITE, 0, end, 512, 28, "operation past EOF; From: 1048576, Len: 512, Size: 1048576"),
+            (CMD_BLOCK_STATUS, 0, 0, 0, 22, "need non-zero length"),
+            (77, 0, 0, 0, 22, "invalid request type (77) received"),
+            (CMD_READ, 0, 0, 33_554_433, 22, "len (33554433) is larger than max len (33554432)"),
+            (CMD_WRITE, 0, 0, 33_554_433, 22, "len (33554433) is larger than max len (33554432)"),
+        ] {
+            let told = refusal(&s, kind, flags, offset, len).await;
+            assert_eq!((told.1, told.2.as_str()), (error, text));
+        }
+        // That flag may always be set, and the stream is where it should be.
+        let through = CMD_FLAG_FUA;
+        assert_eq!(refusal(&s, CMD_CACHE, through, 0, 512).await.0, REPLY_NONE);
+        assert_eq!(refusal(&s, CMD_BLOCK_STATUS, through | CMD_FLAG_REQ_ONE, 0, 512).await.1, 0);
         drop(s);
         bed.end().await;
     });

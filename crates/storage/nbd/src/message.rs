@@ -196,6 +196,33 @@ pub fn put_done(out: &mut Vec<u8>, mode: Mode, req: &Request, result: Result<(),
     }
 }
 
+/// Appends the reply to a request that was not begun, with a text for people where the mode has room for it.
+pub fn put_refused(out: &mut Vec<u8>, mode: Mode, req: &Request, error: Errno, text: &str) {
+    if mode == Mode::Simple {
+        return put_simple(out, req.cookie, to_wire(error));
+    }
+    let text = &text.as_bytes()[..text.len().min(MAX_STRING)];
+    put_chunk(out, mode, REPLY_FLAG_DONE, REPLY_ERROR, req, 6 + text.len());
+    out.extend(to_wire(error).to_be_bytes());
+    out.extend((text.len() as u16).to_be_bytes());
+    out.extend_from_slice(text);
+}
+
+/// What a request is called in messages for people; `None` for one that the protocol does not have.
+pub fn request_name(kind: u16) -> Option<&'static str> {
+    Some(match kind {
+        CMD_READ => "read",
+        CMD_WRITE => "write",
+        CMD_DISC => "disconnect",
+        CMD_FLUSH => "flush",
+        CMD_TRIM => "trim",
+        CMD_CACHE => "cache",
+        CMD_WRITE_ZEROES => "write zeroes",
+        CMD_BLOCK_STATUS => "block status",
+        _ => return None,
+    })
+}
+
 /// A run of bytes that a metadata context says the same of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {

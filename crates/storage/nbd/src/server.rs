@@ -138,6 +138,23 @@ impl Default for Handshake {
     }
 }
 
+/// What an option is called in messages for people.
+fn option_name(option: u32) -> &'static str {
+    match option {
+        OPT_EXPORT_NAME => "export name",
+        OPT_ABORT => "abort",
+        OPT_LIST => "list",
+        OPT_STARTTLS => "starttls",
+        OPT_INFO => "info",
+        OPT_GO => "go",
+        OPT_STRUCTURED_REPLY => "structured reply",
+        OPT_LIST_META_CONTEXT => "list meta context",
+        OPT_SET_META_CONTEXT => "set meta context",
+        OPT_EXTENDED_HEADERS => "extended headers",
+        _ => "<unknown>",
+    }
+}
+
 /// An option's answers.
 struct Answer<'a> {
     out: &'a mut Vec<u8>,
@@ -158,6 +175,10 @@ impl Answer<'_> {
 
     fn ack(&mut self) {
         self.put(REP_ACK, &[]);
+    }
+
+    fn malformed(&mut self) {
+        self.error(REP_ERR_INVALID, &format!("Inconsistent lengths in option {}", option_name(self.option)));
     }
 
     fn error(&mut self, kind: u32, text: &str) {
@@ -294,7 +315,7 @@ impl Handshake {
             OPT_ABORT | OPT_LIST | OPT_STARTTLS | OPT_STRUCTURED_REPLY | OPT_EXTENDED_HEADERS
         );
         if no_data && !data.is_empty() {
-            answer.error(REP_ERR_INVALID, "the option takes no data");
+            answer.error(REP_ERR_INVALID, &format!("option '{}' has unexpected length", option_name(option)));
             return Ok(Step::More);
         }
         match option {
@@ -329,7 +350,7 @@ impl Handshake {
             }
             OPT_LIST_META_CONTEXT | OPT_SET_META_CONTEXT => self.contexts(data, exports, answer),
             OPT_STARTTLS => match self.tls {
-                Tls::Off => answer.error(REP_ERR_POLICY, "TLS is not configured"),
+                Tls::Off => answer.error(REP_ERR_POLICY, "TLS not configured"),
                 Tls::On => answer.error(REP_ERR_INVALID, "TLS is on already"),
                 Tls::Needed => {
                     answer.ack();
@@ -343,7 +364,7 @@ impl Handshake {
                     return Ok(Step::StartTls);
                 }
             },
-            _ => answer.error(REP_ERR_UNSUP, "the option is not known"),
+            _ => answer.error(REP_ERR_UNSUP, &format!("Unsupported option {option} (<unknown>)")),
         }
         Ok(Step::More)
     }
@@ -391,7 +412,7 @@ impl Handshake {
             data.0.is_empty().then_some((name, asked))
         })();
         let Some((name, asked)) = parsed else {
-            answer.error(REP_ERR_INVALID, "the option's data is malformed");
+            answer.malformed();
             return Step::More;
         };
         let Some(export) = exports.find(name) else {
@@ -434,7 +455,7 @@ impl Handshake {
             data.0.is_empty().then_some((name, queries))
         })();
         let Some((name, queries)) = parsed else {
-            return answer.error(REP_ERR_INVALID, "the option's data is malformed");
+            return answer.malformed();
         };
         let Some(export) = exports.find(name) else {
             return answer.error(REP_ERR_UNKNOWN, &format!("export '{name}' not present"));

@@ -1,5 +1,6 @@
 //! Credentials: certificates, shared keys, or none.
 
+use super::priority::Priority;
 use openssl::asn1::Asn1Time;
 use openssl::dh::Dh;
 use openssl::error::ErrorStack;
@@ -41,6 +42,7 @@ pub struct Credentials {
     pub(super) kind: Kind,
     pub(super) verify: bool,
     role: Role,
+    priority: Priority,
 }
 
 /// The longest file of keys that is read, bytes.
@@ -103,6 +105,24 @@ impl Credentials {
         self.kind
     }
 
+    /// The same, limited to versions and ciphers that a priority string names, in the words of GnuTLS: a level (`NORMAL`,
+    /// `SECURE128`, `SECURE192`, `SECURE256`, `PFS`), then words such as `-VERS-TLS1.3`. For sessions that begin from now on.
+    ///
+    /// # Errors
+    /// It has words that have no meaning here, or leaves nothing that can be used.
+    pub fn with_priority(self, priority: &str) -> Result<Credentials, String> {
+        let priority = Priority::parse(priority)?;
+        priority.suits(self.kind)?;
+        Ok(Credentials { priority, ..self })
+    }
+
+    /// A session that begins.
+    pub(super) fn session(&self) -> Result<Ssl, String> {
+        let mut ssl = Ssl::new(&self.context).map_err(|e| text(&e))?;
+        self.priority.apply(&mut ssl, self.kind)?;
+        Ok(ssl)
+    }
+
     /// No credentials: whoever comes is taken. Anonymous Diffie-Hellman, TLS 1.2.
     ///
     /// # Errors
@@ -112,7 +132,13 @@ impl Credentials {
         b.set_max_proto_version(Some(SslVersion::TLS1_2)).map_err(|e| text(&e))?;
         b.set_cipher_list("aNULL:!eNULL:!3DES:@SECLEVEL=0").map_err(|e| text(&e))?;
         key_exchange(&mut b)?;
-        Ok(Credentials { context: b.build(), kind: Kind::Anon, verify: false, role })
+        Ok(Credentials {
+            context: b.build(),
+            kind: Kind::Anon,
+            verify: false,
+            role,
+            priority: Priority::default(),
+        })
     }
 
     /// Shared keys. A server's `dir` has them in the file `keys.psk`, a line `NAME:HEXDIGITS` each; so has a client's, which
@@ -164,7 +190,13 @@ impl Credentials {
                 });
             }
         }
-        Ok(Credentials { context: b.build(), kind: Kind::Psk, verify: true, role })
+        Ok(Credentials {
+            context: b.build(),
+            kind: Kind::Psk,
+            verify: true,
+            role,
+            priority: Priority::default(),
+        })
     }
 
     /// A client of servers that anybody may have: their certificates are checked against the authorities that this host
@@ -179,7 +211,13 @@ impl Credentials {
             b.set_default_verify_paths().map_err(|e| text(&e))?;
         }
         b.set_verify(if verify { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
-        Ok(Credentials { context: b.build(), kind: Kind::X509, verify, role: Role::Client })
+        Ok(Credentials {
+            context: b.build(),
+            kind: Kind::X509,
+            verify,
+            role: Role::Client,
+            priority: Priority::default(),
+        })
     }
 
     /// Certificates, in PEM files of `dir`: `ca-cert.pem`, whom one trusts; `ca-crl.pem`, what was revoked, if it is there;
@@ -230,7 +268,7 @@ impl Credentials {
             (false, _) => SslVerifyMode::NONE,
         };
         b.set_verify(mode);
-        Ok(Credentials { context: b.build(), kind: Kind::X509, verify, role })
+        Ok(Credentials { context: b.build(), kind: Kind::X509, verify, role, priority: Priority::default() })
     }
 }
 

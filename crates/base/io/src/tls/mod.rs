@@ -5,6 +5,7 @@
 //! that are moved to and from the stream.
 
 mod creds;
+mod priority;
 mod session;
 
 pub use creds::{Credentials, Kind, Role};
@@ -18,7 +19,7 @@ use openssl::ssl::Ssl;
 /// # Errors
 /// What went wrong, for people.
 pub async fn accept(stream: &Stream, creds: &Credentials) -> Result<Stream, String> {
-    let ssl = Ssl::new(&creds.context).map_err(|e| creds::text(&e))?;
+    let ssl = creds.session()?;
     run(stream, ssl, Role::Server).await
 }
 
@@ -27,7 +28,7 @@ pub async fn accept(stream: &Stream, creds: &Credentials) -> Result<Stream, Stri
 /// # Errors
 /// What went wrong, for people.
 pub async fn connect(stream: &Stream, creds: &Credentials, host: &str) -> Result<Stream, String> {
-    let mut ssl = Ssl::new(&creds.context).map_err(|e| creds::text(&e))?;
+    let mut ssl = creds.session()?;
     if creds.kind == Kind::X509 && creds.verify {
         let p = ssl.param_mut();
         let set = match host.parse() {

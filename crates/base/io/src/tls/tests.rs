@@ -196,3 +196,40 @@ fn rubbish_and_silence_end_a_handshake() {
         assert!(accept(&a, &s).await.is_err());
     });
 }
+
+#[test]
+fn priorities_limit_what_is_used() {
+    let dir = Dir::new("priority");
+    if !certificates(&dir) {
+        return;
+    }
+    std::fs::write(dir.0.join("keys.psk"), "alice:00112233445566778899aabbccddeeff\n").unwrap();
+    let make = |kind: Kind, role, priority: &str| {
+        let c = match kind {
+            Kind::X509 => Credentials::x509(role, &dir.0, true, true, None),
+            Kind::Psk => Credentials::psk(role, &dir.0, "alice"),
+            Kind::Anon => Credentials::anonymous(role),
+        };
+        c.unwrap().with_priority(priority).unwrap()
+    };
+    rt::block_on(async {
+        for kind in [Kind::X509, Kind::Psk, Kind::Anon] {
+            for (server, client, fits) in [
+                ("NORMAL", "NORMAL", true),
+                ("SECURE192", "NORMAL", true),
+                ("PFS", "SECURE256", true),
+                ("NORMAL:-VERS-TLS1.3", "NORMAL", true),
+                ("NORMAL:-VERS-TLS1.3", "NORMAL:-VERS-TLS1.2", false),
+            ] {
+                if kind == Kind::Anon && client.ends_with("-VERS-TLS1.2") {
+                    continue;
+                }
+                let (s, c) = (make(kind, Role::Server, server), make(kind, Role::Client, client));
+                let (a, b) = meet(&s, &c, "localhost").await;
+                assert_eq!(a.is_ok() && b.is_ok(), fits, "{kind:?}: {server}, {client}: {:?}", a.err());
+            }
+        }
+    });
+    let e = Credentials::anonymous(Role::Server).unwrap().with_priority("NORMAL:-VERS-TLS1.2").err().unwrap();
+    assert_eq!(e, "There are no anonymous credentials without TLS 1.2");
+}
