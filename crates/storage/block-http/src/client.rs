@@ -3,6 +3,7 @@
 use crate::conn::{Conn, Patience, Why, nonsense};
 use crate::head::{Framing, Head};
 use crate::proxy::Proxy;
+use crate::sign::Signer;
 use crate::url::{Origin, Url};
 use base::IoResult;
 use io::tls::Credentials;
@@ -45,6 +46,8 @@ pub(crate) struct Ask {
     pub(crate) auth: Option<Zeroizing<String>>,
     /// `Cookie`, likewise.
     pub(crate) cookie: Option<Zeroizing<String>>,
+    /// Signs the requests to it.
+    pub(crate) sign: Option<Signer>,
     /// Whether servers' certificates are checked.
     pub(crate) verify: bool,
     pub(crate) patience: Patience,
@@ -117,8 +120,9 @@ impl Client {
             "Host: {authority}\r\nAccept: */*\r\nUser-Agent: rhea/{}\r\n",
             env!("CARGO_PKG_VERSION")
         ));
-        if let Some((first, last)) = range {
-            r.push_str(&format!("Range: bytes={first}-{last}\r\n"));
+        let range = range.map(|(first, last)| format!("bytes={first}-{last}"));
+        if let Some(range) = &range {
+            r.push_str(&format!("Range: {range}\r\n"));
         }
         if let Some(auth) = through.and_then(|p| p.auth.as_deref()) {
             r.push_str(&format!("Proxy-Authorization: {auth}\r\n"));
@@ -132,6 +136,9 @@ impl Client {
                     r.push_str("\r\n");
                 }
             }
+        }
+        if let Some(s) = self.ask.sign.as_ref().filter(|_| url.origin == self.ask.url.origin) {
+            r.push_str(&s.fields(method, url, range.as_deref(), std::time::SystemTime::now()));
         }
         r.push_str("\r\n");
         r
@@ -187,6 +194,11 @@ impl Client {
             let (mut conn, head) = self.once(method, &url, range).await?;
             let body = if method == "HEAD" { Some(Framing::Length(0)) } else { head.framing() };
             match head.status {
+                // A store that has the object's bucket elsewhere; requests must be signed for that place.
+                301 | 307 | 400 if head.get("x-amz-bucket-region").is_some() => {
+                    let region = head.get("x-amz-bucket-region").unwrap_or("");
+                    return Err(Why::Nonsense(format!("The bucket is in the region '{region}'")));
+                }
                 301 | 302 | 303 | 307 | 308 => {
                     let to = head.get("location").and_then(|l| url.join(l));
                     let to = to

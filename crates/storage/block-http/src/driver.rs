@@ -2,6 +2,7 @@
 
 use crate::ahead::Ahead;
 use crate::client::{Ask, Client, Thing, basic};
+use crate::conn::Patience;
 use crate::proxy;
 use crate::url::{Origin, Url};
 use api::block_core::{BlockdevDriverOptions, BlockdevOptionsCurlHttp, BlockdevOptionsCurlHttps};
@@ -47,12 +48,13 @@ fn named(name: &str) -> Result<Dict, QError> {
     Ok(Dict::from_iter([("url", name)]))
 }
 
-struct Http {
-    client: Client,
-    thing: Thing,
-    ahead: Ahead,
-    /// Where the URL alone describes the node.
-    filename: Option<String>,
+/// A thing on a server as a node.
+pub(crate) struct Web {
+    pub(crate) client: Client,
+    pub(crate) thing: Thing,
+    pub(crate) ahead: Ahead,
+    /// Where a URL alone describes the node.
+    pub(crate) filename: Option<String>,
 }
 
 /// The options of both drivers.
@@ -91,15 +93,30 @@ fn open<'a>(cx: OpenCx<'a>) -> OpenFuture<'a> {
         if !cx.flags.read_only && !cx.flags.auto_read_only {
             return Err(qerr!("curl driver does not support writes"));
         }
-        let ahead = options.http.readahead.unwrap_or(READAHEAD);
-        let Some(ahead) = u64::try_from(ahead).ok().filter(|n| n % SECTOR == 0) else {
-            return Err(qerr!("HTTP_READAHEAD_SIZE {ahead} is not a multiple of {SECTOR}"));
-        };
+        let ahead = readahead(options.http.readahead)?;
         let client = Client::new(options.ask(cx.objects.as_deref())?);
         let thing = client.look().await.map_err(|why| qerr!("CURL: Error opening file: {why}"))?;
         let filename = options.plain();
-        Ok(Arc::new(Http { client, thing, ahead: Ahead::new(ahead), filename }) as Arc<dyn Driver>)
+        Ok(Arc::new(Web { client, thing, ahead: Ahead::new(ahead), filename }) as Arc<dyn Driver>)
     })
+}
+
+/// How far is read ahead, bytes.
+pub(crate) fn readahead(said: Option<i64>) -> Result<u64, QError> {
+    let said = said.unwrap_or(READAHEAD);
+    match u64::try_from(said) {
+        Ok(n) if n % SECTOR == 0 => Ok(n),
+        _ => Err(qerr!("HTTP_READAHEAD_SIZE {said} is not a multiple of {SECTOR}")),
+    }
+}
+
+/// How long the server may say nothing.
+pub(crate) fn timeout(said: Option<i64>) -> Result<Patience, QError> {
+    let said = said.unwrap_or(TIMEOUT);
+    if !(0..=MAX_TIMEOUT).contains(&said) {
+        return Err(qerr!("timeout parameter is too large or negative"));
+    }
+    Ok((said > 0).then(|| Duration::from_secs(said.unsigned_abs())))
 }
 
 /// Text that can stand in a field of a request.
@@ -147,10 +164,7 @@ impl Options<'_> {
         let Some(url) = Url::parse(&o.url) else {
             return Err(qerr!("CURL: Error opening file: URL using bad/illegal format or missing URL"));
         };
-        let timeout = o.timeout.unwrap_or(TIMEOUT);
-        if !(0..=MAX_TIMEOUT).contains(&timeout) {
-            return Err(qerr!("timeout parameter is too large or negative"));
-        }
+        let patience = timeout(o.timeout)?;
         if o.cookie.is_some() && o.cookie_secret.is_some() {
             return Err(qerr!("curl driver cannot handle both cookie and cookie secret"));
         }
@@ -183,14 +197,15 @@ impl Options<'_> {
             url,
             auth,
             cookie,
+            sign: None,
             verify: self.verify.unwrap_or(true),
-            patience: (timeout > 0).then(|| Duration::from_secs(timeout.unsigned_abs())),
+            patience,
             proxy: Box::new(proxy),
         })
     }
 }
 
-impl Driver for Http {
+impl Driver for Web {
     fn len(&self, _cx: &Cx<'_>) -> u64 {
         self.thing.size.next_multiple_of(SECTOR)
     }

@@ -1,4 +1,5 @@
-//! Block drivers for images on web servers, to be read: `http` and `https`.
+//! Block drivers for images on web servers, to be read: `http` and `https`; and for those in object stores, which are web servers that
+//! want requests to be signed: `x-rhea-s3`.
 //!
 //! The problem: an image of many gigabytes lies behind a server that answers requests for ranges of bytes, slowly, maybe by way of
 //! others, and that may answer anything. Each request takes a connection of its own for as long as it lasts (HTTP/1.1, RFC 9112;
@@ -11,11 +12,14 @@ mod conn;
 mod driver;
 mod head;
 mod proxy;
+mod s3;
+mod sign;
 mod url;
 
 pub use driver::{HTTP, HTTPS};
+pub use s3::S3;
 
 use block::driver::DriverType;
 
 /// The drivers of this crate.
-pub static DRIVERS: &[&DriverType] = &[&HTTP, &HTTPS];
+pub static DRIVERS: &[&DriverType] = &[&HTTP, &HTTPS, &S3];

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Options that say which bytes a node shows; all others only say how it works.
-const STRONG: [&str; 23] = [
+const STRONG: [&str; 31] = [
     "filename",
     "size",
     "offset",
@@ -38,6 +38,14 @@ const STRONG: [&str; 23] = [
     "cookie",
     "cookie-secret",
     "sslverify",
+    "bucket",
+    "object",
+    "endpoint",
+    "region",
+    "access-key-id",
+    "secret-key-secret",
+    "session-token-secret",
+    "anonymous",
     "inject-error",
     "set-state",
     NAMED,

@@ -34,8 +34,21 @@ impl Drop for Dir {
 
 fn img_with(env: &[(&str, &str)], args: &[&str]) -> (i32, String, String) {
     let mut c = Command::new(TOOL);
-    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
-    {
+    for name in [
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL_S3",
+    ] {
         c.env_remove(name);
     }
     let o = c.arg("img").args(args).envs(env.iter().copied()).output().unwrap();
@@ -169,4 +182,34 @@ fn by_way_of_a_proxy() {
     let plain = Server::new(files(&served));
     let with_exception = [env[0], ("no_proxy", "127.0.0.1")];
     assert_eq!(img_with(&with_exception, &["info", &plain.url("/raw")]).0, 0);
+}
+
+#[test]
+fn an_object_in_a_store() {
+    let d = Dir::new("s3");
+    let (raw, served) = disk(&d);
+    let image = served["/d/base.qcow2"].clone();
+    let s = Server::new(move |r, out| {
+        let signed = r.get("authorization").is_some_and(|a| a.starts_with("AWS4-HMAC-SHA256 Credential=ID/"));
+        match r.target.as_str() {
+            "/images/a/base.qcow2" if signed => proper(&image, r, out),
+            _ => write!(out, "HTTP/1.1 403 x\r\nContent-Length: 0\r\n\r\n").is_ok(),
+        }
+    });
+    let env = [
+        ("AWS_ENDPOINT_URL", &*s.url("")),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "ID"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ];
+    let to = d.at("copy");
+    let (code, out, err) = img_with(&env, &["convert", "-O", "raw", "s3://images/a/base.qcow2", &to]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(std::fs::read(&to).unwrap() == raw);
+    let (code, _, err) = img_with(&env[..2], &["info", "s3://images/a/base.qcow2"]);
+    let want =
+        "Could not open object 'a/base.qcow2' in bucket 'images': The requested URL returned error: 403\n";
+    assert!(code == 1 && err.ends_with(want), "{err}");
+    let (code, _, err) = img_with(&env, &["info", "s3:images/x"]);
+    assert!(code == 1 && err.contains("'s3:images/x' does not have the form s3://BUCKET/OBJECT"), "{err}");
 }

@@ -169,6 +169,9 @@ pub enum BlockdevDriverOptions {
     Vpc(BlockdevOptionsGenericFormat),
     /// A directory of the host as a disk with a FAT volume; read-only.
     Vvfat(BlockdevOptionsVVFAT),
+    /// An object in a store with the interface of Amazon's S3; read-only. The reference has no such driver.
+    #[qapi(name = "x-rhea-s3", unstable)]
+    RheaS3(BlockdevOptionsRheaS3),
 }
 
 /// Options of a file on the host.
@@ -314,6 +317,37 @@ pub struct BlockdevOptionsCurlHttps {
     pub sslverify: Option<bool>,
     /// The id of the secret with such cookies.
     pub cookie_secret: Option<String>,
+}
+
+/// Options of an object in a store with the interface of Amazon's S3.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsRheaS3 {
+    /// The bucket.
+    pub bucket: String,
+    /// The object's name ("key") in it.
+    pub object: String,
+    /// The URL of a store other than Amazon's. That of the environment (`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`), or Amazon's of
+    /// the region, unless given.
+    pub endpoint: Option<String>,
+    /// The region. That of the environment (`AWS_REGION`, `AWS_DEFAULT_REGION`) or `us-east-1`, unless given.
+    pub region: Option<String>,
+    /// The name of the key with which requests are signed. That of the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+    /// `AWS_SESSION_TOKEN`) is taken unless given; requests are not signed where there is none.
+    pub access_key_id: Option<String>,
+    /// The id of the secret with the key; goes with `access-key-id`.
+    pub secret_key_secret: Option<String>,
+    /// The id of the secret with the token of a key that is good for a time only.
+    pub session_token_secret: Option<String>,
+    /// Sign no requests, whatever the environment has. Off unless given.
+    pub anonymous: Option<bool>,
+    /// Allow an endpoint that is not encrypted. As the environment says (`AWS_ALLOW_HTTP=true`), or off, unless given.
+    pub allow_http: Option<bool>,
+    /// Whether the server's certificate must be valid and for its name; on unless given.
+    pub sslverify: Option<bool>,
+    /// Bytes that are read beyond what was asked for, a multiple of 512; 262144 unless given. At most 8 MiB are.
+    pub readahead: Option<i64>,
+    /// Seconds for which the server may say nothing, at most 10000; 5 unless given, and 0 for ever.
+    pub timeout: Option<i64>,
 }
 
 /// Options of a device with nothing behind it.
