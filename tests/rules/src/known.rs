@@ -50,7 +50,7 @@ const CHECKS: &[(&str, fn(&Case<'_>) -> bool)] = &[
     ("does not exist on device", |c| c.all_there()),
     ("does not support internal snapshots", |c| c.all_there()),
     ("Failed to get a snapshot list", |c| c.all_there()),
-    ("Cannot change the option", |c| c.reopens()),
+    ("Cannot change the option", |c| c.reopens() || !c.seen.jobs.is_empty()),
     ("Cannot change frozen", |c| c.reopens() && !c.seen.jobs.is_empty()),
     ("backing is missing for", |c| c.reopens()),
     ("cannot be reset to its default value", |c| c.reopens()),
@@ -163,6 +163,9 @@ pub fn why(step: &Step, what: &Difference<'_>) -> Option<&'static str> {
             let known = [
                 ("Cannot change the option 'force-share'", "what stays as it is may be said"),
                 ("does not support reopening files", "filters can be reopened"),
+                ("Failed to get shared", "a parent that asks for nothing counts as none"),
+                ("(uses node '#block' as 'file' child)", "a parent that asks for nothing counts as none"),
+                ("as 'file' child)", "a parent that asks for nothing counts as none"),
             ];
             known.iter().find(|(text, _)| theirs.contains(text)).map(|(_, why)| *why)
         }

@@ -3,7 +3,7 @@
 use crate::commit::chain;
 use crate::copy::{Failed, has, plain};
 use crate::flow::{Bounds, Buffers, Flow, Sweep, Work};
-use crate::mirror::top_image;
+use crate::mirror::{filters, top_image};
 use crate::setup::{Frozen, begin, config, find, find_node, hint, job_id, undo, write_hint};
 use api::block_core::{BlockStream, BlockdevOnError};
 use api::job::JobType;
@@ -83,7 +83,8 @@ struct Stream {
     image: NodeId,
     base: Option<NodeId>,
     frozen: Frozen,
-    was_ro: bool,
+    /// What was made writable for the job.
+    was_ro: Vec<NodeId>,
     lacking: Arc<Lacking>,
     hint: Option<BackingHint>,
 }
@@ -119,7 +120,7 @@ impl Body for Stream {
                 self.source,
                 self.image,
                 self.base,
-                self.was_ro,
+                self.was_ro.clone(),
                 self.root.id(),
             );
             let change = self.graph.change(vec![filter], move |c| {
@@ -127,7 +128,7 @@ impl Body for Stream {
                 c.remove_filter(filter, source);
                 c.drop_root(root);
                 c.set_backing(image, base);
-                c.set_read_only(image, ro);
+                ro.iter().for_each(|n| _ = c.set_read_only(*n, true));
                 Ok(())
             });
             change.await
@@ -136,13 +137,13 @@ impl Body for Stream {
 
     fn abort<'a>(&'a self, _: &'a Arc<Job>) -> DoneFuture<'a> {
         Box::pin(async move {
-            let (frozen, filter, source, image, ro, root) =
-                (self.frozen.clone(), self.filter, self.source, self.image, self.was_ro, self.root.id());
+            let (frozen, filter, source, ro, root) =
+                (self.frozen.clone(), self.filter, self.source, self.was_ro.clone(), self.root.id());
             undo(&self.graph, filter, move |c| {
                 frozen.thaw(c);
                 c.remove_filter(filter, source);
                 c.drop_root(root);
-                c.set_read_only(image, ro);
+                ro.iter().for_each(|n| _ = c.set_read_only(*n, true));
             })
             .await;
         })
@@ -208,11 +209,14 @@ pub async fn stream(jobs: &Arc<Jobs>, c: BlockStream) -> Result<(), QError> {
         config(id, JobType::Stream, speed.as_ref().copied().unwrap_or(0), c.auto_finalize, c.auto_dismiss);
     let on_error = c.on_error.unwrap_or_default();
     let name = c.filter_node_name.clone();
+    let shown: Vec<NodeId> = filters(&g, source).into_iter().chain([image]).collect();
     begin(jobs, config, async |job| {
         speed?;
         let made = graph
             .change(vec![source], move |c| {
-                let was_ro = c.set_read_only(image, false);
+                // The image, and what shows it.
+                let shown = shown.into_iter().rev();
+                let was_ro: Vec<NodeId> = shown.filter(|n| c.set_read_only(*n, false)).collect();
                 let frozen = Frozen::chain(c, source, base);
                 let filter = c.insert_filter(FilterSpec {
                     ty: if image == source { &STREAM_TOP } else { &STREAM_TOP_FILTER },

@@ -1,6 +1,7 @@
 //! The driver `nbd`.
 
 use crate::conn::{Failed, Target};
+use crate::lanes::{Lanes, MOST};
 use crate::link::Link;
 use api::block_core::{BlockdevDriverOptions, BlockdevOptionsNbd};
 use api::sockets::SocketAddress;
@@ -39,6 +40,7 @@ const MAX_32: u64 = u32::MAX as u64 & !((1 << 16) - 1);
 
 struct Nbd {
     link: Arc<Link>,
+    lanes: Arc<Lanes>,
     filename: Option<String>,
     read_only: bool,
     /// Block status is that of another context: what is set in it shows as neither data nor zeroes.
@@ -50,6 +52,10 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
         let BlockdevDriverOptions::Nbd(options) = &o.options.driver else {
             return Err(QError::new("The options are not those of an NBD client"));
         };
+        let connections = options.x_connections.unwrap_or(1);
+        if !(1..=MOST).contains(&connections) {
+            return Err(qerr!("x-connections must be between 1 and {MOST}"));
+        }
         let addr = nbd::addr::to_io(&options.server)?;
         let seconds = |s: Option<u32>| Duration::from_secs(s.unwrap_or(0).into());
         let export = options.export.as_deref().unwrap_or("");
@@ -76,7 +82,8 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
             return Err(qerr!("Could not open image: {}", Errno::ACCES));
         }
         let bitmap = options.x_dirty_bitmap.is_some();
-        Ok(Arc::new(Nbd { link, filename: filename(options), read_only, bitmap }) as Arc<dyn Driver>)
+        let lanes = Lanes::new(link.clone(), connections);
+        Ok(Arc::new(Nbd { link, lanes, filename: filename(options), read_only, bitmap }) as Arc<dyn Driver>)
     })
 }
 
@@ -115,7 +122,7 @@ fn filename(o: &BlockdevOptionsNbd) -> Option<String> {
 /// A node that never became part of the graph is not closed.
 impl Drop for Nbd {
     fn drop(&mut self) {
-        self.link.abandon();
+        self.lanes.abandon();
     }
 }
 
@@ -130,7 +137,7 @@ impl Nbd {
 
     async fn send(&self, kind: u16, flags: u16, offset: u64, len: u64) -> IoResult<()> {
         let req = Request { kind, flags, offset, len, cookie: 0 };
-        self.link.request(req, IoBuf::new()).await.map(drop)
+        self.lanes.request(req, IoBuf::new()).await.map(drop)
     }
 
     async fn find(&self, off: u64, len: u64) -> IoResult<Extent> {
@@ -152,7 +159,7 @@ impl Nbd {
             len: len_up.min(most).min(size - start),
             cookie: 0,
         };
-        let extents = self.link.request(req, IoBuf::new()).await?;
+        let extents = self.lanes.request(req, IoBuf::new()).await?;
         let Some(first) = extents.first().filter(|e| e.len > off - start) else { return Ok(all) };
         let len = (first.len - (off - start)).min(len);
         let zero = first.flags & u64::from(STATE_ZERO) != 0;
@@ -202,7 +209,7 @@ impl Driver for Nbd {
                 return Ok(());
             }
             let req = Request { kind: CMD_READ, flags: 0, offset: off, len: buf.len() as u64, cookie: 0 };
-            self.link.request(req, buf).await.map(drop)
+            self.lanes.request(req, buf).await.map(drop)
         })
     }
 
@@ -213,7 +220,7 @@ impl Driver for Nbd {
             if off.checked_add(req.len).is_none_or(|end| end > self.link.offer.size) {
                 return Err(Errno::NOSPC);
             }
-            self.link.request(req, buf).await.map(drop)
+            self.lanes.request(req, buf).await.map(drop)
         })
     }
 
@@ -255,7 +262,7 @@ impl Driver for Nbd {
 
     fn close<'a>(&'a self, _cx: &'a Cx<'a>) -> IoFuture<'a> {
         Box::pin(async move {
-            self.link.close().await;
+            self.lanes.close().await;
             Ok(())
         })
     }

@@ -7,6 +7,7 @@
 
 mod conn;
 mod driver;
+mod lanes;
 mod link;
 mod name;
 

@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(5);
 /// How long one try may take.
-const TRY: Duration = Duration::from_secs(30);
+pub(crate) const TRY: Duration = Duration::from_secs(30);
 
 /// The thread on which answers are read and connections are made, for all nodes: it waits for sockets only.
-fn thread() -> IoResult<rt::Handle> {
+pub(crate) fn thread() -> IoResult<rt::Handle> {
     static THREAD: OnceLock<IoResult<rt::IoThread>> = OnceLock::new();
     match THREAD.get_or_init(|| rt::IoThread::spawn("nbd-client")) {
         Ok(t) => Ok(t.handle()),
@@ -120,10 +120,16 @@ impl Link {
         }
     }
 
+    /// What it connects to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Whether a new connection can stand for the first.
-    fn suits(&self, offer: &Offer) -> bool {
+    pub(crate) fn suits(&self, offer: &Offer) -> bool {
         let old = &self.offer;
         offer.size == old.size
+            && offer.mode >= old.mode
             && offer.flags & !TF_READ_ONLY & old.flags == old.flags & !TF_READ_ONLY
             && (offer.flags & TF_READ_ONLY == 0 || old.flags & TF_READ_ONLY != 0)
             && offer.min_block <= old.min_block

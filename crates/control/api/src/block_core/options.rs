@@ -267,6 +267,11 @@ pub struct BlockdevOptionsNbd {
     pub reconnect_delay: Option<u32>,
     /// Seconds for which opening the node tries to reach the server again. 0, for a single try, unless given.
     pub open_timeout: Option<u32>,
+    /// The most connections to the server, 1 to 16. Further ones are made while many requests are on their way, and only to a
+    /// server that says that several connections see the same; if it takes no more, those that there are do. 1 unless given:
+    /// a server may have a place for one client only.
+    #[qapi(unstable)]
+    pub x_connections: Option<u32>,
 }
 
 /// Options of a file on a web server.

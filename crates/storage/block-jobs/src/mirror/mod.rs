@@ -10,8 +10,8 @@
 
 mod start;
 
-pub(crate) use start::top_image;
 pub use start::{drive_mirror, mirror};
+pub(crate) use start::{filters, top_image};
 
 use crate::copy::{Failed, Zeroes, copy_range, has, plain};
 use crate::dirty::Dirty;

@@ -277,6 +277,15 @@ pub async fn drive_mirror(jobs: &Arc<Jobs>, command: DriveMirror) -> Result<(), 
     jobs.graph().transact(vec![Box::new(Start { jobs: jobs.clone(), command, made: None })]).await
 }
 
+/// The filters from `node` down, to the image that they show.
+pub(crate) fn filters(g: &Graph, node: NodeId) -> Vec<NodeId> {
+    let below = |n: &NodeId| {
+        let edge = g.node(*n)?.primary().filter(|e| e.role.contains(Role::FILTERED))?;
+        Some(edge.child)
+    };
+    std::iter::successors(Some(node), below).filter(|n| below(n).is_some()).collect()
+}
+
 /// The image under the filters at `node`.
 pub(crate) fn top_image(g: &Graph, node: NodeId) -> NodeId {
     let mut at = node;
