@@ -550,8 +550,13 @@ impl Driver for Qcow2 {
             // begun, and what is in memory is more than what is in the file; or it is not written to any more.
             if image.is_clean() {
                 let config = *image.config.read();
-                let fresh = again(&image, &host, &image.node_name, true, |_| Ok(config)).await?;
-                *self.image.write() = told(&self.events, fresh);
+                match again(&image, &host, &image.node_name, true, |_| Ok(config)).await {
+                    Ok(fresh) => *self.image.write() = told(&self.events, fresh),
+                    // What is in memory was changed along with the file.
+                    Err(_) if done.is_ok() => {}
+                    // The write that failed may have been done, so that the header leads elsewhere.
+                    Err(_) => image.stop(),
+                }
             }
             done.map(|s| Some(info::snapshot(&s)))
         })

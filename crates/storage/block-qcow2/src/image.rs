@@ -246,6 +246,16 @@ impl Image {
         self.shown.write().header = m.header.clone();
     }
 
+    /// The header or the list of snapshots, as they are in memory, lead to other places.
+    pub(crate) fn moved(&self, m: &Meta) {
+        let protected = {
+            let shown = self.shown.read();
+            let bytes = shown.snapshots.iter().map(|s| s.on_disk).sum();
+            Protected::new(&m.header, &shown.snapshots, bytes, &self.config.read())
+        };
+        self.places.write().protected = protected;
+    }
+
     pub(crate) async fn put_incompatible<H: Host>(&self, h: &H, m: &mut Meta, bits: u64) -> IoResult<()> {
         write_bytes(h, field::INCOMPATIBLE as u64, &bits.to_be_bytes()).await?;
         m.header.incompatible = bits;

@@ -334,6 +334,7 @@ impl Image {
         self.header_changed(m);
         let kept = list.iter().map(|s| Snapshot { on_disk: s.encode().len() as u64, ..s.clone() }).collect();
         self.shown.write().snapshots = kept;
+        self.moved(m);
         self.barrier(h).await?;
         if old > 0 {
             self.release(m, old_off >> g.cluster_bits, g.clusters(old), false);
@@ -354,6 +355,7 @@ impl Image {
         m.header.l1_size = to.l1_size;
         m.header.l1_offset = to.l1_offset;
         self.header_changed(m);
+        self.moved(m);
         self.size.store(to.size, Ordering::Release);
         let old = self.map.read().tables.clone();
         {

@@ -532,3 +532,51 @@ fn an_encrypted_image_keeps_its_key() {
         b.graph.close_all().await;
     });
 }
+
+#[test]
+fn an_image_that_cannot_be_read_again_after_a_snapshot_is_not_taken_for_corrupt() {
+    use block::testing::Faults;
+    let (mut good, mut bad) = (0, 0);
+    for seed in 0..60 {
+        Sim::new(seed).block_on(async {
+            let b = Bench::new();
+            b.world.create("a", common::image(&common::options(256 << 10, 1024, None)));
+            let node = "{'driver':'qcow2','node-name':'a','file':{'driver':'file','filename':'a'}}";
+            b.add(node).await.unwrap();
+            let root = b.root("a", RW).await;
+            let put =
+                async |byte: u8| root.write(0, IoBuf::from_bytes(&[byte; 32768]), WriteFlags::empty()).await;
+            let snapshot = async |name: &str| {
+                let name = name.to_owned();
+                let op = SnapshotOp::Create { name, date: std::time::Duration::ZERO, again: false };
+                b.graph.internal_snapshot("a", op).await.map(drop)
+            };
+            put(1).await.unwrap();
+            snapshot("s1").await.unwrap();
+            put(2).await.unwrap();
+            b.world.set_faults(Faults { read: 250, write: 10, ..Default::default() });
+            let done = snapshot("s2").await;
+            b.world.set_faults(Faults::default());
+            // Out of service where the header may lead elsewhere than what is in memory.
+            let usable = put(3).await.is_ok();
+            if done.is_ok() {
+                good += 1;
+                assert!(usable, "seed {seed}");
+            } else {
+                bad += 1;
+            }
+            for n in 4..8 {
+                assert_eq!(put(n).await.is_ok(), usable, "seed {seed}: {done:?}");
+            }
+            assert_eq!(b.specific("a").corrupt, Some(false), "seed {seed}: {done:?}");
+            root.detach().await;
+            b.graph.del("a").await.unwrap();
+            b.add(node).await.unwrap();
+            let root = b.root("a", RW).await;
+            root.write(0, IoBuf::from_bytes(&[9; 32768]), WriteFlags::empty()).await.unwrap();
+            root.detach().await;
+            b.graph.close_all().await;
+        });
+    }
+    assert!(good > 0 && bad > 0, "{good} {bad}");
+}
