@@ -6,8 +6,8 @@ use crate::random::{Seen, Step};
 pub enum Difference<'a> {
     /// Both refuse, with these texts (ours, theirs), what could be seen before being this.
     Texts(&'a str, &'a str, &'a Seen),
-    /// One refuses: ours, theirs.
-    Done(Option<&'a str>, Option<&'a str>),
+    /// One refuses (ours, theirs), what could be seen before being this.
+    Done(Option<&'a str>, Option<&'a str>, &'a Seen),
     /// What can be seen afterwards: lines that only ours has, and those that only theirs has.
     State(&'a [String], &'a [String]),
     /// The reference ends.
@@ -159,17 +159,19 @@ pub fn why(step: &Step, what: &Difference<'_>) -> Option<&'static str> {
             let holds = |text| Case { text, step, seen }.holds();
             (holds(a) && holds(b)).then_some("several things are wrong")
         }
-        Difference::Done(None, Some(theirs)) => {
+        Difference::Done(None, Some(theirs), seen) => {
             let known = [
                 ("Cannot change the option 'force-share'", "what stays as it is may be said"),
                 ("does not support reopening files", "filters can be reopened"),
-                ("Failed to get shared", "a parent that asks for nothing counts as none"),
-                ("(uses node '#block' as 'file' child)", "a parent that asks for nothing counts as none"),
-                ("as 'file' child)", "a parent that asks for nothing counts as none"),
             ];
+            let copies = "copy-before-write";
+            let filter = step.arguments.contains(copies) || seen.lines.iter().any(|l| l.contains(copies));
+            if filter && (theirs.contains("Failed to get shared") || theirs.contains("as 'file' child).")) {
+                return Some("a filter whose parents ask for nothing is as one without parents");
+            }
             known.iter().find(|(text, _)| theirs.contains(text)).map(|(_, why)| *why)
         }
-        Difference::Done(Some(ours), None) => {
+        Difference::Done(Some(ours), None, _) => {
             let known = [
                 ("", "is given twice with different values", "the reference takes whichever comes last"),
                 ("", "persistent in", "a bitmap on a read-only node would never be stored"),
@@ -235,8 +237,8 @@ mod tests {
         assert!(texts(a, "GenericError: Block node is read-only").is_none(), "none is");
         assert!(texts(a, "GenericError: Something else").is_none());
         assert!(texts(a, "DeviceNotFound: Block node is read-only").is_none());
-        assert!(why(&step, &Difference::Done(None, Some("GenericError: No"))).is_none());
-        assert!(why(&step, &Difference::Done(None, None)).is_none());
+        assert!(why(&step, &Difference::Done(None, Some("GenericError: No"), &seen)).is_none());
+        assert!(why(&step, &Difference::Done(None, None, &seen)).is_none());
         let line = ["node n1 qcow2 ro=false".to_owned()];
         assert!(why(&step, &Difference::State(&line, &[])).is_none());
         let step = Step { command: "blockdev-snapshot-sync".into(), ..step };

@@ -148,7 +148,7 @@ fn difference(seed: u64, known: &mut BTreeMap<&'static str, u64>) -> Option<Vec<
             }
             _ => {
                 let (a, b) = (ours.as_ref().err(), theirs.as_ref().err());
-                let what = Difference::Done(a.map(String::as_str), b.map(String::as_str));
+                let what = Difference::Done(a.map(String::as_str), b.map(String::as_str), &before);
                 note(
                     why(&step, &what),
                     format!("DONE {}\nours:   {}\ntheirs: {}", story.text(), told(&ours), told(&theirs)),

@@ -36,12 +36,14 @@ impl SnapshotSync {
             below: Some(old),
             backing: Backing::Later,
             unmap: false,
+            read_only: change.graph().node(old).is_some_and(|n| n.flags.read_only),
         };
         let overlay = image.open(change).await?;
         // Without users the image would go again at once.
         if !change.is_used(old) {
             change.keep(overlay);
         }
+        change.rest_above(old, overlay).await?;
         change.put_overlay(old, overlay)
     }
 }

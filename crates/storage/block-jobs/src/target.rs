@@ -36,6 +36,8 @@ pub(crate) struct NewTarget<'a> {
     pub(crate) backing: Backing,
     /// Discards free space in it, and zeroes that are written are noticed and do so too, whatever `like` does.
     pub(crate) unmap: bool,
+    /// Only to be read.
+    pub(crate) read_only: bool,
 }
 
 impl NewTarget<'_> {
@@ -100,6 +102,9 @@ impl NewTarget<'_> {
         cache.insert("no-flush", flags.no_flush);
         dict.insert("cache", cache);
         dict.insert("auto-read-only", flags.auto_read_only);
+        if self.read_only {
+            dict.insert("read-only", true);
+        }
         dict.insert("discard", if flags.unmap || self.unmap { "unmap" } else { "ignore" });
         if self.unmap {
             dict.insert("detect-zeroes", "unmap");

@@ -199,7 +199,7 @@ fn active_parent(g: &Graph, id: NodeId, without: &BTreeSet<NodeId>) -> bool {
 }
 
 /// The node and those below it that no other active node uses.
-fn unused_without(g: &Graph, top: NodeId) -> BTreeSet<NodeId> {
+pub(crate) fn unused_without(g: &Graph, top: NodeId) -> BTreeSet<NodeId> {
     let mut found = BTreeSet::from([top]);
     for id in g.topological().unwrap_or_default() {
         if id != top && g.reaches(top, id) && !active_parent(g, id, &found) {

@@ -161,6 +161,7 @@ impl Start {
             below,
             backing,
             unmap: true,
+            read_only: false,
         };
         image.open(c).await
     }

@@ -310,6 +310,9 @@ impl Mirror {
                 After::Give(node) => c.set_backing(target, Some(node)),
                 After::Open => c.open_backing(target).await?,
             }
+            if source_ro && !commit {
+                c.read_only_if_may(target);
+            }
             Ok(true)
         };
         self.graph.change_with(vec![filter, replaces], Some(target), change).await

@@ -231,6 +231,7 @@ impl Start {
             // copied there at the same time.
             backing: if full && mode == NewImageMode::Existing { Backing::Header } else { Backing::Later },
             unmap: false,
+            read_only: false,
         };
         let target = image.open(c).await?;
         let g = c.preview();

@@ -446,4 +446,13 @@ impl Change<'_, '_> {
         }
         was
     }
+
+    /// Makes a node read-only, unless somebody writes to it.
+    pub fn read_only_if_may(&mut self, node: NodeId) {
+        let (nodes, reopened) = (self.txn.next.clone(), self.txn.reopened.clone());
+        self.set_read_only(node, true);
+        if self.txn.next.check().is_err() {
+            (self.txn.next, self.txn.reopened) = (nodes, reopened);
+        }
+    }
 }

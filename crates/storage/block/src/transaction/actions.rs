@@ -92,6 +92,7 @@ impl Action for Snapshot {
             let old = change.find(&self.0.node, &self.0.node)?;
             change.may_get_overlay(old).await?;
             let overlay = change.find(&self.0.overlay, &self.0.overlay)?;
+            change.rest_above(old, overlay).await?;
             change.put_overlay(old, overlay)
         })
     }

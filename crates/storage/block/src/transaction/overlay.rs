@@ -3,6 +3,7 @@
 use crate::driver::{ChildSlot, Cx, DriverType, Kind};
 use crate::graph::NodeId;
 use crate::job::Change;
+use crate::nodeops::unused_without;
 use crate::open::{Place, new_edge};
 use crate::perm::Perm;
 use crate::query::image_info_of;
@@ -71,6 +72,31 @@ impl Change<'_, '_> {
         !self.txn.next.users(node).is_empty()
     }
 
+    /// Makes an image that is to stand above an inactive node inactive, too, as the process is that has the other.
+    ///
+    /// # Errors
+    /// It cannot be flushed.
+    pub async fn rest_above(&mut self, old: NodeId, overlay: NodeId) -> Result<(), QError> {
+        let rests = |n: NodeId| self.txn.next.node(n).is_some_and(|n| n.flags.inactive);
+        if !rests(old) || rests(overlay) {
+            return Ok(());
+        }
+        let base = self.txn.base.clone();
+        for id in unused_without(&self.txn.next, overlay) {
+            // One that this transaction opens has nothing to be written back.
+            if let Some(now) = base.node(id).filter(|n| n.writable()) {
+                let flushed = Cx { graph: &base, node: now }.node_flush().await;
+                flushed.map_err(|e| qerr!("Failed to inactivate node: {e}"))?;
+            }
+            if let Some(n) = self.txn.next.edit(id) {
+                n.flags.inactive = true;
+                let typed = n.options.typed.clone();
+                self.txn.reopened.insert(id, typed);
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the image `overlay` above `old`: all users of `old` use it from now on. `old` becomes read-only, unless
     /// somebody else writes to it.
     pub fn put_overlay(&mut self, old: NodeId, overlay: NodeId) -> Result<(), QError> {
@@ -102,11 +128,7 @@ impl Change<'_, '_> {
             n.inherits_from = None;
         }
         self.txn.link(overlay, new_edge(spec), old);
-        let (nodes, reopened) = (self.txn.next.clone(), self.txn.reopened.clone());
-        self.set_read_only(old, true);
-        if self.txn.next.check().is_err() {
-            (self.txn.next, self.txn.reopened) = (nodes, reopened);
-        }
+        self.read_only_if_may(old);
         Ok(())
     }
 }
