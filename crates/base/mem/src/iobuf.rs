@@ -190,6 +190,31 @@ impl IoBuf {
         self.segs.iter().all(|s| s.mem.is_zero(s.off, s.len))
     }
 
+    /// The first byte in which this buffer differs from `other`, which must be as long (else it panics).
+    pub fn first_difference(&self, other: &IoBuf) -> Option<usize> {
+        assert_eq!(self.len, other.len, "buffers of different lengths");
+        let (mut at, mut skip) = (0, 0);
+        let mut theirs = other.segs.iter().peekable();
+        for s in &self.segs {
+            let mut done = 0;
+            while done < s.len {
+                let t = *theirs.peek()?;
+                let n = (s.len - done).min(t.len - skip);
+                if let Some(d) = s.mem.first_difference(s.off + done, &t.mem, t.off + skip, n) {
+                    return Some(at + d as usize);
+                }
+                at += n as usize;
+                done += n;
+                skip += n;
+                if skip == t.len {
+                    skip = 0;
+                    theirs.next();
+                }
+            }
+        }
+        None
+    }
+
     /// The segments in order; none is empty.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = &Segment> + Clone {
         self.segs.iter()
@@ -259,6 +284,15 @@ mod tests {
             let copy = IoBuf::zeroed(model.len());
             copy.copy_from_buf(&buf);
             prop_assert_eq!(copy.to_vec(), &model[..]);
+            prop_assert_eq!(buf.first_difference(&copy), None);
+            for i in [0, model.len() / 2, model.len().saturating_sub(1)] {
+                if let Some(b) = model.get(i) {
+                    copy.copy_from(i, &[b ^ 1]);
+                    prop_assert_eq!(buf.first_difference(&copy), Some(i));
+                    prop_assert_eq!(copy.first_difference(&buf), Some(i));
+                    copy.copy_from(i, &[*b]);
+                }
+            }
             prop_assert_eq!(buf.is_zero(), model.iter().all(|&b| b == 0));
             buf.fill(0);
             prop_assert!(buf.is_zero());

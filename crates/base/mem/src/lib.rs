@@ -17,6 +17,7 @@ mod iobuf;
 mod memory;
 mod mmio;
 mod page;
+mod rows;
 mod scalar;
 mod space;
 mod spare;

@@ -1,3 +1,4 @@
+use crate::rows::{self, ROW};
 use crate::{PAGE_SIZE, RamPage, Scalar, spare};
 use base::{Errno, IoResult};
 use std::alloc::Layout;
@@ -220,25 +221,31 @@ impl Memory {
     pub fn is_zero(&self, off: u64, len: u64) -> bool {
         let p = self.at(off, len);
         let len = len as usize;
-        let mut i = 0;
-        while i < len {
-            // SAFETY: `i < len`, and `at` checked the whole range.
-            let q = unsafe { p.add(i) };
-            if q.addr() % 8 == 0 && len - i >= 8 {
-                // SAFETY: aligned, and eight bytes are left in the checked range.
-                if unsafe { AtomicU64::from_ptr(q.cast()) }.load(Ordering::Relaxed) != 0 {
-                    return false;
-                }
-                i += 8;
-            } else {
-                // SAFETY: one byte is left in the checked range.
-                if unsafe { u8::load_raw(q) } != 0 {
-                    return false;
-                }
-                i += 1;
-            }
+        let head = p.align_offset(8).min(len);
+        let rows = (len - head) / ROW;
+        // SAFETY: `at` checked the whole range, of which these are parts.
+        let byte = |i: usize| unsafe { u8::load_raw(p.add(i)) } == 0;
+        // SAFETY: rows inside of the checked range, aligned since `head` bytes lie before.
+        let in_rows = || unsafe { rows::zero_rows(p.add(head), rows) } == rows;
+        (0..head).all(byte) && in_rows() && (head + rows * ROW..len).all(byte)
+    }
+
+    /// Where `len` bytes at `off` first differ from those at `other_off` of another block, counted from `off`. Panics where a
+    /// range leaves its block.
+    pub fn first_difference(&self, off: u64, other: &Memory, other_off: u64, len: u64) -> Option<u64> {
+        let (p, q) = (self.at(off, len), other.at(other_off, len));
+        let len = len as usize;
+        // SAFETY: `at` checked both ranges.
+        let differ = |i: &usize| unsafe { u8::load_raw(p.add(*i)) != u8::load_raw(q.add(*i)) };
+        let head = p.align_offset(8).min(len);
+        // Words can be compared only where both are aligned at the same places.
+        let rows = if (p.addr() ^ q.addr()) % 8 == 0 { (len - head) / ROW } else { 0 };
+        if let Some(i) = (0..head).find(differ) {
+            return Some(i as u64);
         }
-        true
+        // SAFETY: rows inside of the checked ranges, aligned since `head` bytes lie before.
+        let same = head + unsafe { rows::equal_rows(p.add(head), q.add(head), rows) } * ROW;
+        (same..len).find(differ).map(|i| i as u64)
     }
 
     /// Loads a little-endian scalar. Panics where the range leaves the block.
@@ -343,6 +350,30 @@ mod tests {
                 m.read(0, &mut all);
                 assert!(all[..off as usize].iter().all(|&b| b == 0xee));
                 assert!(all[off as usize + len..].iter().all(|&b| b == 0xee));
+            }
+        }
+    }
+
+    #[test]
+    fn zeroes_and_differences_are_found_at_every_place() {
+        let (a, b) = (Memory::buffer(400, 64), Memory::buffer(400, 64));
+        for (off, other) in [(0, 0), (3, 3), (8, 16), (1, 2), (5, 0)] {
+            for len in [0u64, 1, 7, 8, 63, 64, 65, 130, 200] {
+                a.fill(0, 400, 0);
+                // What lies around does not count.
+                a.fill(0, off, 1);
+                a.fill(off + len, 9, 1);
+                b.fill(0, 400, 0);
+                assert!(a.is_zero(off, len));
+                assert_eq!(a.first_difference(off, &b, other, len), None);
+                for at in 0..len {
+                    b.fill(other + at, 1, 0x10);
+                    assert!(!b.is_zero(other, len), "{at} of {len}");
+                    assert_eq!(a.first_difference(off, &b, other, len), Some(at));
+                    b.fill(other + len - 1, 1, 0x10);
+                    assert_eq!(a.first_difference(off, &b, other, len), Some(at));
+                    b.fill(0, 400, 0);
+                }
             }
         }
     }

@@ -15,6 +15,9 @@ const KEPT: usize = 512 << 10;
 /// How many buffers of the big sizes a thread keeps.
 const FEW: usize = 4;
 
+/// From this size on, memory is mapped by itself, bytes.
+const MAPPED: usize = 1 << 20;
+
 struct Spare([Vec<NonNull<u8>>; CLASSES]);
 
 thread_local! {
@@ -32,6 +35,39 @@ fn class_of(layout: Layout) -> Option<usize> {
     (class < CLASSES && layout == layout_of(class)).then_some(class)
 }
 
+/// Whether memory of this layout is mapped by itself: it is zeroed page by page as it is touched, which the allocator's
+/// aligned memory is not.
+fn is_mapped(layout: Layout) -> bool {
+    layout.size() >= MAPPED && layout.align() <= PAGE_SIZE
+}
+
+/// Fresh zeroed memory of this layout, whose size is not 0.
+fn fresh(layout: Layout) -> Option<NonNull<u8>> {
+    if !is_mapped(layout) {
+        // SAFETY: the layout's size is not 0.
+        return NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) });
+    }
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    // SAFETY: a fresh anonymous mapping at an address that the kernel chooses aliases nothing.
+    let p = unsafe { mmap_anonymous(std::ptr::null_mut(), layout.size(), prot, flags) };
+    NonNull::new(p.ok()?.cast())
+}
+
+/// Gives memory back to the system.
+///
+/// # Safety
+/// `p` is what [`fresh`] gave for this layout, and nobody uses it any more.
+unsafe fn free(p: NonNull<u8>, layout: Layout) {
+    if is_mapped(layout) {
+        // SAFETY: the mapping was made with this size.
+        let _ = unsafe { rustix::mm::munmap(p.as_ptr().cast(), layout.size()) };
+    } else {
+        // SAFETY: it was allocated with this layout.
+        unsafe { std::alloc::dealloc(p.as_ptr(), layout) }
+    }
+}
+
 /// Zeroed memory of this layout, whose size is not 0; `None` where there is none.
 pub(crate) fn take(layout: Layout) -> Option<NonNull<u8>> {
     let kept =
@@ -42,8 +78,7 @@ pub(crate) fn take(layout: Layout) -> Option<NonNull<u8>> {
             unsafe { p.write_bytes(0, layout.size()) };
             Some(p)
         }
-        // SAFETY: the layout's size is not 0.
-        None => NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }),
+        None => fresh(layout),
     }
 }
 
@@ -66,7 +101,7 @@ pub(crate) unsafe fn give_back(p: NonNull<u8>, layout: Layout) {
     });
     if !kept {
         // SAFETY: the caller's promise.
-        unsafe { std::alloc::dealloc(p.as_ptr(), layout) }
+        unsafe { free(p, layout) }
     }
 }
 
@@ -75,7 +110,7 @@ impl Drop for Spare {
         for (class, list) in self.0.iter_mut().enumerate() {
             for p in list.drain(..) {
                 // SAFETY: it was made with this layout, and only this list has it.
-                unsafe { std::alloc::dealloc(p.as_ptr(), layout_of(class)) }
+                unsafe { free(p, layout_of(class)) }
             }
         }
     }

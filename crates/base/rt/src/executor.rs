@@ -50,13 +50,20 @@ const LOOK: Duration = Duration::from_nanos(32_768);
 pub struct Conduct {
     polling: Polling,
     waits: bool,
+    sole: bool,
 }
 
 impl Conduct {
     /// For a thread that serves requests of storage and nothing else. Where work comes every few microseconds it looks out
     /// for it instead of sleeping, and it makes some system calls itself that may wait for a moment.
     pub fn storage() -> Conduct {
-        Conduct { polling: Polling { most: LOOK, ..Polling::default() }, waits: true }
+        Conduct { polling: Polling { most: LOOK, ..Polling::default() }, waits: true, sole: false }
+    }
+
+    /// For a program that does one piece of work, so that nobody else waits while this thread does: it makes short system
+    /// calls itself ([`crate::unblock_short`]) instead of waking another thread for each.
+    pub fn tool() -> Conduct {
+        Conduct { waits: true, sole: true, ..Conduct::default() }
     }
 
     /// The same with another way to look for work.
@@ -121,6 +128,8 @@ pub(crate) struct Local {
     running: Cell<bool>,
     /// Whether system calls may be made here that can wait.
     pub(crate) waits: bool,
+    /// Whether nobody minds if they do.
+    pub(crate) sole: bool,
     spin: RefCell<Spin>,
 }
 
@@ -145,6 +154,7 @@ impl Local {
             sim,
             running: Cell::new(false),
             waits: conduct.waits,
+            sole: conduct.sole,
             spin: RefCell::new(Spin::new(conduct.polling)),
         })
     }

@@ -8,7 +8,7 @@ use io_uring::{opcode, squeue, types};
 use mem::IoBuf;
 
 use crate::executor;
-use crate::pool::unblock;
+use crate::pool::{unblock, unblock_short};
 use crate::reactor::{Memory, Op, Reactor, check};
 use crate::writer::Writer;
 
@@ -89,6 +89,15 @@ impl File {
         unblock(move || f(fd.as_fd())).await
     }
 
+    /// [`File::with_fd`] for a short call ([`crate::unblock_short`]).
+    pub async fn with_fd_short<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(BorrowedFd<'_>) -> T + Send + 'static,
+    ) -> T {
+        let fd = self.fd.clone();
+        unblock_short(move || f(fd.as_fd())).await
+    }
+
     /// Submits to the ring, if the mode wants that and this executor has one.
     async fn ring(
         &self,
@@ -155,8 +164,9 @@ impl File {
         }
         // A single one is best left to the ring; one that waits for the device would keep the others waiting.
         let counted = self.writer.as_ref().filter(|_| !dsync && on_ring()).map(|w| (w, w.begin()));
-        if let Some((writer, _)) = counted.as_ref().filter(|(_, w)| w.among_others()) {
-            return writer.write(&self.fd, pos, buf).await;
+        let sole = executor::with_current(|l| l.sole).unwrap_or(false);
+        if let Some((writer, _)) = counted.as_ref().filter(|(_, w)| sole || w.among_others()) {
+            return writer.write(&self.fd, pos, buf, sole).await;
         }
         let _long = self.writer.as_ref().map(|w| w.begin_long());
         loop {

@@ -36,7 +36,7 @@ pub use async_fd::AsyncFd;
 pub use executor::{Conduct, Executor, Handle, IoThread, block_on, current, in_executor, spawn_local};
 pub use file::AioMode;
 pub use keyring::read_key;
-pub use pool::unblock;
+pub use pool::{unblock, unblock_short};
 pub use reactor::Backend;
 pub use spin::Polling;
 pub use task::{JoinError, JoinHandle};

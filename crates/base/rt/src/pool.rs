@@ -112,3 +112,9 @@ pub fn unblock<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> imp
         }
     }
 }
+
+/// [`unblock`] for a call that mostly takes less time than waking a thread: on an executor [for tools](crate::Conduct::tool) it
+/// is made right here.
+pub async fn unblock_short<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    if executor::with_current(|l| l.sole).unwrap_or(false) { f() } else { unblock(f).await }
+}

@@ -7,11 +7,13 @@
 //! * A thread that is [made for storage](crate::Conduct::storage) does short writes itself. Mostly that is a copy of some
 //!   kilobytes; but at times the file system lets writers wait, and [`Patience`] sees to it that the thread loses little
 //!   time by that.
-//! * Elsewhere, writes that come while others are in flight queue up, and one thread of the pool does them in a row.
+//! * Elsewhere, writes that come while others are in flight queue up, and one thread of the pool does them in a row. So do all
+//!   longer ones of [a tool](crate::Conduct::tool). Those mostly go where nothing stood before; ext4 is told of each in one
+//!   piece, which it then allocates at once instead of block by block: that takes a quarter of the time off a copy.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use base::{Errno, IoResult};
@@ -30,11 +32,17 @@ const ROW_BYTES: usize = 256 << 10;
 /// The longest write that a thread does itself, bytes: longer ones are worth a change of threads.
 const SHORT: usize = 128 << 10;
 
+/// The shortest write that is worth telling the file system of before, bytes.
+const LONG: usize = 256 << 10;
+
+/// What ext2 to ext4 are called.
+const EXT4: u64 = 0xef53;
+
 /// File systems whose page cache the ring can write to: they keep what the ring does best.
 const ASYNC: [u64; 2] = [0x5846_5342 /* xfs */, 0x9123_683e /* btrfs */];
 
 /// File systems that keep their data on this host, so that a write waits for no other program: ext2 to ext4, tmpfs, f2fs.
-const LOCAL: [u64; 3] = [0xef53, 0x0102_1994, 0xf2f5_2010];
+const LOCAL: [u64; 3] = [EXT4, 0x0102_1994, 0xf2f5_2010];
 
 /// The writes of an open file.
 #[derive(Debug, Default)]
@@ -43,6 +51,8 @@ pub(crate) struct Writer {
     in_flight: AtomicUsize,
     /// Whether a write waits for this host only.
     local: bool,
+    /// Whether allocating in long pieces is worth while, and works.
+    reserves: AtomicBool,
     /// Operations in flight that may hold the file's lock, or the file system's, for long.
     long: AtomicUsize,
     patience: Mutex<Patience>,
@@ -66,6 +76,7 @@ impl std::fmt::Debug for Queue {
 struct Write {
     pos: i64,
     buf: IoBuf,
+    new: bool,
     done: oneshot::Sender<IoResult<usize>>,
 }
 
@@ -102,7 +113,10 @@ impl Writer {
         let cached = !fcntl_getfl(fd).ok()?.contains(OFlags::DIRECT);
         let fs = fstatfs(fd).ok()?.f_type as u64;
         let handed_over = regular && cached && !ASYNC.contains(&fs);
-        handed_over.then(|| Arc::new(Writer { local: LOCAL.contains(&fs), ..Writer::default() }))
+        handed_over.then(|| {
+            let (local, reserves) = (LOCAL.contains(&fs), AtomicBool::new(fs == EXT4));
+            Arc::new(Writer { local, reserves, ..Writer::default() })
+        })
     }
 
     /// Begins a write.
@@ -137,12 +151,18 @@ impl Writer {
         Some(done)
     }
 
-    /// Writes after those that wait already. A dropped future does not stop it.
-    pub(crate) async fn write(self: &Arc<Self>, fd: &Arc<OwnedFd>, pos: i64, buf: IoBuf) -> IoResult<usize> {
+    /// Writes after those that wait already. A dropped future does not stop it. `new`: most likely nothing stands there yet.
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        fd: &Arc<OwnedFd>,
+        pos: i64,
+        buf: IoBuf,
+        new: bool,
+    ) -> IoResult<usize> {
         let (done, written) = oneshot::channel();
         let idle = {
             let mut q = self.queue.lock();
-            q.waiting.push(Write { pos, buf, done });
+            q.waiting.push(Write { pos, buf, new, done });
             !std::mem::replace(&mut q.at_work, true)
         };
         if idle {
@@ -151,6 +171,17 @@ impl Writer {
         }
         // The thread answers every write that it takes.
         written.await.unwrap_or(Err(Errno::IO))
+    }
+
+    /// Has the file system allocate what is about to be written. Should it fail, the write will tell.
+    fn reserve(&self, fd: BorrowedFd<'_>, pos: i64, len: usize) {
+        if len < LONG || !self.reserves.load(Ordering::Relaxed) {
+            return;
+        }
+        let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+        if rustix::fs::fallocate(fd, flags, pos as u64, len as u64).is_err() {
+            self.reserves.store(false, Ordering::Relaxed);
+        }
     }
 
     fn work(&self, fd: BorrowedFd<'_>) {
@@ -170,7 +201,13 @@ impl Writer {
                 q.waiting.drain(..n).collect::<Vec<_>>()
             };
             // All of a row are told together, so that their executor wakes once.
-            let done: Vec<_> = row.iter().map(|w| write_now(fd, w.pos, &w.buf)).collect();
+            let write = |w: &Write| {
+                if w.new {
+                    self.reserve(fd, w.pos, w.buf.len());
+                }
+                write_now(fd, w.pos, &w.buf)
+            };
+            let done: Vec<_> = row.iter().map(write).collect();
             for (Write { buf, done, .. }, r) in row.into_iter().zip(done) {
                 // Whoever waits may use the memory again, if he has it for himself.
                 drop(buf);
