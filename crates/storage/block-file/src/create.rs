@@ -2,8 +2,8 @@
 
 use crate::strip_prefix;
 use api::block_core::{
-    BlockdevCreateOptions, BlockdevCreateOptionsFile, BlockdevDriverOptions, BlockdevOptions,
-    BlockdevOptionsFile,
+    BlockdevCacheOptions, BlockdevCreateOptions, BlockdevCreateOptionsFile, BlockdevDriverOptions,
+    BlockdevOptions, BlockdevOptionsFile,
 };
 use base::Errno;
 use block::create::{CreateCx, CreateOption, Creation, OptionType, SIZE, prealloc};
@@ -59,7 +59,7 @@ async fn make(o: &BlockdevCreateOptionsFile) -> Result<(), QError> {
     let path = strip_prefix(name).to_string();
     let device = block::probe::protocol_of(path.clone()).await == "host_device";
     let (new, hint, nocow) = (path.clone(), o.extent_size_hint, o.nocow.unwrap_or(false));
-    let made = rt::unblock(move || {
+    let made = rt::unblock_short(move || {
         // Not truncated here: whether somebody else uses it is known once the node has its locks.
         let file = std::fs::OpenOptions::new().write(true).create(!device).truncate(false).open(new)?;
         if !device {
@@ -75,6 +75,10 @@ async fn make(o: &BlockdevCreateOptionsFile) -> Result<(), QError> {
         false => BlockdevDriverOptions::File(file),
     });
     node.node_name = Some("file".into());
+    if mode == Prealloc::Off && !device {
+        // An empty file is worth no waiting; bytes that were reserved are to be there.
+        node.cache = Some(BlockdevCacheOptions { no_flush: Some(true), ..BlockdevCacheOptions::default() });
+    }
     graph.add(node).await?;
     let config = RootConfig {
         perm: Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE,

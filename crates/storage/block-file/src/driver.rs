@@ -186,7 +186,7 @@ impl Inner {
             let odd = !(done as u64).is_multiple_of(u64::from(open.request_alignment));
             if n == 0 || (odd && done < len) {
                 // The end of the file; or, with direct I/O, its last odd bytes, behind which no read can start.
-                if n != 0 && open.file.with_fd(open::length).await? > off + done as u64 {
+                if n != 0 && open.file.with_fd_short(open::length).await? > off + done as u64 {
                     return Err(Errno::IO);
                 }
                 buf.slice(done..len).fill(0);
@@ -292,7 +292,7 @@ impl Inner {
 
     async fn set_length_at_least(&self, open: &Open, end: u64) -> IoResult<()> {
         open.file
-            .with_fd(move |fd| if open::length(fd)? < end { set_length(fd, end) } else { Ok(()) })
+            .with_fd_short(move |fd| if open::length(fd)? < end { set_length(fd, end) } else { Ok(()) })
             .await?;
         self.grown_to(end);
         Ok(())
@@ -323,7 +323,7 @@ impl Inner {
     async fn truncate(&self, len: u64, exact: bool, prealloc: Prealloc) -> IoResult<()> {
         let open = self.current();
         if open.kind != FileKind::Regular {
-            let have = open.file.with_fd(open::length).await?;
+            let have = open.file.with_fd_short(open::length).await?;
             return if prealloc != Prealloc::Off || (len != have && exact) {
                 Err(Errno::NOTSUP)
             } else if len > have {
@@ -333,17 +333,17 @@ impl Inner {
                 Ok(())
             };
         }
-        let old = open.file.with_fd(open::length).await?;
+        let old = open.file.with_fd_short(open::length).await?;
         if prealloc == Prealloc::Metadata || (prealloc != Prealloc::Off && len < old) {
             return Err(Errno::NOTSUP);
         }
         let done = match prealloc {
             Prealloc::Falloc if len > old => open.file.fallocate(0, old, len - old).await,
             Prealloc::Full if len > old => self.fill_with_zeroes(&open, old, len).await,
-            _ => open.file.with_fd(move |fd| set_length(fd, len)).await,
+            _ => open.file.with_fd_short(move |fd| set_length(fd, len)).await,
         };
         if done.is_err() {
-            let back = open.file.with_fd(move |fd| set_length(fd, old)).await;
+            let back = open.file.with_fd_short(move |fd| set_length(fd, old)).await;
             if let Err(e) = back {
                 tracing::warn!("'{}' has a wrong length after an error: {e}", self.config.filename);
             }
@@ -355,7 +355,7 @@ impl Inner {
 
     /// Makes the file longer with zeroes that are really written (but for odd ends that direct I/O cannot write).
     async fn fill_with_zeroes(&self, open: &Open, old: u64, len: u64) -> IoResult<()> {
-        open.file.with_fd(move |fd| set_length(fd, len)).await?;
+        open.file.with_fd_short(move |fd| set_length(fd, len)).await?;
         let align = u64::from(open.request_alignment);
         let mut pos = align_up(old, align).ok_or(Errno::INVAL)?;
         let end = align_down(len, align);
@@ -385,7 +385,7 @@ impl Inner {
             Ok(end) => return upto(end - off, false),
             Err(times) => times,
         };
-        let found = open.file.with_fd(move |fd| find(fd, off)).await;
+        let found = open.file.with_fd_short(move |fd| find(fd, off)).await;
         match found {
             Ok(Found::Data(end)) => {
                 self.known.learn(times, off, end);
@@ -506,7 +506,7 @@ impl Driver for FileDriver {
         let target =
             stage::Target { flags: next.flags, perm: next.perm, writes: next.writes(), reopen: next.reopen };
         Box::pin(async move {
-            let change = rt::unblock(move || stage::prepare(inner, target)).await?;
+            let change = rt::unblock_short(move || stage::prepare(inner, target)).await?;
             Ok(Box::new(change) as Box<dyn Staged>)
         })
     }

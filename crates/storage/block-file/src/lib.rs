@@ -80,7 +80,7 @@ fn open_node<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
     let flags = o.flags;
     Box::pin(async move {
         let config = driver::Config::new(want, &options, flags)?;
-        let driver = rt::unblock(move || driver::FileDriver::open(config, flags)).await?;
+        let driver = rt::unblock_short(move || driver::FileDriver::open(config, flags)).await?;
         Ok(Arc::new(driver) as Arc<dyn block::driver::Driver>)
     })
 }

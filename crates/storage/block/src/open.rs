@@ -502,7 +502,7 @@ pub(crate) fn resolve(hint: &BackingHint, own: Option<&str>) -> Result<String, Q
 async fn canonical(path: &str) -> PathBuf {
     let path = PathBuf::from(path);
     let p = path.clone();
-    rt::unblock(move || std::fs::canonicalize(p)).await.unwrap_or(path)
+    rt::unblock_short(move || std::fs::canonicalize(p)).await.unwrap_or(path)
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(crate) async fn probe_node(
 /// The protocol driver for a path on this host: `host_device` for devices, else `file`.
 pub async fn protocol_of(path: String) -> &'static str {
     use std::os::unix::fs::FileTypeExt;
-    let kind = rt::unblock(move || std::fs::metadata(path).map(|m| m.file_type())).await;
+    let kind = rt::unblock_short(move || std::fs::metadata(path).map(|m| m.file_type())).await;
     match kind {
         Ok(t) if t.is_block_device() || t.is_char_device() => "host_device",
         _ => "file",
