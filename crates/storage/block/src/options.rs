@@ -195,8 +195,9 @@ pub(crate) fn inherited(parent: &NodeFlags, role: Role) -> NodeFlags {
     NodeFlags {
         read_only: cow || parent.read_only,
         auto_read_only: !cow && parent.auto_read_only,
-        // Formats ask for what the guest asked for and are told so by their own flag; below, all of it passes.
-        unmap: !cow,
+        // Formats ask for what the guest asked for and are told so by their own flag; below, all of it passes. A backing file
+        // is written only by who merges images into it, and what is zeroes then need not take space.
+        unmap: true,
         direct: parent.direct,
         no_flush: parent.no_flush,
         force_share: parent.force_share,
@@ -354,7 +355,7 @@ mod tests {
     fn a_backing_file_is_read_only_whatever_its_parent_is() {
         let parent = NodeFlags { auto_read_only: true, direct: true, unmap: false, ..NodeFlags::default() };
         let b = inherited(&parent, Role::COW);
-        assert!(b.read_only && !b.auto_read_only && b.direct && !b.unmap);
+        assert!(b.read_only && !b.auto_read_only && b.direct && b.unmap);
         let f = inherited(&parent, Role::DATA | Role::METADATA | Role::PRIMARY);
         assert!(!f.read_only && f.auto_read_only && f.direct && f.unmap);
     }
