@@ -25,7 +25,7 @@ impl Image {
     }
 
     /// Loads the refcount block with this index in the refcount table; `None` where there is none.
-    async fn block<H: Host>(&self, h: &H, m: &mut Meta, index: u64) -> IoResult<Option<u64>> {
+    pub(crate) async fn block<H: Host>(&self, h: &H, m: &mut Meta, index: u64) -> IoResult<Option<u64>> {
         let entry = usize::try_from(index).ok().and_then(|i| m.reftable.get(i)).copied().unwrap_or(0);
         let off = entry & !spec::REFTABLE_RESERVED;
         if off == 0 {

@@ -72,6 +72,25 @@ pub async fn read_vec<H: Host>(host: &H, off: u64, len: usize) -> IoResult<Vec<u
     Ok(buf.to_vec())
 }
 
+/// Reads `len` bytes of a table, a multiple of 8, as its numbers. The caller bounds `len`.
+pub async fn read_words<H: Host>(host: &H, off: u64, len: usize) -> IoResult<Box<[u64]>> {
+    let buf = IoBuf::zeroed(len);
+    host.read(off, buf.clone()).await?;
+    let mut words = Vec::with_capacity(len / 8);
+    put_words(&buf, &mut words);
+    Ok(words.into())
+}
+
+/// Appends the numbers that a buffer holds.
+pub fn put_words(buf: &IoBuf, words: &mut Vec<u64>) {
+    let mut part = [0; 4096];
+    for at in (0..buf.len()).step_by(part.len()) {
+        let part = &mut part[..(buf.len() - at).min(4096)];
+        buf.copy_to(at, part);
+        words.extend(part.as_chunks().0.iter().map(|w| u64::from_be_bytes(*w)));
+    }
+}
+
 /// Writes bytes.
 pub async fn write_bytes<H: Host>(host: &H, off: u64, bytes: &[u8]) -> IoResult<()> {
     host.write(off, IoBuf::from_bytes(bytes)).await

@@ -35,6 +35,7 @@ use crate::opts::Config;
 use crate::overlap::{Places, Protected};
 use crate::snapshot::{self, Snapshot};
 use crate::spec::{self, autoclear, field, incompat};
+use crate::table::Passing;
 
 /// A refcount block in memory.
 pub struct RefBlock {
@@ -119,6 +120,8 @@ pub struct Image {
     pub(crate) on_damage: RwLock<Option<OnDamage>>,
     /// An autoclear bit could not be written for sure.
     pub(crate) unsure: AtomicBool,
+    /// A slice of a table that is being gone through.
+    pub(crate) passing: parking_lot::Mutex<Passing>,
     /// Who reads what it has looked up.
     pub(crate) readers: Epochs,
     /// What is kept of persistent bitmaps while they change.
@@ -209,6 +212,7 @@ impl Image {
             cleaner: Cleaner::default(),
             on_damage: RwLock::new(None),
             unsure: AtomicBool::new(false),
+            passing: parking_lot::Mutex::default(),
             readers: Epochs::default(),
             live: Arc::default(),
             crypt,

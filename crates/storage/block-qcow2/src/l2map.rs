@@ -255,6 +255,11 @@ impl L2Map {
 
     /// What the first of `len` guest bytes at `off` map to, and how far it goes on like that.
     pub fn lookup(&self, off: u64, len: u64) -> Lookup {
+        self.lookup_with(off, len, None)
+    }
+
+    /// [`L2Map::lookup`] by somebody who has a slice himself: its file offset and its words.
+    pub fn lookup_with(&self, off: u64, len: u64, own: Option<(u64, &[u64])>) -> Lookup {
         let g = self.geo;
         let mut found: Option<(RunKind, u64)> = None;
         let mut at = off;
@@ -276,7 +281,8 @@ impl L2Map {
                     ));
                 }
                 let (key, i) = self.position(table, at);
-                let Some(slice) = self.slice(key) else {
+                let own = || own.filter(|(k, _)| *k == key).map(|(_, words)| words);
+                let Some(slice) = self.slice(key).or_else(own) else {
                     if found.is_some() {
                         break;
                     }
@@ -284,7 +290,10 @@ impl L2Map {
                 };
                 let bits = if g.extended { slice[i + 1] } else { 0 };
                 match self.kind(Entry { word: slice[i], bits }, at, table) {
-                    Ok(k) => k,
+                    Ok((kind, first_end)) => {
+                        let more = if g.extended { 0 } else { alike(kind, &slice[i..], g.cluster_size()) };
+                        (kind, first_end.saturating_add(more.saturating_mul(g.cluster_size())))
+                    }
                     Err(_) if found.is_some() => break,
                     Err(text) => return Lookup::Bad(text),
                 }
@@ -375,6 +384,24 @@ impl L2Map {
     }
 }
 
+/// How many of the entries behind the first, which is of this kind, only go on with what it begins.
+fn alike(kind: RunKind, entries: &[u64], cluster: u64) -> u64 {
+    let step = match kind {
+        RunKind::Compressed(_) => return 0,
+        RunKind::Unallocated | RunKind::Zero(None) => 0,
+        RunKind::Normal { .. } | RunKind::Zero(Some(_)) => cluster,
+    };
+    let Some((first, rest)) = entries.split_first() else { return 0 };
+    // Offsets that would not fit into an entry are damage, which is looked at entry by entry.
+    let fits = (spec::OFFSET_MASK - (first & spec::OFFSET_MASK)).checked_div(step).unwrap_or(u64::MAX);
+    let mut want = *first;
+    let goes_on = |e: &&u64| {
+        want = want.wrapping_add(step);
+        **e == want
+    };
+    (rest.iter().take_while(goes_on).count() as u64).min(fits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,6 +430,76 @@ mod tests {
         let cover = 64 * 512;
         assert_eq!(m.lookup(2048, 4 * cover), Lookup::Run(RunKind::Unallocated, 2 * cover - 2048));
         assert_eq!(m.lookup(2 * cover, 1), Lookup::Missing(0x2000));
+    }
+
+    #[test]
+    fn long_runs_are_what_their_entries_say_one_by_one() {
+        // Entries of few kinds, so that many of them go on with each other.
+        let mut state = 0x1234_5678_9abc_def1u64;
+        let mut random = |n: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % n
+        };
+        for _ in 0..200 {
+            let mut m = map(2);
+            let mut words: Vec<u64> = Vec::new();
+            for _ in 0..64 {
+                let last = words.last().copied().unwrap_or(0);
+                let next = last.wrapping_add(512);
+                let w = match random(8) {
+                    0 => 0,
+                    1 => spec::ZERO,
+                    2 => (0x8000 + random(4) * 512) | spec::COPIED,
+                    3 => spec::OFFSET_MASK & !0x1ff,
+                    4 => next ^ spec::COPIED,
+                    5 => last,
+                    _ => next,
+                };
+                words.push(w & !spec::COMPRESSED);
+            }
+            m.insert(0x1000, words.into()).unwrap();
+            let one = |at: u64| m.lookup(at, 512);
+            let mut at = 0;
+            while at < 64 * 512 {
+                let (kind, n) = match m.lookup(at, 64 * 512 - at) {
+                    Lookup::Run(k, n) => (k, n),
+                    Lookup::Bad(t) => {
+                        assert_eq!(one(at), Lookup::Bad(t));
+                        at += 512;
+                        continue;
+                    }
+                    Lookup::Missing(_) => unreachable!("the slice is there"),
+                };
+                let part = |done: u64| match kind {
+                    RunKind::Normal { host, copied } => RunKind::Normal { host: host + done, copied },
+                    RunKind::Zero(Some(o)) => RunKind::Zero(Some(o + done)),
+                    k => k,
+                };
+                for done in (0..n).step_by(512) {
+                    assert_eq!(one(at + done), Lookup::Run(part(done), 512), "{done} of {n} at {at}");
+                }
+                at += n;
+                // And it is as long as it can be.
+                if at < 64 * 512 {
+                    assert_ne!(one(at), Lookup::Run(part(n), 512));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_slice_that_somebody_has_himself_is_used() {
+        let mut m = map(2);
+        let own = vec![spec::ZERO; 64];
+        assert_eq!(m.lookup_with(0, 4096, None), Lookup::Missing(0x1000));
+        assert_eq!(m.lookup_with(0, 4096, Some((0x2000, &own))), Lookup::Missing(0x1000));
+        let run = Lookup::Run(RunKind::Zero(None), 4096);
+        assert_eq!(m.lookup_with(0, 4096, Some((0x1000, &own))), run);
+        // What is in the cache is newer.
+        m.insert(0x1000, vec![0; 64].into()).unwrap();
+        assert_eq!(m.lookup_with(0, 4096, Some((0x1000, &own))), Lookup::Run(RunKind::Unallocated, 4096));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use block::driver::CtlFuture;
 use qapi::{QError, qerr};
 
 /// How much of the source is looked at in one go, bytes.
-const LOOK: u64 = 64 << 30;
+const LOOK: u64 = 16 << 40;
 
 /// [`block::create::Creation::measure`].
 pub(crate) fn measure<'a>(m: &'a MeasureCx<'a>) -> CtlFuture<'a, Measure> {

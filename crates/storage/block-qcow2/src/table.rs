@@ -7,25 +7,64 @@ use base::{Errno, IoResult};
 use mem::IoBuf;
 
 use crate::geometry::{Entry, Mapping};
-use crate::host::{Host, read_vec};
+use crate::host::{Host, put_words, read_words};
 use crate::image::{Image, Meta};
 use crate::l2map::{Lookup, RunKind};
 use crate::spec;
 
+/// The slice that was looked at last by somebody who goes through the whole disk. As long as no slice leaves the cache, which
+/// is asked first, the disk has what was read.
+#[derive(Default)]
+pub(crate) struct Passing {
+    /// Its file offset, and the cache's generation when it was read.
+    place: Option<(u64, u64)>,
+    words: Vec<u64>,
+    buf: IoBuf,
+}
+
+impl Passing {
+    /// The slice and its file offset, if it may still be believed.
+    fn slice(&self, generation: u64) -> Option<(u64, &[u64])> {
+        let (key, read_at) = self.place?;
+        (read_at == generation).then_some((key, &self.words))
+    }
+}
+
 impl Image {
     /// What the first of `len` bytes at `off` map to, and for how many bytes. Loads what is not cached.
     pub async fn lookup<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<(RunKind, u64)> {
+        // Whoever asks about so much goes through the whole disk: most tables need no place in the cache for that. Others may
+        // do so too, so this is not tried again and again.
+        let mut far = if len > self.geo.l2_coverage() { 2 } else { 0 };
         loop {
             let (found, generation) = {
                 let map = self.map.read();
-                (map.lookup(off, len), map.generation())
+                let passing = self.passing.lock();
+                (map.lookup_with(off, len, passing.slice(map.generation())), map.generation())
             };
             match found {
                 Lookup::Run(kind, n) => return Ok((kind, n)),
                 Lookup::Bad(text) => return Err(self.damaged(h, &text).await),
+                Lookup::Missing(key) if far > 0 => {
+                    far -= 1;
+                    self.pass(h, key, generation).await?;
+                }
                 Lookup::Missing(key) => self.load_slice(h, key, generation).await?,
             }
         }
+    }
+
+    /// Reads a slice without giving it a place in the cache.
+    async fn pass<H: Host>(&self, h: &H, key: u64, generation: u64) -> IoResult<()> {
+        let bytes = self.map.read().slice_bytes() as usize;
+        let Passing { buf, mut words, .. } = std::mem::take(&mut *self.passing.lock());
+        let buf = if buf.len() == bytes { buf } else { IoBuf::zeroed(bytes) };
+        h.event(Event::L2Load).await;
+        h.read(key, buf.clone()).await?;
+        words.clear();
+        put_words(&buf, &mut words);
+        *self.passing.lock() = Passing { place: Some((key, generation)), words, buf };
+        Ok(())
     }
 
     /// The entry for the cluster at `off`.
@@ -53,13 +92,13 @@ impl Image {
     async fn load_slice<H: Host>(&self, h: &H, key: u64, generation: u64) -> IoResult<()> {
         let bytes = self.map.read().slice_bytes() as usize;
         h.event(Event::L2Load).await;
-        let data = read_vec(h, key, bytes).await?;
+        let data = read_words(h, key, bytes).await?;
         {
             let mut map = self.map.write();
             if map.generation() != generation || map.slice_bytes() as usize != bytes {
                 return Ok(());
             }
-            if map.insert(key, spec::table_from_bytes(&data).into()).is_ok() {
+            if map.insert(key, data).is_ok() {
                 return Ok(());
             }
         }
@@ -71,7 +110,7 @@ impl Image {
     async fn load_slice_locked<H: Host>(&self, h: &H, m: &mut Meta, key: u64) -> IoResult<()> {
         let bytes = self.map.read().slice_bytes() as usize;
         h.event(Event::L2Load).await;
-        let data: Box<[u64]> = spec::table_from_bytes(&read_vec(h, key, bytes).await?).into();
+        let data = read_words(h, key, bytes).await?;
         if self.map.write().insert(key, data.clone()).is_ok() {
             return Ok(());
         }

@@ -139,7 +139,49 @@ impl Image {
             return Err(Errno::NOTSUP);
         }
         self.modify(h).await?;
-        self.unmap_tail(h, 0, self.virtual_size()).await
+        self.unmap_tail(h, 0, self.virtual_size()).await?;
+        self.drop_tables(h).await
+    }
+
+    /// Gives up the L2 tables, which say nothing any more, and what is free at the file's end then.
+    async fn drop_tables<H: Host>(&self, h: &H) -> IoResult<()> {
+        let g = self.geo;
+        let mut m = self.meta.lock().await;
+        self.begin_modify(h, &mut m).await?;
+        let discard = self.config.read().discard_other;
+        {
+            let mut map = self.map.write();
+            for i in 0..g.l1_entries_for(self.virtual_size()).min(map.l1.len() as u64) {
+                let table = map.l1[i as usize] & spec::OFFSET_MASK;
+                if table == 0 || g.in_cluster(table) != 0 {
+                    continue;
+                }
+                map.set_l1(i, 0);
+                map.forget_table(table);
+                self.release(&mut m, table >> g.cluster_bits, 1, discard);
+            }
+        }
+        // Twice: what the first round gives up is free after it.
+        for _ in 0..2 {
+            self.write_back(h, &mut m).await?;
+        }
+        self.barrier(h).await?;
+        let file_len = h.file_len()?;
+        let mut end = g.clusters(file_len);
+        while end > 0 {
+            let (index, _) = g.refcount_position(end - 1);
+            if self.block(h, &mut m, index).await?.is_none() {
+                end = index << g.refblock_bits();
+            } else if self.refcount(h, &mut m, end - 1).await? == 0 {
+                end -= 1;
+            } else {
+                break;
+            }
+        }
+        if end << g.cluster_bits < file_len {
+            h.truncate(end << g.cluster_bits, Prealloc::Off).await?;
+        }
+        Ok(())
     }
 
     /// Unmaps everything from `off` (a multiple of the cluster size) to the end of the L1 table: before shrinking.

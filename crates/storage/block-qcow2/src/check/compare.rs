@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use base::IoResult;
 use qapi::QError;
 
 use super::{Checker, io};
@@ -44,15 +45,13 @@ impl<H: Host> Checker<'_, H> {
             blocks.insert(block);
             at = self.refs.next((block + 1) << g.refblock_bits());
         }
+        let mut counts = Vec::new();
         for block in blocks {
             let first = block << g.refblock_bits();
+            let loaded = self.disk_refcounts(block, &mut counts).await;
             for c in first..(first + g.refblock_entries()).min(clusters) {
-                let have = {
-                    let mut m = self.image.meta.lock().await;
-                    self.image.refcount(self.host, &mut m, c).await
-                };
-                let have = match have {
-                    Ok(n) => n,
+                let have = match loaded {
+                    Ok(()) => counts[(c - first) as usize],
                     Err(e) => {
                         self.say(format!("Can't get refcount for cluster {c}: {e}"));
                         out.errors += 1;
@@ -83,6 +82,24 @@ impl<H: Host> Checker<'_, H> {
             }
         }
         Ok(out)
+    }
+
+    /// The refcounts in a block, or zeroes where there is none.
+    async fn disk_refcounts(&mut self, block: u64, counts: &mut Vec<u64>) -> IoResult<()> {
+        let g = self.header.geometry;
+        counts.clear();
+        let mut m = self.image.meta.lock().await;
+        let bytes = self.image.block(self.host, &mut m, block).await?.and_then(|off| m.blocks.get(&off));
+        let entries = g.refblock_entries() as usize;
+        match bytes.map(|b| &b.bytes) {
+            None => counts.resize(entries, 0),
+            // The usual width.
+            Some(b) if g.refcount_bits() == 16 => {
+                counts.extend(b.chunks_exact(2).map(|n| u64::from(u16::from_be_bytes([n[0], n[1]]))));
+            }
+            Some(b) => counts.extend((0..entries).map(|i| g.refcount_get(b, i))),
+        }
+        Ok(())
     }
 
     /// Sets refcounts to what was counted: too high ones, and too low ones too where `all`.

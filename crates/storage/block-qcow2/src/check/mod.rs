@@ -75,13 +75,14 @@ impl<'a, H: Host> Checker<'a, H> {
         let image = Image::open(host, "", false, |h| Ok(config(h))).await?;
         let header = image.header();
         let report = Report { total_clusters: header.geometry.clusters(header.size), ..Report::default() };
+        let file_len = host.file_len().map_err(io)?;
         Ok(Checker {
             host,
             log,
-            header,
             image,
-            file_len: host.file_len().map_err(io)?,
-            refs: RefMap::new(),
+            file_len,
+            refs: RefMap::new(header.geometry.clusters(file_len)),
+            header,
             report,
             structure: 0,
             outside: 0,
@@ -103,7 +104,7 @@ impl<'a, H: Host> Checker<'a, H> {
         self.header = fresh.header();
         self.image = fresh;
         self.file_len = self.host.file_len().map_err(io)?;
-        self.refs = RefMap::new();
+        self.refs = RefMap::new(self.header.geometry.clusters(self.file_len));
         Ok(())
     }
 
@@ -142,7 +143,11 @@ impl<'a, H: Host> Checker<'a, H> {
         }
         // With nothing else wrong, setting flags right is no more than tidying.
         let clean = self.report.corruptions + self.report.check_errors + self.report.leaks == 0;
-        self.check_copied(fix == Fix::All || (fix == Fix::Leaks && clean)).await?;
+        // Where refcounts are what was counted, the walk has told what the flags should be.
+        let known = found.leaks + found.corruptions + found.errors + self.report.check_errors == 0;
+        if !(known && self.refs.said_right()) {
+            self.check_copied(fix == Fix::All || (fix == Fix::Leaks && clean)).await?;
+        }
         if fix != Fix::None && self.report.corruptions == 0 && self.report.check_errors == 0 {
             self.mark_sound().await?;
         }
