@@ -1,20 +1,26 @@
 //! Whether two images show the same.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base::Errno;
 use block::Root;
 use block::request::Status;
 use mem::IoBuf;
-use rt::JoinHandle;
+use rt::sync::Semaphore;
+use rt::{IoThread, JoinHandle};
 
-/// The longest piece that is read at a time, bytes.
-const PIECE: u64 = 1 << 20;
-/// Pieces that are read at a time.
-const PARALLEL: usize = 8;
+/// The longest piece that is read at a time, bytes. What was read should still be in the processor's cache when it is compared.
+const PIECE: u64 = 256 << 10;
+/// Pieces that a thread reads at a time.
+const WORKERS: usize = 2;
+/// Pieces that wait at most.
+const QUEUE: usize = 16;
+/// So much work is worth a second thread, bytes.
+const WORTH_A_THREAD: u64 = 16 << 20;
 /// How much is looked at in one go, bytes.
-const LOOK: u64 = 64 << 30;
+const LOOK: u64 = 16 << 40;
 /// What differs is told to this many bytes.
 const SECTOR: usize = 512;
 
@@ -49,7 +55,124 @@ pub enum Failure {
     Look(Which, Errno),
 }
 
-type Piece = Result<Option<u64>, Failure>;
+/// A piece that differs or cannot be read.
+type Bad = Result<u64, Failure>;
+
+/// The earliest piece that counts against the two images, and where it begins. Shared with a second thread.
+struct Verdict {
+    /// Where the earliest begins; the end of all for none.
+    at: AtomicU64,
+    bad: Mutex<Option<Bad>>,
+}
+
+impl Verdict {
+    /// Whether a piece at `at` may still change what is answered.
+    fn open(&self, at: u64) -> bool {
+        at < self.at.load(Ordering::Acquire)
+    }
+
+    fn add(&self, at: u64, bad: Bad) {
+        let mut held = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.open(at) {
+            self.at.store(at, Ordering::Release);
+            *held = Some(bad);
+        }
+    }
+}
+
+/// One piece of the work.
+struct Piece {
+    /// The disks that are read; one that is not shows zeroes.
+    disks: (Option<Arc<Root>>, Option<Arc<Root>>),
+    at: u64,
+    len: u64,
+}
+
+/// What two threads work off.
+struct Work {
+    verdict: Verdict,
+    /// `None`: whoever takes it has done his part.
+    queue: Mutex<VecDeque<Option<Piece>>>,
+    /// What is in the queue.
+    there: Semaphore,
+    /// Room in the queue.
+    room: Semaphore,
+}
+
+impl Work {
+    fn put(&self, piece: Option<Piece>) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(piece);
+        self.there.add(1);
+    }
+
+    /// Takes pieces and compares them, until there are no more.
+    async fn work(self: Arc<Work>) {
+        let mut memory = Memory::default();
+        loop {
+            self.there.acquire().await.forget();
+            let next = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(piece) = next.flatten() else { return };
+            self.room.add(1);
+            piece.run(&self.verdict, &mut memory).await;
+        }
+    }
+}
+
+/// Who works: this thread, and a second one once there is much to do.
+struct Crew {
+    work: Arc<Work>,
+    /// Bytes that were to be compared so far.
+    begun: u64,
+    workers: Vec<JoinHandle<()>>,
+    second: Option<IoThread>,
+    /// No second thread could be had, or it would not help.
+    alone: bool,
+}
+
+impl Crew {
+    fn new(all: u64) -> Crew {
+        let work = Arc::new(Work {
+            verdict: Verdict { at: AtomicU64::new(all), bad: Mutex::default() },
+            queue: Mutex::default(),
+            there: Semaphore::new(0),
+            room: Semaphore::new(QUEUE),
+        });
+        let workers = (0..WORKERS).map(|_| rt::spawn_local(work.clone().work())).collect();
+        let alone = std::thread::available_parallelism().map_or(1, |n| n.get()) < 2;
+        Crew { work, begun: 0, workers, second: None, alone }
+    }
+
+    /// Has a piece compared. Waits for room.
+    async fn start(&mut self, piece: Piece) {
+        self.begun += piece.len;
+        if self.begun > WORTH_A_THREAD && self.second.is_none() && !self.alone {
+            self.second = IoThread::spawn("compare").ok();
+            self.alone = self.second.is_none();
+            if let Some(thread) = &self.second {
+                let work = || self.work.clone();
+                self.workers.extend((0..WORKERS).map(|_| {
+                    thread.handle().spawn({
+                        let work = work();
+                        move || work.work()
+                    })
+                }));
+            }
+        }
+        self.work.room.acquire().await.forget();
+        self.work.put(Some(piece));
+    }
+
+    /// Waits until everything that was begun has ended.
+    async fn end(self) -> Option<Bad> {
+        for _ in &self.workers {
+            self.work.put(None);
+        }
+        for w in self.workers {
+            w.await;
+        }
+        *self.work.verdict.bad.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Compares. `strict`: they must also be as long and store the same ranges alike. `tell` hears how far it is, of how much.
 ///
@@ -65,59 +188,64 @@ pub async fn compare(
     if strict && a != b {
         return Ok(Outcome::Length);
     }
+    let mut crew = Crew::new(a.max(b));
+    let looked = survey(first, second, strict, &mut crew, tell).await;
+    // The first difference counts, and what is in flight ends first.
+    match crew.end().await {
+        Some(Ok(at)) => Ok(Outcome::Differs(at)),
+        Some(Err(e)) => Err(e),
+        None => Ok(looked?.map_or(Outcome::Same, Outcome::Stored)),
+    }
+}
+
+/// Goes through both images' extents, and has compared what may differ. Answers where they are stored otherwise (strict).
+async fn survey(
+    first: &Arc<Root>,
+    second: &Arc<Root>,
+    strict: bool,
+    crew: &mut Crew,
+    tell: &mut dyn FnMut(u64, u64),
+) -> Result<Option<u64>, Failure> {
+    let (a, b) = (first.len(), second.len());
     let (common, all) = (a.min(b), a.max(b));
-    let mut flying: VecDeque<JoinHandle<Piece>> = VecDeque::new();
+    // What is known of each image, and where it begins: an extent of one may go on where the other's ends.
+    let mut known: [Option<(u64, Status)>; 2] = [None, None];
     let mut pos = 0;
-    let mut found = None;
-    while pos < all && found.is_none() {
-        let (one, two) = if pos < common {
-            (look(first, Which::First, pos, common).await?, look(second, Which::Second, pos, common).await?)
-        } else if a > b {
-            let st = look(first, Which::First, pos, all).await?;
-            (st.clone(), nothing(st.len))
-        } else {
-            let st = look(second, Which::Second, pos, all).await?;
-            (nothing(st.len), st)
+    while pos < all && crew.work.verdict.open(pos) {
+        let end = if pos < common { common } else { all };
+        let mut of = async |i: usize, root, which, len| {
+            let st = match known[i].take() {
+                Some((at, st)) if pos < at + st.len => {
+                    let gone = pos - at;
+                    Status { len: st.len - gone, offset: st.offset.map(|o| o + gone), ..st }
+                }
+                _ if pos >= len => nothing(all - pos),
+                _ => look(root, which, pos, end).await?,
+            };
+            known[i] = Some((pos, st.clone()));
+            Ok(st)
         };
+        let one = of(0, first, Which::First, a).await?;
+        let two = of(1, second, Which::Second, b).await?;
         let n = one.len.min(two.len);
         if strict && kind(&one) != kind(&two) {
-            found = Some(Outcome::Stored(pos));
-            break;
+            return Ok(Some(pos));
         }
         let alike = (one.zero && two.zero) || same_place(&one, &two);
         if !alike {
-            let end = pos + n;
             let mut at = pos;
-            while at < end && found.is_none() {
-                let len = PIECE.min(end - at);
-                while flying.len() >= PARALLEL && found.is_none() {
-                    found = next(&mut flying).await?;
-                }
-                let (f, s) = (first.clone(), second.clone());
-                let (f, s) = ((!one.zero).then_some(f), (!two.zero).then_some(s));
-                flying.push_back(rt::spawn_local(async move { piece(f, s, at, len).await }));
+            while at < pos + n && crew.work.verdict.open(at) {
+                let len = PIECE.min(pos + n - at);
+                let disk = |st: &Status, root: &Arc<Root>| (!st.zero).then(|| root.clone());
+                crew.start(Piece { disks: (disk(&one, first), disk(&two, second)), at, len }).await;
                 at += len;
+                tell(at, all);
             }
         }
         pos += n;
         tell(pos, all);
     }
-    while let Some(task) = flying.pop_front() {
-        // The first difference counts, and what is in flight ends first.
-        match (task.await, found) {
-            (Ok(Some(at)), None | Some(Outcome::Stored(_))) => found = Some(Outcome::Differs(at)),
-            (Err(e), None) => return Err(e),
-            _ => {}
-        }
-    }
-    Ok(found.unwrap_or(Outcome::Same))
-}
-
-async fn next(flying: &mut VecDeque<JoinHandle<Piece>>) -> Result<Option<Outcome>, Failure> {
-    match flying.pop_front() {
-        Some(task) => Ok(task.await?.map(Outcome::Differs)),
-        None => Ok(None),
-    }
+    Ok(None)
 }
 
 /// What stands behind the end.
@@ -143,42 +271,46 @@ fn same_place(a: &Status, b: &Status) -> bool {
     a.offset.is_some() && a.offset == b.offset && a.filename.is_some() && a.filename == b.filename
 }
 
-/// Compares a range; a disk that is not given shows zeroes there.
-async fn piece(first: Option<Arc<Root>>, second: Option<Arc<Root>>, at: u64, len: u64) -> Piece {
-    let read = async |root: &Arc<Root>, which| {
-        let buf = IoBuf::zeroed(len as usize);
-        root.read(at, buf.clone()).await.map_err(|e| Failure::Read(which, at, e))?;
-        Ok(buf)
-    };
-    let differs = match (&first, &second) {
-        (Some(f), Some(s)) => {
-            let (f, s) = (read(f, Which::First).await?, read(s, Which::Second).await?);
-            first_difference(&f, &s)
-        }
-        (Some(f), None) => first_data(&read(f, Which::First).await?),
-        (None, Some(s)) => first_data(&read(s, Which::Second).await?),
-        (None, None) => None,
-    };
-    Ok(differs.map(|d| at + d as u64))
+/// Memory that is used again and again: fresh memory costs more than the comparing.
+#[derive(Default)]
+struct Memory([Option<IoBuf>; 2]);
+
+impl Memory {
+    fn part(&mut self, which: usize, len: u64) -> IoBuf {
+        self.0[which].get_or_insert_with(|| IoBuf::zeroed(PIECE as usize)).slice(0..len as usize)
+    }
 }
 
-const STEP: usize = 32 << 10;
-
-/// The first sector in which two buffers differ.
-fn first_difference(a: &IoBuf, b: &IoBuf) -> Option<usize> {
-    let (mut x, mut y) = (vec![0; STEP], vec![0; STEP]);
-    let mut at = 0;
-    while at < a.len() {
-        let n = STEP.min(a.len() - at);
-        a.copy_to(at, &mut x[..n]);
-        b.copy_to(at, &mut y[..n]);
-        if x[..n] != y[..n] {
-            let sectors = x[..n].chunks(SECTOR).zip(y[..n].chunks(SECTOR));
-            return sectors.enumerate().find(|(_, (p, q))| p != q).map(|(i, _)| at + i * SECTOR);
+impl Piece {
+    /// Compares it, and says what is wrong with it.
+    async fn run(self, verdict: &Verdict, memory: &mut Memory) {
+        if !verdict.open(self.at) {
+            return;
         }
-        at += n;
+        match self.difference(memory).await {
+            Ok(None) => {}
+            Ok(Some(at)) => verdict.add(self.at, Ok(at)),
+            Err(e) => verdict.add(self.at, Err(e)),
+        }
     }
-    None
+
+    /// The first sector that differs.
+    async fn difference(&self, memory: &mut Memory) -> Result<Option<u64>, Failure> {
+        let mut read = async |disk: &Option<Arc<Root>>, which| {
+            let Some(root) = disk else { return Ok(None) };
+            let buf = memory.part(usize::from(which == Which::Second), self.len);
+            let done = root.read(self.at, buf.clone()).await;
+            done.map(|()| Some(buf)).map_err(|e| Failure::Read(which, self.at, e))
+        };
+        let first = read(&self.disks.0, Which::First).await?;
+        let second = read(&self.disks.1, Which::Second).await?;
+        let differs = match (&first, &second) {
+            (Some(a), Some(b)) => a.first_difference(b).map(|at| at - at % SECTOR),
+            (Some(data), None) | (None, Some(data)) => first_data(data),
+            (None, None) => None,
+        };
+        Ok(differs.map(|d| self.at + d as u64))
+    }
 }
 
 /// The first sector that is not zero.

@@ -19,9 +19,9 @@ use mem::IoBuf;
 use rt::JoinHandle;
 
 /// The longest piece that is copied at a time, bytes.
-const PIECE: u64 = 2 << 20;
+const PIECE: u64 = 1 << 20;
 /// How much is looked at in one go, bytes.
-const LOOK: u64 = 64 << 30;
+const LOOK: u64 = 16 << 40;
 /// The longest request for zeroes, bytes.
 const ZEROES: u64 = 1 << 30;
 /// Pieces of several hundred clusters would keep each other waiting: larger clusters are copied in parts.

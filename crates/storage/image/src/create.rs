@@ -10,7 +10,7 @@ use qapi::{QError, qerr};
 use qom::ObjectTree;
 
 use crate::drivers;
-use crate::open::{OpenFlags, node_of_file};
+use crate::open::{Cache, OpenFlags, node_of_file};
 use crate::options::Options;
 
 /// The node that holds the image while it is made.
@@ -27,6 +27,8 @@ pub struct NewImage {
     pub options: Options,
     /// The objects that options may name.
     pub objects: Option<Arc<ObjectTree>>,
+    /// How the host's cache is used meanwhile.
+    pub cache: Cache,
 }
 
 impl NewImage {
@@ -34,7 +36,7 @@ impl NewImage {
     pub fn new(name: &str, format: &str, size: u64) -> NewImage {
         let mut options = Options::default();
         options.set("size", size.to_string());
-        NewImage { name: name.into(), format: format.into(), options, objects: None }
+        NewImage { name: name.into(), format: format.into(), options, objects: None, cache: Cache::default() }
     }
 }
 
@@ -130,7 +132,7 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
     }
     let mut cx = CreateCx::new(graph.clone());
     let made = async {
-        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        let flags = OpenFlags { write: true, cache: image.cache, ..OpenFlags::default() };
         graph.add(node_of_file(&image.name, FILE, flags).await?).await?;
         for (part, node) in &parts {
             let path = beside(&image.name, &part.filename);

@@ -26,6 +26,11 @@ pub mod tree;
 
 use block::driver::DriverType;
 
+/// An executor for a program that does one piece of work.
+fn executor() -> base::IoResult<rt::Executor> {
+    rt::Executor::with_conduct(rt::Conduct::tool())
+}
+
 /// The drivers that images are opened with.
 pub fn drivers() -> Vec<&'static DriverType> {
     [

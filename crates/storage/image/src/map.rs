@@ -4,7 +4,7 @@ use base::Errno;
 use block::Root;
 
 /// How much is looked at in one go, bytes.
-const LOOK: u64 = 64 << 30;
+const LOOK: u64 = 16 << 40;
 
 /// A range that is stored in one way, in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]

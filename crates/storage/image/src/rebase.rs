@@ -28,7 +28,7 @@ const PIECE: u64 = 1 << 20;
 /// Pieces in flight.
 const PARALLEL: usize = 8;
 /// How much is looked at in one go, bytes.
-const LOOK: u64 = 64 << 30;
+const LOOK: u64 = 16 << 40;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]

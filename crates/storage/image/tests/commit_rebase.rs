@@ -272,3 +272,40 @@ fn what_cannot_be_is_refused() {
         );
     });
 }
+
+#[test]
+fn space_is_given_back_by_merging() {
+    use std::os::unix::fs::MetadataExt;
+    block_on(async {
+        let d = Dir::new("commit-space");
+        for format in ["raw", "qcow2"] {
+            d.make("base", format, 16 * MIB, None, &[]).await;
+            let base = d.open("base", format, true).await;
+            let root = base.writer().await.unwrap();
+            root.write(0, IoBuf::from_bytes(&vec![3; 16 << 20]), WriteFlags::empty()).await.unwrap();
+            root.detach().await;
+            base.close().await;
+            d.make("top", "qcow2", 16 * MIB, Some(("base", format)), &[]).await;
+            let empty = std::fs::metadata(d.file("top")).unwrap().len();
+            let top = d.open("top", "qcow2", true).await;
+            let root = top.writer().await.unwrap();
+            root.write_zeroes(MIB, 8 * MIB, ZeroFlags::empty()).await.unwrap();
+            root.write(12 * MIB, IoBuf::from_bytes(&vec![9; 1 << 20]), WriteFlags::empty()).await.unwrap();
+            root.detach().await;
+            top.close().await;
+            let before = d.shows("top", "qcow2").await;
+            let blocks = || std::fs::metadata(d.file("base")).unwrap().blocks() * 512;
+            let full = blocks();
+            let top = d.open("top", "qcow2", true).await;
+            let plan = Plan { drop: false, ..Plan::default() };
+            commit(&top, "top", &plan, &mut quiet).await.unwrap();
+            top.close().await;
+            assert!(blocks() + 7 * MIB < full, "{format}: {} of {full} bytes", blocks());
+            // Nothing is left of the upper image but what it began with.
+            let left = std::fs::metadata(d.file("top")).unwrap().len();
+            assert_eq!(left, empty.next_multiple_of(64 << 10), "{format}");
+            d.is_sound("top").await;
+            assert!(d.shows("top", "qcow2").await == before && d.shows("base", format).await == before);
+        }
+    });
+}

@@ -95,7 +95,7 @@ fn one(tool: &mut Tool<'_>, source: &Source, flags: OpenFlags, fix: Fix) -> Resu
             // Findings appear while the check runs.
             let _ = writeln!(err, "{line}");
         };
-        match rt::Executor::new() {
+        match crate::executor() {
             Ok(x) => Ok(x.block_on(check::check(source, flags, fix, &mut log))),
             Err(e) => {
                 lines.push(format!("Could not start: {e}"));

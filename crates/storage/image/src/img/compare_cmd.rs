@@ -78,7 +78,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             b.close().await;
             end
         };
-        match rt::Executor::new() {
+        match crate::executor() {
             Ok(x) => x.block_on(work),
             Err(e) => End::Open(qapi::qerr!("Could not start: {e}")),
         }

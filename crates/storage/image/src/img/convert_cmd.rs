@@ -207,7 +207,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let mut said = Vec::new();
     let done = {
         let mut progress = Progress::new(asked, quiet, terminal, &mut *tool.out, &mut *tool.err);
-        match rt::Executor::new() {
+        match crate::executor() {
             Ok(x) => x.block_on(job.run(&mut progress, &mut said)),
             Err(e) => Err(qerr!("Could not start: {e}")),
         }
@@ -381,6 +381,8 @@ impl Job {
             format: self.format.clone(),
             options,
             objects: self.target.objects.clone(),
+            // Nothing of a new image is worth waiting for: what is copied is made stable at the end, where that is asked for.
+            cache: Cache { no_flush: true, ..Cache::default() },
         })
     }
 

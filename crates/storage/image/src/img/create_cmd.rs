@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::args::{HELP, OBJECT, Parsed, QUIET, flag, value};
 use super::{CmdResult, Command, Tool, wait};
 use crate::create::{NewImage, beside, create, maker, options_of};
-use crate::open::{OpenFlags, Source, open};
+use crate::open::{Cache, OpenFlags, Source, open};
 use crate::options::{Options, help_line, wants_help};
 
 /// `create`.
@@ -144,6 +144,7 @@ impl Job<'_> {
             format: self.format.into(),
             options: v,
             objects: Some(self.objects.clone()),
+            cache: Cache::default(),
         };
         Ok((line, image))
     }

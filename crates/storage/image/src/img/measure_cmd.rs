@@ -9,7 +9,7 @@ use super::create_cmd::list_options;
 use super::{CmdResult, Command, Tool, could_not_open, wait};
 use crate::create::{NewImage, options_of};
 use crate::measure::measure;
-use crate::open::{OpenFlags, open};
+use crate::open::{Cache, OpenFlags, open};
 use crate::options::{Options, wants_help};
 
 /// `measure`.
@@ -83,6 +83,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
                 format: format.to_owned(),
                 options: o,
                 objects: source.objects.clone(),
+                cache: Cache::default(),
             };
             let Some(i) = &image else { return measure(&image_of(o), None).await };
             if let Some(s) = p.get("snapshot") {

@@ -151,7 +151,7 @@ fn could_not_open(name: &str, e: &QError) -> QError {
 
 /// Runs a future to its end on an executor of its own.
 fn wait<F: Future>(tool: &mut Tool<'_>, f: F) -> Result<F::Output, Failed> {
-    match rt::Executor::new() {
+    match crate::executor() {
         Ok(x) => Ok(x.block_on(f)),
         Err(e) => tool.fail(&format!("Could not start: {e}")),
     }

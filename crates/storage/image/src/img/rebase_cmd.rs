@@ -67,7 +67,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             progress.finished();
             Ok(())
         };
-        match rt::Executor::new() {
+        match crate::executor() {
             Ok(x) => x.block_on(work),
             Err(e) => Err(qerr!("Could not start: {e}")),
         }
