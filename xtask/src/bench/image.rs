@@ -24,27 +24,65 @@ pub(crate) struct Args {
     /// Where the images are made
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Only measurements whose name contains this
+    /// Only measurements whose name contains this ("1 M clusters": a disk of 100 GiB whose first 64 GiB have their clusters,
+    /// made with preallocation=metadata)
     #[arg(default_value = "")]
     filter: String,
 }
 
-/// A name, the arguments (`@x` is the file x), and whether the target `@out` must show what `@NAME` shows.
-const WORK: &[(&str, &str, Option<&str>)] = &[
-    ("raw to qcow2", "convert -f raw -O qcow2 @raw @out", Some("raw")),
-    ("qcow2 to raw", "convert -f qcow2 -O raw @qcow2 @out", Some("raw")),
-    ("qcow2 to qcow2", "convert -f qcow2 -O qcow2 @qcow2 @out", Some("raw")),
-    ("overlay to qcow2", "convert -f qcow2 -O qcow2 @overlay @out", Some("overlay")),
-    ("compress zlib", "convert -c -f raw -O qcow2 @text @out", Some("text")),
-    ("compress zstd", "convert -c -f raw -O qcow2 -o compression_type=zstd @text @out", Some("text")),
-    ("decompress", "convert -f qcow2 -O raw @packed @out", Some("text")),
-    ("sparse 100 GiB", "convert -f raw -O qcow2 @sparse @out", Some("sparse")),
-    ("empty 1 TiB", "convert -f raw -O qcow2 @empty @out", Some("empty")),
-    ("compare", "compare -f raw -F qcow2 @raw @qcow2", None),
-    ("compare overlay", "compare -f qcow2 -F qcow2 @qcow2 @overlay2", None),
-    ("check", "check -f qcow2 @clusters", None),
-    ("map", "map --output json -f qcow2 @clusters", None),
-    ("measure", "measure -O qcow2 -f qcow2 @clusters", None),
+/// One measurement.
+struct Work {
+    name: &'static str,
+    /// The arguments; `@x` is the file x.
+    line: &'static str,
+    /// Files that are copied anew before each run: from, to.
+    fresh: &'static [(&'static str, &'static str)],
+    /// A file that must show what another does afterwards.
+    shows: Option<(&'static str, &'static str)>,
+}
+
+const fn work(name: &'static str, line: &'static str) -> Work {
+    Work { name, line, fresh: &[], shows: None }
+}
+
+/// One that makes `out`, which must show what `source` shows.
+const fn makes(name: &'static str, line: &'static str, source: &'static str) -> Work {
+    Work { shows: Some(("out", source)), ..work(name, line) }
+}
+
+const WORK: &[Work] = &[
+    makes("raw to qcow2", "convert -f raw -O qcow2 @raw @out", "raw"),
+    makes("qcow2 to raw", "convert -f qcow2 -O raw @qcow2 @out", "raw"),
+    makes("qcow2 to qcow2", "convert -f qcow2 -O qcow2 @qcow2 @out", "raw"),
+    makes("overlay to qcow2", "convert -f qcow2 -O qcow2 @overlay @out", "overlay"),
+    makes("compress zlib", "convert -c -f raw -O qcow2 @text @out", "text"),
+    makes("compress zstd", "convert -c -f raw -O qcow2 -o compression_type=zstd @text @out", "text"),
+    makes("decompress", "convert -f qcow2 -O raw @packed @out", "text"),
+    makes("sparse 100 GiB", "convert -f raw -O qcow2 @sparse @out", "sparse"),
+    makes("empty 1 TiB", "convert -f raw -O qcow2 @empty @out", "empty"),
+    work("compare", "compare -f raw -F qcow2 @raw @qcow2"),
+    work("compare overlay", "compare -f qcow2 -F qcow2 @qcow2 @overlay2"),
+    work("check", "check -f qcow2 @qcow2"),
+    work("check 1 M clusters", "check -f qcow2 @clusters"),
+    work("map", "map --output json -f qcow2 @overlay"),
+    work("map 1 M clusters", "map --output json -f qcow2 @clusters"),
+    work("measure", "measure -O qcow2 -f qcow2 @clusters"),
+    Work {
+        fresh: &[("qcow2", "below"), ("above.fresh", "above")],
+        shows: Some(("below", "overlay")),
+        ..work("commit", "commit -q -f qcow2 @above")
+    },
+    Work {
+        fresh: &[("raw", "below.raw"), ("above-raw.fresh", "above-raw")],
+        shows: Some(("below.raw", "overlay")),
+        ..work("commit to raw", "commit -q -f qcow2 @above-raw")
+    },
+    Work {
+        // All that the two backing files differ in is copied.
+        fresh: &[("overlay2", "above")],
+        shows: Some(("above", "qcow2")),
+        ..work("rebase", "rebase -q -f qcow2 -b @overlay -F qcow2 @above")
+    },
 ];
 
 /// Seconds, CPU seconds and MiB.
@@ -66,7 +104,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     println!("medians of {} runs; {} MiB in {}", args.runs, args.size, dir.display());
     println!("seconds, CPU seconds, most memory; ratios: rhea / other");
     sources(&dir, args.size)?;
-    for (name, line, shows) in WORK {
+    for Work { name, line, fresh, shows } in WORK {
         if !name.contains(&args.filter) {
             continue;
         }
@@ -74,12 +112,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
         for _ in 0..args.runs.max(1) {
             for ((program, (path, first)), figures) in programs.iter().zip(&mut all) {
                 _ = std::fs::remove_file(dir.join("out"));
+                for (from, to) in *fresh {
+                    std::fs::copy(dir.join(from), dir.join(to))?;
+                }
                 let words = first.iter().cloned().chain(words(&dir, line));
                 figures.push(once(path, words).with_context(|| format!("{name}, {program}"))?);
-                if let Some(s) = shows {
-                    let (source, out) =
-                        (dir.join(s).display().to_string(), dir.join("out").display().to_string());
-                    run_tool(rhea_binary(), &["img", "compare", "-q", &source, &out])?;
+                if let Some((made, source)) = shows {
+                    let [source, made] = [source, made].map(|f| dir.join(f).display().to_string());
+                    run_tool(rhea_binary(), &["img", "compare", "-q", &source, &made])?;
                 }
             }
         }
@@ -165,28 +205,27 @@ fn sources(dir: &Path, mib: u64) -> Result<()> {
     std::fs::File::create(dir.join("empty"))?.set_len(1 << 40)?;
     img(&["convert", "-f", "raw", "-O", "qcow2", &at("raw"), &at("qcow2")])?;
     img(&["convert", "-c", "-f", "raw", "-O", "qcow2", &at("text"), &at("packed")])?;
-    for name in ["overlay", "overlay2"] {
-        img(&["create", "-q", "-f", "qcow2", "-b", &at("qcow2"), "-F", "qcow2", &at(name)])?;
+    std::fs::copy(dir.join("qcow2"), dir.join("below"))?;
+    std::fs::copy(dir.join("raw"), dir.join("below.raw"))?;
+    for (name, below, format) in [
+        ("overlay", at("qcow2"), "qcow2"),
+        ("overlay2", at("qcow2"), "qcow2"),
+        ("above.fresh", at("below"), "qcow2"),
+        ("above-raw.fresh", at("below.raw"), "raw"),
+    ] {
+        let size = format!("{mib}M");
+        img(&["create", "-q", "-u", "-f", "qcow2", "-b", &below, "-F", format, &at(name), &size])?;
     }
-    // A quarter of the overlay is its own.
-    img(&[
-        "bench",
-        "-q",
-        "-w",
-        "--pattern",
-        "7",
-        "-c",
-        "1024",
-        "-s",
-        "64k",
-        "-S",
-        "256k",
-        "-f",
-        "qcow2",
-        &at("overlay"),
-    ])?;
-    // A million clusters, whose data nobody reads.
+    // A quarter of an overlay is its own.
+    let pattern = "bench -q -w --pattern 7 -s 64k -S 256k -f qcow2";
+    let count = (mib * 4).to_string();
+    for name in ["overlay", "above.fresh", "above-raw.fresh"] {
+        let args: Vec<&str> = pattern.split(' ').collect();
+        img(&[&*args, &["-c", &count, &at(name)]].concat())?;
+    }
+    // A million clusters of 64 KiB, whose data nobody reads, at the beginning of a disk of 100 GiB.
     img(&["create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", &at("clusters"), "64G"])?;
+    img(&["resize", "-q", "-f", "qcow2", &at("clusters"), "100G"])?;
     run_tool("sync", &[] as &[&str])?;
     Ok(())
 }
