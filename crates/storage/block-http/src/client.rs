@@ -173,11 +173,9 @@ impl Client {
                 Ok(()) => conn.head().await,
                 Err(e) => Err(e),
             };
-            match done {
-                Ok(head) => return Ok((conn, head)),
-                // The server has ended it just now, which it may.
-                Err(Why::Broke(_)) => {}
-                Err(e) => return Err(e),
+            // If not: the server has ended it just now, which it may, or has sent what belongs to an answer before.
+            if let Ok(head) = done {
+                return Ok((conn, head));
             }
         }
         let creds = self.credentials(&url.origin)?;
@@ -285,7 +283,11 @@ impl Client {
                     rt::sleep(*pause).await;
                 }
                 None => {
-                    tracing::error!(url = %self.ask.url, "reading {} bytes at {off}: {why}", into.len());
+                    tracing::error!(
+                        "curl: {why} (reading {} bytes at {off} of {})",
+                        into.len(),
+                        self.ask.url
+                    );
                     return Err(base::Errno::IO);
                 }
             }

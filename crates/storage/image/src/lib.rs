@@ -22,6 +22,7 @@ pub mod nbd;
 pub mod open;
 pub mod options;
 pub mod rebase;
+mod told;
 pub mod tree;
 
 use block::driver::DriverType;

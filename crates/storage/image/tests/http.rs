@@ -94,6 +94,20 @@ fn a_whole_image_is_converted() {
     let d = Dir::new("convert");
     let (raw, served) = disk(&d);
     let s = Server::new(files(&served));
+    // The reason stands beside the number that requests end with.
+    let fails = Server::new(|r, out| match r.method.as_str() {
+        "HEAD" => {
+            write!(out, "HTTP/1.1 200 x\r\nAccept-Ranges: bytes\r\nContent-Length: 5000\r\n\r\n").is_ok()
+        }
+        _ => write!(out, "HTTP/1.1 402 x\r\nContent-Length: 0\r\n\r\n").is_ok(),
+    });
+    let (code, _, err) = img(&["info", &fails.url("/x")]);
+    let want = format!(
+        "rhea img: curl: The requested URL returned error: 402 (reading 5000 bytes at 0 of {})\n\
+         rhea img: Could not open '{0}': Could not read image for determining its format: Input/output error\n",
+        fails.url("/x")
+    );
+    assert_eq!((code, err), (1, want));
     for from in ["/d/base.qcow2", "/raw", "/d/top.qcow2"] {
         let to = d.at("copy");
         let (code, out, err) = img(&["convert", "-O", "raw", &s.url(from), &to]);

@@ -302,5 +302,6 @@ pub fn main(given: &[String]) -> i32 {
 /// [`main`] under another name, such as `qemu-img`.
 pub fn main_as(prog: &str, given: &[String]) -> i32 {
     let terminal = std::io::stderr().is_terminal();
+    crate::told::begin(prog);
     run_at(prog, given, &mut std::io::stdout(), &mut std::io::stderr(), terminal)
 }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -102,8 +102,9 @@ fn start(ask: &Ask, image: OwnedFd) -> Result<Child, QError> {
         qerr!("Could not start the process that reads the image: {}", base::Errno::from(e))
     };
     let bounds = Bounds { memory: ask.memory, seconds: ask.timeout.as_secs().max(1) };
-    let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
-    command.arg("img").args(arguments(bounds, ask.check, ask.format.as_deref()));
+    // This very program, by its own name: it may be called by another, and be another by then where it was.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("rhea").arg("img").args(arguments(bounds, ask.check, ask.format.as_deref()));
     // Nothing of the environment. The kernel's ring would do what seccomp does not see; and each thread's own heap takes
     // address space.
     command.env_clear().env("RHEA_AIO_FALLBACK", "1").env("MALLOC_ARENA_MAX", "1");

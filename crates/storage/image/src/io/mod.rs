@@ -72,6 +72,7 @@ fn in_words_of_getopt(e: &str) -> String {
 pub fn main_as(prog: &str, given: &[String]) -> i32 {
     let out = std::io::stdout();
     let seen = out.is_terminal();
+    crate::told::begin(prog);
     run(prog, given, Box::new(out), Box::new(std::io::stderr()), seen)
 }
 
