@@ -24,6 +24,7 @@
 mod case;
 mod cross;
 mod normal;
+pub mod random;
 mod shell;
 
 pub use case::{Case, Step};

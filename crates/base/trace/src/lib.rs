@@ -21,7 +21,7 @@ mod subscriber;
 pub use item::{Item, ParseError, enabled, help, parse, set_items};
 pub use pattern::{Patterns, parse_events_file};
 pub use sink::{open_file, set_program_name, to_stderr, write_line};
-pub use subscriber::{init, select, selected, set_timestamps};
+pub use subscriber::{PLAIN, REPORT, init, init_plain, select, selected, set_timestamps};
 
 #[doc(hidden)]
 pub use tracing as __tracing;

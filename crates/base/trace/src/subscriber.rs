@@ -15,6 +15,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 static SELECTED: RwLock<Patterns> = RwLock::new(Patterns::new());
 static STAMPS: AtomicBool = AtomicBool::new(false);
+static ONLY_PLAIN: AtomicBool = AtomicBool::new(false);
 static INIT: Once = Once::new();
 
 /// Installs the subscriber for the whole process. Later calls do nothing, nor does the first one where the
@@ -23,6 +24,19 @@ pub fn init() {
     INIT.call_once(|| {
         let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Reports));
     });
+}
+
+/// The target of `tracing` events whose texts stand as they are, without the program's name: what happened to an image,
+/// line by line. Warnings have the name all the same.
+pub const PLAIN: &str = "plain";
+/// The target of events that tell people more than the error of a request can, which is a number.
+pub const REPORT: &str = "report";
+
+/// [`init`] for programs that say themselves what goes wrong: of the messages, only those of [`PLAIN`] and [`REPORT`] are
+/// shown.
+pub fn init_plain() {
+    ONLY_PLAIN.store(true, Ordering::Relaxed);
+    init();
 }
 
 /// Selects the trace points that `patterns` match, in place of those selected before. Any thread, any time.
@@ -60,7 +74,7 @@ pub fn selected() -> Patterns {
 
 fn wanted(meta: &Metadata<'_>) -> bool {
     if *meta.level() <= Level::INFO {
-        return true;
+        return [PLAIN, REPORT].contains(&meta.target()) || !ONLY_PLAIN.load(Ordering::Relaxed);
     }
     let p = SELECTED.read().unwrap_or_else(PoisonError::into_inner);
     !p.is_empty() && p.decide(meta.name()).or_else(|| p.decide(meta.target())).unwrap_or(false)
@@ -98,6 +112,10 @@ impl<S: Subscriber> Layer<S> for Reports {
                 return;
             }
         };
+        if meta.target() == PLAIN && *meta.level() != Level::WARN {
+            let _ = std::io::stderr().write_all(format!("{}\n", text.message).as_bytes());
+            return;
+        }
         let stamp = if STAMPS.load(Ordering::Relaxed) { stamp(SystemTime::now()) } else { String::new() };
         let line = format!("{stamp}{}: {severity}{}\n", program_name(), text.all().trim_start());
         // Not to the -D file: these are for the person who runs the program.

@@ -81,8 +81,8 @@ async fn make(o: &BlockdevCreateOptionsFile) -> Result<(), QError> {
     }
     graph.add(node).await?;
     let config = RootConfig {
-        perm: Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE,
-        shared: Perm::CONSISTENT_READ,
+        perm: Perm::WRITE | Perm::RESIZE,
+        shared: Perm::all() - Perm::RESIZE,
         desc: "the making of a file".into(),
         ..RootConfig::default()
     };

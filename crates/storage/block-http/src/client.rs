@@ -283,7 +283,11 @@ impl Client {
                     rt::sleep(*pause).await;
                 }
                 None => {
+                    // A server has a part in the text.
+                    let why: String =
+                        why.to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
                     tracing::error!(
+                        target: "report",
                         "curl: {why} (reading {} bytes at {off} of {})",
                         into.len(),
                         self.ask.url

@@ -32,7 +32,7 @@ impl Image {
             return Ok(None);
         }
         if self.geo.in_cluster(off) != 0 || off >= spec::MAX_FILE_OFFSET {
-            let text = format!("Refblock offset {off:#x} unaligned (reftable index: {index:#x})");
+            let text = format!("Refblock offset {off:#x} unaligned (reftable index: {})", spec::hex(index));
             return Err(self.damaged(h, &text).await);
         }
         if let Some(b) = m.blocks.get_mut(&off) {
@@ -102,9 +102,7 @@ impl Image {
     /// What metadata stands in these clusters, other than `own`.
     fn overlap(&self, range: &Range<u64>, own: Option<Section>) -> Option<Section> {
         let places = self.places.read();
-        if let Some(s) = places.protected.hit(range)
-            && Some(s) != own
-        {
+        if let Some(s) = places.protected.hit(range, own) {
             return Some(s);
         }
         let o = self.config.read().overlap;
@@ -178,8 +176,8 @@ impl Image {
         {
             self.write_back(h, m).await?;
         }
-        // Cluster 0 is the header's whatever its refcount says.
-        let mut start = m.hint.max(1);
+        // Cluster 0 is the header's whatever its refcount says: if that is 0, what follows stops here.
+        let mut start = m.hint;
         let mut run = 0;
         while run < want {
             let at = start + run;
@@ -206,9 +204,9 @@ impl Image {
             }
         }
         let range = start..start + want;
-        if let Some(hit) = self.overlap(&range, None) {
-            let text = format!("Preventing invalid allocation of clusters in use ({})", hit.name());
-            return Err(self.damaged(h, &text).await);
+        let header = (range.start == 0).then_some(Section::Header);
+        if let Some(hit) = header.or_else(|| self.overlap(&range, None)) {
+            return Err(self.overlapping(h, hit).await);
         }
         let first = self.geo.refcount_position(range.start).0;
         let last = self.geo.refcount_position(range.end - 1).0;
@@ -270,8 +268,7 @@ impl Image {
 
     async fn put_block<H: Host>(&self, h: &H, m: &mut Meta, index: u64, at: u64, own: bool) -> IoResult<()> {
         if let Some(hit) = self.overlap(&(at..at + 1), None) {
-            let text = format!("Preventing invalid allocation of refcount block in use ({})", hit.name());
-            return Err(self.damaged(h, &text).await);
+            return Err(self.overlapping(h, hit).await);
         }
         self.make_room(h, m).await?;
         h.event(Event::RefblockAllocWrite).await;

@@ -7,6 +7,7 @@ use qapi::{QError, qerr};
 
 use crate::check;
 use crate::crypt::Key;
+use crate::geometry::{Entry, Mapping};
 use crate::header::{CryptMethod, Header, RawExt};
 use crate::host::Host;
 use crate::image::{Image, read_header};
@@ -41,6 +42,7 @@ pub async fn amend<H: Host>(host: &H, a: &Amend) -> Result<(), QError> {
     let h = read_header(host).await?;
     let version = a.version.unwrap_or(h.version);
     let order = plan(&h, a, version)?;
+    snapshots_allow(host, &h, version).await?;
     if h.version < version {
         change(host, true, |h| *h = upgraded(h)).await?;
     }
@@ -74,7 +76,32 @@ pub async fn amend<H: Host>(host: &H, a: &Amend) -> Result<(), QError> {
 /// Those that [`amend`] begins with.
 pub async fn possible<H: Host>(host: &H, a: &Amend) -> Result<(), QError> {
     let h = read_header(host).await?;
-    plan(&h, a, a.version.unwrap_or(h.version)).map(drop)
+    let version = a.version.unwrap_or(h.version);
+    plan(&h, a, version)?;
+    snapshots_allow(host, &h, version).await
+}
+
+/// Refuses version 2 where snapshots have zero clusters, which it does not know.
+async fn snapshots_allow<H: Host>(host: &H, h: &Header, version: u32) -> Result<(), QError> {
+    if version > 2 || h.version < 3 || h.snapshot_count == 0 {
+        return Ok(());
+    }
+    let g = h.geometry;
+    let image = open(host).await?;
+    let snapshots = image.shown.read().snapshots.clone();
+    for s in &snapshots {
+        for table in image.snapshot_l1(host, s).await? {
+            if table == 0 {
+                continue;
+            }
+            let entries = image.read_entries(host, table).await.map_err(io("read an L2 table"))?;
+            let zero = |e: &Entry| matches!(g.mapping(*e), Mapping::ZeroPlain | Mapping::ZeroAlloc(_));
+            if entries.iter().any(zero) {
+                return Err(qerr!("Internal snapshots prevent downgrade of image"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks what is asked; answers log2 of the refcounts' width.
@@ -119,11 +146,11 @@ fn plan(h: &Header, a: &Amend, version: u32) -> Result<u32, QError> {
     }
     if h.version == 3 && version == 2 {
         let left = h.incompatible & !incompat::DIRTY;
+        if h.geometry.data_file {
+            return Err(qerr!("Cannot downgrade an image with a data file"));
+        }
         if left != 0 {
             return Err(qerr!("Cannot downgrade an image with incompatible features {left:#x} set"));
-        }
-        if h.snapshot_count > 0 {
-            return Err(qerr!("Cannot downgrade an image with internal snapshots"));
         }
         if h.bitmaps.is_some() && h.autoclear & spec::autoclear::BITMAPS != 0 {
             return Err(qerr!("Cannot downgrade an image with persistent bitmaps: remove them first"));

@@ -48,6 +48,26 @@ impl BitmapInfo {
     }
 }
 
+/// Tells whoever opens the image that its bitmaps are lost, where somebody wrote to it who did not know them.
+pub(crate) fn warn_of_lost(h: &Header) {
+    if h.bitmaps.is_none() || h.autoclear & autoclear::BITMAPS != 0 {
+        return;
+    }
+    if h.version < 3 {
+        tracing::warn!(
+            target: "plain",
+            "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without persistent \
+             bitmap support; so now they must all be considered inconsistent"
+        );
+    } else {
+        tracing::warn!(
+            target: "plain",
+            "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent\n\
+             Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix."
+        );
+    }
+}
+
 /// Reads the directory, if the image has one that is up to date.
 pub async fn load<H: Host>(host: &H, h: &Header, file_len: u64) -> Result<Vec<BitmapInfo>, QError> {
     let mut list = Vec::new();
@@ -60,7 +80,10 @@ pub async fn load<H: Host>(host: &H, h: &Header, file_len: u64) -> Result<Vec<Bi
         .await
         .map_err(|e| qerr!("Failed to read bitmap directory: {e}"))?;
     let mut at = 0usize;
-    for _ in 0..x.count {
+    while at < b.len() {
+        if list.len() as u64 >= u64::from(x.count) {
+            return Err(qerr!("More bitmaps found than specified in header extension"));
+        }
         let entry = || {
             let e = b.get(at..)?;
             let (name_len, extra) = (be16(e, 18)? as usize, be32(e, 20)? as usize);
@@ -84,10 +107,13 @@ pub async fn load<H: Host>(host: &H, h: &Header, file_len: u64) -> Result<Vec<Bi
             || info.name.len() > 1023
             || u64::from(info.table_size) * 8 > spec::MAX_BITMAP_TABLE
         {
-            return Err(qerr!("Broken bitmap directory"));
+            return Err(qerr!("Bitmap '{}' doesn't satisfy the constraints", info.name));
         }
         list.push(info);
         at += len;
+    }
+    if (list.len() as u64) < u64::from(x.count) {
+        return Err(qerr!("Less bitmaps found than specified in header extension"));
     }
     Ok(list)
 }

@@ -182,6 +182,7 @@ impl Image {
         let old_ext = m.header.bitmaps.filter(|_| Self::bitmaps_valid(m));
         // Nobody's but those that were kept may be believed later.
         let believed = if open { Self::believed(&m.header) } else { 0 };
+        let places: Vec<String> = old.iter().map(|b| b.name.clone()).collect();
         let mut first = Vec::new();
         let (mut last, mut gone) = (Vec::new(), Vec::new());
         for (i, b) in old.into_iter().enumerate() {
@@ -194,13 +195,17 @@ impl Image {
         if bitmaps.is_empty() && gone.is_empty() {
             return Ok(());
         }
+        // Each keeps its place in the directory; new ones follow.
+        let place = |b: &Arc<Bitmap>| places.iter().position(|n| n == b.name()).unwrap_or(usize::MAX);
+        let mut bitmaps = bitmaps.to_vec();
+        bitmaps.sort_by_key(place);
         let live = open && self.live.may_be_on();
         // What is written right now is not in the bitmaps yet.
         let active = if open { self.live.start_over() } else { Vec::new() };
         let mut fresh = Vec::new();
         let mut list = first;
         let stored = async {
-            for b in bitmaps {
+            for b in &bitmaps {
                 list.push(self.store_one(h, m, b, &active, open, &mut fresh).await?);
             }
             let kept = list.len() as u32;
@@ -351,7 +356,10 @@ impl Image {
             } else if n as u64 == cs && data.iter().all(|b| *b == 0xff) {
                 ALL_ONES
             } else {
-                self.put_fresh(h, m, &data, fresh).await?
+                // A reader reads clusters.
+                let mut whole = data.to_vec();
+                whole.resize(cs as usize, 0);
+                self.put_fresh(h, m, &whole, fresh).await?
             });
         }
         let table_offset =
@@ -367,7 +375,7 @@ impl Image {
         })
     }
 
-    /// Writes bytes to fresh clusters, the rest of the last one zeroes; answers where.
+    /// Writes bytes to fresh clusters; answers where.
     async fn put_fresh<H: Host>(
         &self,
         h: &H,
@@ -379,11 +387,9 @@ impl Image {
         let first = self.alloc(h, m, n).await?;
         fresh.push((first, n));
         let off = first << self.geo.cluster_bits;
-        let mut whole = bytes.to_vec();
-        whole.resize((n << self.geo.cluster_bits) as usize, 0);
-        self.check_data_place(h, off, whole.len() as u64).await?;
+        self.check_data_place(h, off, n << self.geo.cluster_bits).await?;
         self.unflushed.store(true, Ordering::Release);
-        write_bytes(h, off, &whole).await?;
+        write_bytes(h, off, bytes).await?;
         self.unflushed.store(true, Ordering::Release);
         Ok(off)
     }

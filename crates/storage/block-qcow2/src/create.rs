@@ -119,7 +119,7 @@ pub async fn create_with<H: Host>(
     table.resize((table_clusters * cs / 8) as usize, 0);
     write_bytes(host, cs, &spec::table_to_bytes(&table)).await.map_err(io)?;
     if l1_entries > 0 {
-        let bytes = vec![0u8; (l1_entries as usize * 8).next_multiple_of(512)];
+        let bytes = vec![0u8; l1_entries as usize * 8];
         write_bytes(host, header.l1_offset, &bytes).await.map_err(io)?;
     }
     if let Some(v) = &volume {

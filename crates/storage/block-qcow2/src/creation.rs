@@ -33,10 +33,10 @@ const OPTIONS: &[CreateOption] = &[
     str("compression_type", "How clusters are compressed (zlib, zstd)").or("zlib"),
     SIZE,
     str("compat", "Version: v2 (0.10) or v3 (1.1)"),
-    str("data_file", "Name of the file that holds the data"),
-    bool("data_file_raw", "The data file alone is the disk, too"),
     str("backing_file", "Name of the image behind this one"),
     str("backing_fmt", "Format of the image behind this one"),
+    str("data_file", "Name of the file that holds the data"),
+    bool("data_file_raw", "The data file alone is the disk, too"),
     bool("lazy_refcounts", "Put updates of refcounts off").or("off"),
     CreateOption::new("refcount_bits", OptionType::Num, "Bits of a refcount (1 to 64)").or("16"),
 ];

@@ -100,6 +100,7 @@ fn open(ocx: OpenCx<'_>) -> OpenFuture<'_> {
         let writable = !ocx.flags.read_only && !ocx.flags.inactive;
         let config = |h: &crate::header::Header| Config::new(h, qcow2_options(ocx.options), ocx.flags.unmap);
         let mut image = Image::open(&host, ocx.node_name, writable, config).await?;
+        crate::bitmap::warn_of_lost(&image.header());
         let key = key_id(&image.header(), qcow2_options(ocx.options))?;
         match key {
             _ if ocx.no_io => image.unlock(&host, Key::None).await?,
@@ -113,6 +114,9 @@ fn open(ocx: OpenCx<'_>) -> OpenFuture<'_> {
         match image.header() {
             h if !h.geometry.data_file && given => {
                 return Err(qerr!("'data-file' can only be set for images with an external data file"));
+            }
+            h if h.autoclear & spec::autoclear::RAW_DATA_FILE != 0 && !h.geometry.data_file && !ocx.no_io => {
+                return Err(qerr!("data-file-raw requires a data file"));
             }
             h if h.geometry.data_file && !given && h.data_file.is_none() => {
                 return Err(qerr!("'data-file' is required for this image"));
@@ -410,7 +414,7 @@ impl Driver for Qcow2 {
             // Not closed properly with lazy refcounts: they must be right before anything is allocated.
             let host = NodeHost(*cx);
             let fail = |e: QError| e.prepend("Could not repair dirty image");
-            check::check(&host, Fix::All, &mut |line| tracing::warn!(node = %image.node_name, "{line}"))
+            check::check(&host, Fix::All, &mut |line| tracing::error!(target: "plain", "{line}"))
                 .await
                 .map_err(fail)?;
             let config = *image.config.read();

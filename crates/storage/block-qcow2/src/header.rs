@@ -210,17 +210,6 @@ impl Header {
             return Err(qerr!("Invalid backing file offset"));
         }
         let incompatible = if v3 { u64_at(field::INCOMPATIBLE) } else { 0 };
-        let ext_end = if backing_offset != 0 { backing_offset as usize } else { cluster_size };
-        let exts = Extensions::parse(first, length_usize, ext_end)?;
-        exts.check_features(incompatible)?;
-        let crypt = match u32_at(field::CRYPT_METHOD) {
-            0 => CryptMethod::None,
-            1 => CryptMethod::Aes,
-            2 => CryptMethod::Luks,
-            n => return Err(qerr!("Unsupported encryption method {n}")),
-        };
-        exts.check_crypto(crypt, cluster_size)?;
-
         let comp_byte = if length_usize > field::COMPRESSION { first[field::COMPRESSION] } else { 0 };
         let compression = match comp_byte {
             0 => Compression::Zlib,
@@ -236,6 +225,16 @@ impl Header {
             }
             _ => {}
         }
+        let ext_end = if backing_offset != 0 { backing_offset as usize } else { cluster_size };
+        let exts = Extensions::parse(first, length_usize, ext_end)?;
+        exts.check_features(incompatible)?;
+        let crypt = match u32_at(field::CRYPT_METHOD) {
+            0 => CryptMethod::None,
+            1 => CryptMethod::Aes,
+            2 => CryptMethod::Luks,
+            n => return Err(qerr!("Unsupported encryption method {n}")),
+        };
+        exts.check_crypto(crypt, cluster_size)?;
 
         let refcount_order = if v3 { u32_at(field::REFCOUNT_ORDER) } else { 4 };
         if refcount_order > 6 {
@@ -266,13 +265,6 @@ impl Header {
 
         let snapshot_count = u32_at(field::SNAPSHOT_COUNT);
         let snapshot_offset = u64_at(field::SNAPSHOT_OFFSET);
-        if snapshot_count > spec::MAX_SNAPSHOTS {
-            return Err(qerr!("Snapshot table too large"));
-        }
-        if snapshot_count > 0 && !table_ok(snapshot_offset, u64::from(snapshot_count) * 40) {
-            return Err(qerr!("Snapshot table offset invalid"));
-        }
-
         let l1_size = u32_at(field::L1_SIZE);
         let l1_offset = u64_at(field::L1_OFFSET);
         if u64::from(l1_size) > spec::MAX_L1_BYTES / 8 {
@@ -282,6 +274,9 @@ impl Header {
             return Err(qerr!("Active L1 table offset invalid"));
         }
         let size = u64_at(field::SIZE);
+        if size.checked_add(geometry.l2_coverage() - 1).is_none() {
+            return Err(qerr!("Could not refresh total sector count: File too large"));
+        }
         if geometry.l1_entries_for(size) > i32::MAX as u64 {
             return Err(qerr!("Image is too big"));
         }
@@ -301,6 +296,7 @@ impl Header {
             let raw = raw.split(|b| *b == 0).next().unwrap_or_default();
             (!raw.is_empty()).then(|| String::from_utf8_lossy(raw).into_owned())
         };
+        let autoclear = if v3 { u64_at(field::AUTOCLEAR) } else { 0 };
         let known = spec::HEADER_LENGTH.min(length_usize);
         Ok(Header {
             version,
@@ -314,7 +310,7 @@ impl Header {
             snapshot_offset,
             incompatible,
             compatible: if v3 { u64_at(field::COMPATIBLE) } else { 0 },
-            autoclear: if v3 { u64_at(field::AUTOCLEAR) } else { 0 },
+            autoclear,
             compression,
             crypt,
             length,
@@ -504,6 +500,24 @@ impl Header {
         if self.version >= 3 { "1.1" } else { "0.10" }
     }
 
+    /// Fails where the table of snapshots is too long, or cannot stand where it does.
+    pub fn check_snapshots(&self) -> HeaderResult<()> {
+        if self.snapshot_count > spec::MAX_SNAPSHOTS {
+            return Err(qerr!("Snapshot table too large"));
+        }
+        self.check_snapshots_place()
+    }
+
+    /// Fails where the table of snapshots cannot stand where it does.
+    pub(crate) fn check_snapshots_place(&self) -> HeaderResult<()> {
+        let end = self.snapshot_offset.checked_add(u64::from(self.snapshot_count) * 40);
+        let aligned = self.geometry.in_cluster(self.snapshot_offset) == 0;
+        match aligned && end.is_some_and(|e| e <= i64::MAX as u64) {
+            true => Ok(()),
+            false => Err(qerr!("Snapshot table offset invalid")),
+        }
+    }
+
     /// Fails where the image has no refcounts at all: it can be repaired, but not used.
     pub fn check_refcounted(&self) -> HeaderResult<()> {
         if self.reftable_clusters == 0 {
@@ -562,16 +576,17 @@ struct Extensions {
 impl Extensions {
     fn parse(first: &[u8], start: usize, end: usize) -> HeaderResult<Extensions> {
         let mut x = Extensions::default();
-        let mut at = start.next_multiple_of(8).max(start);
+        let mut at = start;
         while at < end {
-            // An area without room for another extension ends like one with an end mark.
-            let (Some(kind), Some(len)) = (be32(first, at), be32(first, at + 4)) else { break };
+            let too_large = || qerr!("Header extension too large");
+            let kind = be32(first, at).ok_or_else(too_large)?;
+            let len = be32(first, at + 4).ok_or_else(too_large)?;
             at += 8;
+            if at > end || len as usize > end - at {
+                return Err(too_large());
+            }
             if kind == spec::ext::END {
                 break;
-            }
-            if at > end || len as usize > end - at {
-                return Err(qerr!("Header extension too large"));
             }
             let data = &first[at..at + len as usize];
             match kind {
@@ -591,6 +606,9 @@ impl Extensions {
                 spec::ext::BITMAPS => x.bitmaps = Some(Self::bitmaps(data)?),
                 spec::ext::KEPT_BITMAPS if be32(data, 0) == Some(1) => x.kept_bitmaps = be32(data, 4),
                 spec::ext::PADDING => {}
+                spec::ext::CRYPTO if len != 16 => {
+                    return Err(qerr!("CRYPTO header extension size {len}, but expected size 16"));
+                }
                 _ => {
                     if kind == spec::ext::FEATURE_NAMES {
                         for e in data.chunks_exact(spec::FEATURE_ENTRY) {
@@ -756,7 +774,6 @@ mod tests {
         says(40, &0x1234u64.to_be_bytes(), "Active L1 table offset invalid");
         says(48, &0x1234u64.to_be_bytes(), "Reference count table offset invalid");
         says(56, &0xff_ffffu32.to_be_bytes(), "Reference count table too large");
-        says(60, &0xff_ffffu32.to_be_bytes(), "Snapshot table too large");
         says(8, &0xf_ffff_fff0u64.to_be_bytes(), "Invalid backing file offset");
         says(16, &2000u32.to_be_bytes(), "Backing file name too long");
         says(24, &(1u64 << 63).to_be_bytes(), "Image is too big");

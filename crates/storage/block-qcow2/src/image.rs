@@ -168,7 +168,15 @@ impl Image {
         host.event(Event::ReftableLoad).await;
         let reftable = table(header.reftable_offset, reftable_entries, "reference count table").await?;
         let l1 = table(header.l1_offset, u64::from(header.l1_size), "L1 table").await?;
-        let (snapshots, snapshot_bytes) = snapshot::load(host, &header, file_len).await?;
+        if !config.lenient {
+            header.check_snapshots()?;
+        }
+        let loaded = match snapshot::load(host, &header, file_len, config.lenient).await {
+            // A check looks at the table by itself.
+            Err(_) if config.lenient => snapshot::Loaded::default(),
+            loaded => loaded?,
+        };
+        let (snapshots, snapshot_bytes) = (loaded.list, loaded.bytes);
         let bitmaps = bitmap::load(host, &header, file_len).await?;
         let refblocks = reftable
             .iter()
@@ -241,7 +249,8 @@ impl Image {
 
     /// Fails where nothing may be written (any more).
     pub(crate) fn check_usable(&self) -> IoResult<()> {
-        if self.corrupt.load(Ordering::Acquire) { Err(Errno::IO) } else { Ok(()) }
+        // As if there were no disk any more.
+        if self.corrupt.load(Ordering::Acquire) { Err(Errno::NOMEDIUM) } else { Ok(()) }
     }
 
     /// The header on disk has changed and `m.header` with it: queries see it now.
@@ -337,9 +346,8 @@ impl Image {
         if !first {
             return Errno::IO;
         }
-        let node = &self.node_name;
         if self.writable.load(Ordering::Acquire) {
-            tracing::error!(node = %node, "qcow2: Marking image as corrupt: {text}; further corruption events will be suppressed");
+            tracing::error!(target: "plain", "qcow2: Marking image as corrupt: {text}; further corruption events will be suppressed");
             self.tell(text, true);
             let bits = {
                 let mut s = self.shown.write();
@@ -352,14 +360,19 @@ impl Image {
                 let _ = h.flush().await;
             }
         } else {
-            if !self.told.swap(true, Ordering::AcqRel) {
-                tracing::error!(node = %node, "qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
-                self.tell(text, false);
-            }
+            self.note_damage(text);
             // Reading other parts may go on: nothing can get worse.
             self.corrupt.store(false, Ordering::Release);
         }
         Errno::IO
+    }
+
+    /// Damage was found that stops nobody: says so once.
+    pub(crate) fn note_damage(&self, text: &str) {
+        if !self.told.swap(true, Ordering::AcqRel) {
+            tracing::error!(target: "plain", "qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
+            self.tell(text, false);
+        }
     }
 
     fn tell(&self, text: &str, fatal: bool) {

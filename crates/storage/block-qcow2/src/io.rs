@@ -156,7 +156,7 @@ impl Image {
     }
 
     async fn in_place<H: Host>(&self, h: &H, at: u64, left: u64) -> IoResult<RunKindAt> {
-        Ok(match self.lookup(h, at, left).await? {
+        Ok(match self.lookup_to_write(h, at, left).await? {
             (RunKind::Normal { host, copied: true }, n) => RunKindAt::InPlace(host, n),
             _ => RunKindAt::Other,
         })
@@ -226,7 +226,7 @@ impl Image {
         let mut reserved: Option<u64> = None;
         // The range lock keeps these mappings as they are.
         while end < guest.end {
-            let (kind, n) = self.lookup(h, end, guest.end - end).await?;
+            let (kind, n) = self.lookup_to_write(h, end, guest.end - end).await?;
             match kind {
                 RunKind::Normal { copied: true, .. } if end == guest.start => return Ok(None),
                 RunKind::Normal { copied: true, .. } => break,

@@ -276,8 +276,8 @@ impl L2Map {
                         break;
                     }
                     return Lookup::Bad(format!(
-                        "L2 table offset {table:#x} unaligned (L1 index: {:#x})",
-                        g.l1_index(at)
+                        "L2 table offset {table:#x} unaligned (L1 index: {})",
+                        spec::hex(g.l1_index(at))
                     ));
                 }
                 let (key, i) = self.position(table, at);
@@ -336,8 +336,8 @@ impl L2Map {
                 return Ok(o + within);
             }
             Err(format!(
-                "{what} offset {o:#x} unaligned (L2 offset: {table:#x}, L2 index: {:#x})",
-                g.l2_index(at)
+                "{what} offset {o:#x} unaligned (L2 offset: {table:#x}, L2 index: {})",
+                spec::hex(g.l2_index(at))
             ))
         };
         // In a data file, every cluster has its place for itself.
@@ -349,8 +349,8 @@ impl L2Map {
                 let first = within / g.unit();
                 let bad = || {
                     format!(
-                        "Invalid cluster entry found (L2 offset: {table:#x}, L2 index: {:#x})",
-                        g.l2_index(at)
+                        "Invalid cluster entry found (L2 offset: {table:#x}, L2 index: {})",
+                        spec::hex(g.l2_index(at))
                     )
                 };
                 let sub = entry.subcluster(first).ok_or_else(bad)?;
@@ -372,8 +372,8 @@ impl L2Map {
             Mapping::Unallocated => RunKind::Unallocated,
             Mapping::ZeroPlain | Mapping::ZeroAlloc(_) if self.version < 3 => {
                 return Err(format!(
-                    "Zero cluster entry found in pre-v3 image (L2 offset: {table:#x}, L2 index: {:#x})",
-                    g.l2_index(at)
+                    "Zero cluster entry found in pre-v3 image (L2 offset: {table:#x}, L2 index: {})",
+                    spec::hex(g.l2_index(at))
                 ));
             }
             Mapping::ZeroPlain => RunKind::Zero(None),
@@ -507,13 +507,13 @@ mod tests {
         let g = Geometry { cluster_bits: 10, refcount_order: 4, extended: false, data_file: false };
         let mut m = L2Map::new(g, 2, vec![0x1200, 0x2000], 1024, 4096);
         assert!(
-            matches!(m.lookup(0, 1), Lookup::Bad(t) if t == "L2 table offset 0x1200 unaligned (L1 index: 0x0)")
+            matches!(m.lookup(0, 1), Lookup::Bad(t) if t == "L2 table offset 0x1200 unaligned (L1 index: 0)")
         );
         let mut s = vec![0u64; 128].into_boxed_slice();
         (s[0], s[1]) = (0x3200, spec::ZERO);
         m.insert(0x2000, s).unwrap();
         let at = 128 * 1024;
-        let text = "Cluster allocation offset 0x3200 unaligned (L2 offset: 0x2000, L2 index: 0x0)";
+        let text = "Cluster allocation offset 0x3200 unaligned (L2 offset: 0x2000, L2 index: 0)";
         assert_eq!(m.lookup(at, 1), Lookup::Bad(text.into()));
         assert!(
             matches!(m.lookup(at + 1024, 1), Lookup::Bad(t) if t.starts_with("Zero cluster entry found in pre-v3"))

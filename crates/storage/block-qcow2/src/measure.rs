@@ -42,7 +42,7 @@ async fn of(m: &MeasureCx<'_>, o: &BlockdevCreateOptionsQcow2) -> Result<Measure
     let full_prealloc = matches!(o.preallocation, Some(PreallocMode::Falloc | PreallocMode::Full));
     let data = match m.source {
         // What the backing file shows is not known here: it may be nothing of what the source shows.
-        _ if full_prealloc || o.backing_file.is_some() => whole,
+        _ if full_prealloc || (o.backing_file.is_some() && m.source.is_some()) => whole,
         Some(s) => clusters_with_data(s, cluster).await?,
         None => 0,
     };

@@ -110,6 +110,8 @@ pub struct Config {
     pub bitmap_region: u64,
     /// Overlap checks.
     pub overlap: OverlapChecks,
+    /// For a check: a table of snapshots is read as far as it makes sense.
+    pub lenient: bool,
 }
 
 impl Config {
@@ -141,6 +143,7 @@ impl Config {
             discard_no_unref: no_unref,
             bitmap_region: DEFAULT_BITMAP_REGION.max((h.size >> 16).next_power_of_two()),
             overlap: OverlapChecks::new(o.and_then(|o| o.overlap_check.as_ref())),
+            lenient: false,
         })
     }
 

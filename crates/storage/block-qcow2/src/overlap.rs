@@ -107,9 +107,10 @@ impl Protected {
         p
     }
 
-    /// What stands in one of these clusters, if anything.
-    pub fn hit(&self, clusters: &Range<u64>) -> Option<Section> {
-        self.sections.iter().find(|(_, r)| r.start < clusters.end && clusters.start < r.end).map(|(s, _)| *s)
+    /// What stands in one of these clusters, if anything other than `own`.
+    pub fn hit(&self, clusters: &Range<u64>, own: Option<Section>) -> Option<Section> {
+        let touched = |r: &Range<u64>| r.start < clusters.end && clusters.start < r.end;
+        self.sections.iter().find(|(s, r)| Some(*s) != own && touched(r)).map(|(s, _)| *s)
     }
 
     /// A table has moved.

@@ -35,45 +35,98 @@ pub struct Snapshot {
     pub on_disk: u64,
 }
 
-/// Reads the snapshot table; also answers its length in bytes.
-pub async fn load<H: Host>(host: &H, h: &Header, file_len: u64) -> Result<(Vec<Snapshot>, u64), QError> {
-    let mut list = Vec::new();
-    if h.snapshot_count == 0 {
-        return Ok((list, 0));
+/// What a snapshot table holds.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The snapshots.
+    pub list: Vec<Snapshot>,
+    /// The table's length, bytes.
+    pub bytes: u64,
+    /// Which entries have more extra data than there may be, and how much: it is not in the list (lenient only).
+    pub excess: Vec<(usize, u32)>,
+}
+
+/// The most extra data that is read in spite of the limit, bytes.
+const MAX_LENIENT_EXTRA: u32 = 8 << 20;
+
+/// Reads the snapshot table. `lenient`: no entry has too much extra data, and no more entries are read than an image may
+/// have; an image without a place for its table has none.
+pub async fn load<H: Host>(host: &H, h: &Header, file_len: u64, lenient: bool) -> Result<Loaded, QError> {
+    let mut out = Loaded::default();
+    if h.snapshot_count == 0 || (lenient && h.check_snapshots_place().is_err()) {
+        return Ok(out);
     }
     let fail = |e: base::Errno| qerr!("Could not read snapshots: {e}");
     // The table's length is known only by walking it: read it piece by piece as needed.
-    // The last entry's padding may lie behind the file's end.
-    let limit = spec::MAX_SNAPSHOT_BYTES.min(file_len.saturating_sub(h.snapshot_offset).saturating_add(8));
+    // The last entry's padding may lie behind the file's end; of a damaged table, all of it may.
+    let behind = if lenient { 40 * u64::from(h.snapshot_count.min(spec::MAX_SNAPSHOTS)) } else { 8 };
+    let limit =
+        spec::MAX_SNAPSHOT_BYTES.min(file_len.saturating_sub(h.snapshot_offset).saturating_add(behind));
     let mut bytes: Vec<u8> = Vec::new();
     let mut at = 0usize;
-    while list.len() < h.snapshot_count as usize {
-        match parse(&bytes[at.min(bytes.len())..])? {
-            Some((s, n)) => {
-                at += n;
-                list.push(s);
+    while out.list.len() < h.snapshot_count.min(spec::MAX_SNAPSHOTS) as usize {
+        let max_extra = if lenient { MAX_LENIENT_EXTRA } else { spec::MAX_SNAPSHOT_EXTRA };
+        match parse(&bytes[at.min(bytes.len())..], max_extra) {
+            Err(TooMuch) => {
+                let entry = out.list.len();
+                return Err(
+                    qerr!("Too much extra metadata in snapshot table entry {entry}").with_hint(EXTRA_HINT)
+                );
             }
-            None => {
-                let more = (limit - bytes.len() as u64).min(256 << 10);
+            Ok(Some((mut s, n))) => {
+                let extra = be32(&bytes[at..], 36).unwrap_or(0);
+                if extra > spec::MAX_SNAPSHOT_EXTRA {
+                    out.excess.push((out.list.len(), extra));
+                    s.extra.truncate(spec::MAX_SNAPSHOT_EXTRA as usize - 24);
+                }
+                at += n;
+                out.list.push(s);
+            }
+            Ok(None) => {
+                let more = limit.saturating_sub(bytes.len() as u64).min(256 << 10);
                 if more == 0 {
-                    return Err(qerr!("Could not read snapshots: Snapshot table too large"));
+                    let need = at + entry_length(&bytes[at.min(bytes.len())..]);
+                    if !lenient || need as u64 > spec::MAX_SNAPSHOT_BYTES {
+                        return Err(qerr!("Could not read snapshots: Snapshot table too large"));
+                    }
+                    // Behind the file's end there are zeroes. No entry may be left out: its clusters are in use.
+                    bytes.resize(need, 0);
+                    continue;
                 }
                 let from = h.snapshot_offset + bytes.len() as u64;
                 bytes.extend(read_vec(host, from, more as usize).await.map_err(fail)?);
             }
         }
     }
-    Ok((list, at as u64))
+    out.bytes = at as u64;
+    Ok(out)
+}
+
+/// What helps against too much extra data.
+pub(crate) const EXTRA_HINT: &str = "You can force-remove this extra metadata with qemu-img check -r all";
+
+/// An entry says that it has too much extra data.
+struct TooMuch;
+
+/// The length of the entry that begins with these bytes, as far as they say; 40 where there are fewer.
+fn entry_length(b: &[u8]) -> usize {
+    let n = |v: Option<u16>| usize::from(v.unwrap_or(0));
+    match be32(b, 36) {
+        Some(extra) if b.len() >= 40 => {
+            (40 + extra as usize + n(be16(b, 12)) + n(be16(b, 14))).next_multiple_of(8)
+        }
+        _ => 40,
+    }
 }
 
 /// One entry and its length; `None` where `b` ends before the entry does.
-fn parse(b: &[u8]) -> Result<Option<(Snapshot, usize)>, QError> {
+fn parse(b: &[u8], max_extra: u32) -> Result<Option<(Snapshot, usize)>, TooMuch> {
     if b.len() < 40 {
         return Ok(None);
     }
     let extra = be32(b, 36).unwrap_or(0);
-    if extra > spec::MAX_SNAPSHOT_EXTRA {
-        return Err(qerr!("Too much extra metadata in snapshot table entry"));
+    if extra > max_extra {
+        return Err(TooMuch);
     }
     let (id_len, name_len) = (be16(b, 12).unwrap_or(0) as usize, be16(b, 14).unwrap_or(0) as usize);
     let strings = 40 + extra as usize;
@@ -81,7 +134,11 @@ fn parse(b: &[u8]) -> Result<Option<(Snapshot, usize)>, QError> {
     if b.len() < total {
         return Ok(None);
     }
-    let text = |from: usize, n: usize| String::from_utf8_lossy(&b[from..from + n]).into_owned();
+    let text = |from: usize, n: usize| {
+        // Nobody has ever seen what follows a NUL.
+        let shown = b[from..from + n].split(|b| *b == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(shown).into_owned()
+    };
     let state32 = u64::from(be32(b, 32).unwrap_or(0));
     let snapshot = Snapshot {
         l1_offset: be64(b, 0).unwrap_or(0),

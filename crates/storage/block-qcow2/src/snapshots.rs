@@ -66,8 +66,9 @@ impl Image {
             return Err(qerr!("Too many snapshots"));
         }
         let g = self.geo;
-        if g.refcount_max() < 2 {
-            return Err(qerr!("Reference counts of {} bits cannot count a snapshot", g.refcount_bits()));
+        if g.refcount_max() < 2 && self.map.read().l1.iter().any(|e| e & spec::OFFSET_MASK != 0) {
+            // Nothing can be referred to twice.
+            return Err(qerr!("Invalid argument"));
         }
         self.begin(h).await?;
         let done = async {
@@ -161,7 +162,7 @@ impl Image {
     }
 
     /// A snapshot's L1 table, whose entries say nothing about counts.
-    async fn snapshot_l1<H: Host>(&self, h: &H, s: &Snapshot) -> Result<Vec<u64>, QError> {
+    pub(crate) async fn snapshot_l1<H: Host>(&self, h: &H, s: &Snapshot) -> Result<Vec<u64>, QError> {
         if let Some(problem) = s.l1_problem(self.geo.cluster_size()) {
             return Err(qerr!("{problem}"));
         }
@@ -170,7 +171,7 @@ impl Image {
         Ok(spec::table_from_bytes(&bytes).into_iter().map(|e| e & spec::OFFSET_MASK).collect())
     }
 
-    async fn read_entries<H: Host>(&self, h: &H, entry: u64) -> Result<Vec<Entry>, Errno> {
+    pub(crate) async fn read_entries<H: Host>(&self, h: &H, entry: u64) -> Result<Vec<Entry>, Errno> {
         Ok(self.geo.entries(&self.read_table(h, entry).await?).collect())
     }
 
@@ -301,7 +302,12 @@ impl Image {
     }
 
     /// Writes the table of snapshots to a fresh place and has the header lead to it.
-    async fn put_snapshots<H: Host>(&self, h: &H, m: &mut Meta, list: &[Snapshot]) -> Result<(), Errno> {
+    pub(crate) async fn put_snapshots<H: Host>(
+        &self,
+        h: &H,
+        m: &mut Meta,
+        list: &[Snapshot],
+    ) -> Result<(), Errno> {
         let g = self.geo;
         let bytes: Vec<u8> = list.iter().flat_map(Snapshot::encode).collect();
         if bytes.len() as u64 > spec::MAX_SNAPSHOT_BYTES {
@@ -312,10 +318,8 @@ impl Image {
         if clusters > 0 {
             let first = self.alloc(h, m, clusters).await?;
             off = first << g.cluster_bits;
-            let mut whole = bytes.clone();
-            whole.resize((clusters << g.cluster_bits) as usize, 0);
             self.unflushed.store(true, Ordering::Release);
-            if let Err(e) = write_bytes(h, off, &whole).await {
+            if let Err(e) = write_bytes(h, off, &bytes).await {
                 self.unalloc(h, m, first, clusters).await;
                 return Err(e);
             }

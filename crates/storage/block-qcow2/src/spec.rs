@@ -201,3 +201,8 @@ pub fn table_from_bytes(b: &[u8]) -> Vec<u64> {
 pub fn table_to_bytes(t: &[u64]) -> Vec<u8> {
     t.iter().flat_map(|v| v.to_be_bytes()).collect()
 }
+
+/// A number as messages show it: hexadecimal, and 0 plainly.
+pub fn hex(n: u64) -> String {
+    if n == 0 { "0".into() } else { format!("{n:#x}") }
+}

@@ -33,6 +33,9 @@ impl Passing {
 impl Image {
     /// What the first of `len` bytes at `off` map to, and for how many bytes. Loads what is not cached.
     pub async fn lookup<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<(RunKind, u64)> {
+        if self.writable.load(Ordering::Acquire) {
+            self.check_usable()?;
+        }
         // Whoever asks about so much goes through the whole disk: most tables need no place in the cache for that. Others may
         // do so too, so this is not tried again and again.
         let mut far = if len > self.geo.l2_coverage() { 2 } else { 0 };
@@ -125,7 +128,8 @@ impl Image {
         let l1 = self.map.read().l1_entry(off);
         let old = l1 & spec::OFFSET_MASK;
         if g.in_cluster(old) != 0 {
-            let text = format!("L2 table offset {old:#x} unaligned (L1 index: {:#x})", g.l1_index(off));
+            let text =
+                format!("L2 table offset {old:#x} unaligned (L1 index: {})", spec::hex(g.l1_index(off)));
             return Err(self.damaged(h, &text).await);
         }
         if old != 0 && l1 & spec::COPIED != 0 {
@@ -213,6 +217,31 @@ impl Image {
         (old, Ok(()))
     }
 
+    /// [`Image::lookup`] for one who writes there.
+    pub(crate) async fn lookup_to_write<H: Host>(
+        &self,
+        h: &H,
+        off: u64,
+        len: u64,
+    ) -> IoResult<(RunKind, u64)> {
+        let bad = loop {
+            let found = self.map.read().lookup(off, len);
+            match found {
+                Lookup::Run(kind, n) => return Ok((kind, n)),
+                Lookup::Missing(_) => drop(self.entry_at(h, off).await?),
+                Lookup::Bad(text) => break text,
+            }
+        };
+        // A place that data cannot be written to is told by what the guest calls it.
+        let entry =
+            bad.split_once(" (L2 offset: ").map(|(place, _)| place).filter(|p| p.ends_with(" unaligned"));
+        let text = entry.map(|place| {
+            let place = place.replacen("Cluster allocation", "Data cluster", 1);
+            format!("{place} (guest offset: {})", spec::hex(self.geo.cluster_start(off)))
+        });
+        Err(self.damaged(h, &text.unwrap_or(bad)).await)
+    }
+
     /// Releases what an overwritten L2 entry referred to.
     pub(crate) fn release_entry(&self, m: &mut Meta, entry: Entry, discard: bool) {
         if self.geo.data_file {
@@ -221,6 +250,9 @@ impl Image {
         }
         let bits = self.geo.cluster_bits;
         match self.geo.mapping(entry) {
+            Mapping::Normal(o) | Mapping::ZeroAlloc(o) if self.geo.in_cluster(o) != 0 => {
+                self.note_damage(&format!("Cannot free unaligned cluster {o:#x}"));
+            }
             Mapping::Normal(o) | Mapping::ZeroAlloc(o) => self.release(m, o >> bits, 1, discard),
             Mapping::Compressed(o, n) => {
                 let first = o >> bits;

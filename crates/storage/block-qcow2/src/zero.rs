@@ -328,6 +328,9 @@ impl Image {
         if len == old {
             return Ok(());
         }
+        if len < old && prealloc != Prealloc::Off {
+            return Err(Errno::INVAL);
+        }
         self.modify(h).await?;
         let g = self.geo;
         let snapshots = self.shown.read().header.snapshot_count > 0;

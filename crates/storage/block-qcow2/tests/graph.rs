@@ -381,7 +381,7 @@ fn damage_is_an_event() {
         assert_eq!(e.name, "BLOCK_IMAGE_CORRUPTED");
         let data = e.data.clone().unwrap();
         assert_eq!(data.get("fatal"), Some(&Value::Bool(true)));
-        let msg = "L2 table offset 0x1200 unaligned (L1 index: 0x0)";
+        let msg = "L2 table offset 0x1200 unaligned (L1 index: 0)";
         assert_eq!(data.get("msg").and_then(Value::as_str), Some(msg));
         assert!(events.try_next().is_none());
         root.detach().await;
@@ -452,7 +452,7 @@ fn a_refused_snapshot_forgets_no_reference_count() {
         root.write(0, IoBuf::from_bytes(&[1; 20_000]), WriteFlags::empty()).await.unwrap();
         let op = SnapshotOp::Create { name: "s".into(), date: std::time::Duration::ZERO, again: false };
         let e = b.graph.internal_snapshot("a", op).await.unwrap_err();
-        assert_eq!(e.desc(), "Reference counts of 1 bits cannot count a snapshot");
+        assert_eq!(e.desc(), "Invalid argument");
         // New clusters do not fall on those whose counts were only in memory.
         root.write(100_000, IoBuf::from_bytes(&[2; 30_000]), WriteFlags::empty()).await.unwrap();
         let buf = IoBuf::zeroed(20_000);

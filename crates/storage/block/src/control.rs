@@ -34,6 +34,9 @@ pub struct Policy {
     pub max_depth: usize,
     /// Nodes are opened to tell about their images only: no data is read, so that no key is needed.
     pub no_io: bool,
+    /// Nodes may have names that begin with `#`, as those have that nobody named: for programs that name nodes themselves
+    /// and whose users see none.
+    pub own_names: bool,
 }
 
 impl Default for Policy {
@@ -44,6 +47,7 @@ impl Default for Policy {
             implicit_protocols: false,
             max_depth: 200,
             no_io: false,
+            own_names: false,
         }
     }
 }

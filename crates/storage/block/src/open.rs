@@ -112,7 +112,9 @@ impl Txn<'_> {
         }
         let name = match dict.get("node-name").and_then(Value::as_str) {
             Some(n) => {
-                check_node_name(n)?;
+                if !(self.ctl.policy().own_names && n.starts_with('#')) {
+                    check_node_name(n)?;
+                }
                 n.to_owned()
             }
             None => self.ctl.auto_name(&self.next),

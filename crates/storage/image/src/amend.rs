@@ -23,7 +23,7 @@ pub enum Change {
         size: Option<u64>,
         /// Its encryption.
         encrypt: Option<BlockdevAmendOptions>,
-        /// The backing file that it is said to have: another than it has is refused.
+        /// The backing file that it is to have: refused, even if it is the one that it has.
         backing_file: Option<String>,
         /// And its format.
         backing_format: Option<String>,
@@ -81,8 +81,7 @@ async fn check(image: &Opened, change: &Change, amend: &Amend) -> Result<(), QEr
     let host = RootHost(&root);
     let done = async {
         let h = read_header(&host).await?;
-        let other = |given: &Option<String>, has: &Option<String>| given.is_some() && given != has;
-        if other(backing_file, &h.backing_file) || other(backing_format, &h.backing_format) {
+        if backing_file.is_some() || backing_format.is_some() {
             return Err(
                 qerr!("Cannot amend the backing file").with_hint("You can use 'qemu-img rebase' instead.")
             );

@@ -10,11 +10,10 @@ use crate::open::Opened;
 /// The bitmap that carries bits from one graph to another.
 const TEMPORARY: &str = "rhea-tmp-merge";
 
-/// All bitmaps that an image keeps, the eldest first.
+/// All bitmaps that an image keeps, in the order in which it has them.
 pub fn stored(image: &Opened) -> Vec<Arc<Bitmap>> {
     let mut list = image.graph.bitmaps_of(&image.node);
     list.retain(|b| b.persistent());
-    list.reverse();
     list
 }
 
@@ -23,12 +22,12 @@ pub fn stored(image: &Opened) -> Vec<Arc<Bitmap>> {
 /// # Errors
 /// There is no such bitmap; the two do not fit.
 pub async fn merge_from(image: &Opened, name: &str, from: &Opened, source: &str) -> Result<(), QError> {
+    let (graph, node) = (&image.graph, &image.node);
+    let target = graph.bitmap(node, name, Tolerate { read_only: true, inconsistent: true })?;
     let all = stored(from);
     let bits = all.iter().find(|b| b.name() == source);
     let bits = bits.ok_or_else(|| qerr!("Dirty bitmap '{source}' not found"))?;
     bits.check(false, Tolerate { read_only: true, inconsistent: false })?;
-    let (graph, node) = (&image.graph, &image.node);
-    let target = graph.bitmap(node, name, Tolerate { read_only: true, inconsistent: true })?;
     if target.size() != bits.size() {
         return Err(qerr!(
             "Bitmaps are of different sizes (destination size is {}, source size is {}) and can't be merged",

@@ -14,8 +14,8 @@ use crate::open::{
 pub enum CheckError {
     /// The image could not be opened.
     Open(QError),
-    /// The format has no checks.
-    Unsupported,
+    /// The format, which is this one, has no checks.
+    Unsupported(String),
     /// The check itself failed.
     Failed(QError),
 }
@@ -51,6 +51,7 @@ pub async fn check(
     let report = match ty.check {
         // Only the file is needed; and an image that is too damaged to be opened may still be repaired.
         Some(check) => {
+            backing_files(source, &format, ty.supports_backing, flags).await?;
             let image = open_below(source, flags).await.map_err(CheckError::Open)?;
             let (perm, shared) = permissions(flags.write);
             let root = image.root(&image.node, perm, shared).await.map_err(CheckError::Open)?;
@@ -64,16 +65,38 @@ pub async fn check(
             let image = open(&named, flags).await.map_err(CheckError::Open)?;
             let done = image.graph.check(&image.node, fix, log).await;
             image.close().await;
-            done.map_err(CheckError::Failed)?.ok_or(CheckError::Unsupported)?
+            done.map_err(CheckError::Failed)?.ok_or(CheckError::Unsupported(format.clone()))?
         }
     };
     Ok(Checked { format, report })
 }
 
+/// Has the image opened once with its backing files, which must be there.
+async fn backing_files(
+    source: &Source,
+    format: &str,
+    backed: bool,
+    flags: OpenFlags,
+) -> Result<(), CheckError> {
+    let named = Source { format: Some(format.to_owned()), ..source.clone() };
+    let look = OpenFlags { write: false, no_io: true, chain: true, ..flags };
+    if !backed || (flags.write && flags.force_share) {
+        return Ok(());
+    }
+    match open(&named, look).await {
+        Ok(image) => image.close().await,
+        Err(e) if e.desc().starts_with("Could not open backing file") => return Err(CheckError::Open(e)),
+        // What is wrong with the image itself is what the check tells.
+        Err(_) => {}
+    }
+    Ok(())
+}
+
 fn permissions(write: bool) -> (Perm, Perm) {
     match write {
         true => (Perm::all() - Perm::WRITE_UNCHANGED, Perm::CONSISTENT_READ),
-        false => (Perm::CONSISTENT_READ, Perm::all()),
+        // What is written meanwhile would look like damage.
+        false => (Perm::CONSISTENT_READ, Perm::all() - Perm::WRITE - Perm::RESIZE),
     }
 }
 

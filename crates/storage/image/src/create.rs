@@ -5,16 +5,12 @@ use std::sync::Arc;
 use api::block_core::BlockdevCreateOptions;
 use block::create::{CreateCx, CreateOption, Creation, ImageMaker, NamedImage, Part};
 use block::driver::{CtlFuture, DriverType, Kind};
-use monitor::EventBus;
 use qapi::{QError, qerr};
 use qom::ObjectTree;
 
 use crate::drivers;
-use crate::open::{Cache, OpenFlags, node_of_file};
+use crate::open::{Cache, FILE, OpenFlags, new_graph, node_of_file};
 use crate::options::Options;
-
-/// The node that holds the image while it is made.
-const FILE: &str = "image-file";
 
 /// What to make.
 #[derive(Clone)]
@@ -88,7 +84,7 @@ async fn create_file(name: &str, options: &Options) -> Result<(), QError> {
     dict.insert("filename", name);
     dict.insert("driver", "file");
     let typed: BlockdevCreateOptions = qapi::from_keyval_dict(dict)?;
-    let cx = CreateCx::new(block::BlockGraph::new(&drivers(), EventBus::new()));
+    let cx = CreateCx::new(new_graph());
     create(&cx, &typed).await
 }
 
@@ -104,7 +100,7 @@ pub(crate) fn contract(
         None => Vec::new(),
     };
     let parts: Vec<(Part, String)> =
-        parts.into_iter().enumerate().map(|(i, p)| (p, format!("image-part-{i}"))).collect();
+        parts.into_iter().enumerate().map(|(i, p)| (p, format!("#block{}", 910 + i))).collect();
     Ok((creation.contract(ty.name, FILE, &parts, dict)?, parts))
 }
 
@@ -126,7 +122,7 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
     }
     plain.set("size", "0");
     create_file(&image.name, &plain).await?;
-    let graph = block::BlockGraph::new(&drivers(), EventBus::new());
+    let graph = new_graph();
     if let Some(o) = &image.objects {
         graph.set_objects(o.clone());
     }
@@ -145,7 +141,26 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
     }
     .await;
     graph.close_all().await;
+    if made.is_err() {
+        remove(&image.name).await;
+        for (part, _) in &parts {
+            remove(&beside(&image.name, &part.filename)).await;
+        }
+    }
     made
+}
+
+/// Takes away what is left of an image that could not be made: a regular file; anything else stays.
+async fn remove(name: &str) {
+    let Ok(dict) = block::filename::protocol(&drivers(), name).await else { return };
+    let text = |k: &str| dict.get(k).and_then(qapi::Value::as_str).map(str::to_owned);
+    let (Some("file"), Some(path)) = (text("driver").as_deref(), text("filename")) else { return };
+    // Nothing hangs on it: the error is why there is no image.
+    let _ = rt::unblock(move || {
+        let plain = std::fs::symlink_metadata(&path).is_ok_and(|m| m.is_file());
+        if plain { std::fs::remove_file(&path) } else { Ok(()) }
+    })
+    .await;
 }
 
 /// Makes images for commands of the graph that name their files.

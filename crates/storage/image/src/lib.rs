@@ -22,7 +22,6 @@ pub mod nbd;
 pub mod open;
 pub mod options;
 pub mod rebase;
-mod told;
 pub mod tree;
 
 use block::driver::DriverType;

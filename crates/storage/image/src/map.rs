@@ -41,6 +41,25 @@ impl Range {
     }
 }
 
+/// Joins ranges that are alike.
+struct Whole<'a> {
+    held: Option<Range>,
+    tell: &'a mut dyn FnMut(Range),
+}
+
+impl Whole<'_> {
+    fn take(&mut self, r: Range) {
+        match &mut self.held {
+            Some(l) if l.joins(&r) => l.len += r.len,
+            _ => {
+                if let Some(l) = self.held.replace(r) {
+                    (self.tell)(l);
+                }
+            }
+        }
+    }
+}
+
 /// Tells of every range from `start` on, `len` bytes at most, each as long as it can be.
 ///
 /// # Errors
@@ -48,14 +67,28 @@ impl Range {
 pub async fn map(root: &Root, start: u64, len: u64, tell: &mut dyn FnMut(Range)) -> Result<(), (u64, Errno)> {
     let end = start.saturating_add(len).min(root.len());
     let mut pos = start;
-    let mut last: Option<Range> = None;
+    let mut whole = Whole { held: None, tell };
+    if pos >= end {
+        // There is something to be said of nothing, too.
+        (whole.tell)(Range {
+            start: pos,
+            len: 0,
+            depth: 0,
+            present: false,
+            zero: false,
+            data: false,
+            compressed: false,
+            offset: None,
+            filename: None,
+        });
+    }
     while pos < end {
         let st = root.map(pos, (end - pos).min(LOOK)).await.map_err(|e| (pos, e))?;
         let n = st.len.min(end - pos);
         if n == 0 {
             return Err((pos, Errno::IO));
         }
-        let next = Range {
+        whole.take(Range {
             start: pos,
             len: n,
             depth: st.depth,
@@ -65,19 +98,11 @@ pub async fn map(root: &Root, start: u64, len: u64, tell: &mut dyn FnMut(Range))
             compressed: st.compressed,
             offset: st.offset,
             filename: st.filename.filter(|_| st.offset.is_some()),
-        };
+        });
         pos += n;
-        match &mut last {
-            Some(l) if l.joins(&next) => l.len += n,
-            _ => {
-                if let Some(l) = last.replace(next) {
-                    tell(l);
-                }
-            }
-        }
     }
-    if let Some(l) = last {
-        tell(l);
+    if let Some(l) = whole.held.take() {
+        (whole.tell)(l);
     }
     Ok(())
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use block::Root;
 use block::create::{CreateCx, Measure, MeasureCx};
-use monitor::EventBus;
 use qapi::{QError, qerr};
 
 use crate::create::{NewImage, contract, maker};
@@ -24,7 +23,7 @@ pub async fn measure(image: &NewImage, source: Option<(&Opened, &Arc<Root>)>) ->
         Some(_) => Some(contract(image, ty, creation)?.0),
         None => None,
     };
-    let graph = block::BlockGraph::new(&crate::drivers(), EventBus::new());
+    let graph = crate::open::new_graph();
     if let Some(o) = &image.objects {
         graph.set_objects(o.clone());
     }

@@ -93,8 +93,10 @@ pub struct Named {
 }
 
 /// The node names that an opened image has.
-const TOP: &str = "image";
-const FILE: &str = "image-file";
+///
+/// Nobody has given them any: messages show them as such.
+const TOP: &str = "#block901";
+pub(crate) const FILE: &str = "#block900";
 
 /// An image that is open in a graph of its own.
 pub struct Opened {
@@ -108,6 +110,8 @@ pub struct Opened {
     pub file: Option<String>,
     /// The password that it was opened with.
     pub password: Option<Secret>,
+    /// Its format was found out, and it is to be written.
+    guessed: bool,
     /// Roots write through.
     write_through: bool,
 }
@@ -131,12 +135,19 @@ pub fn driver(name: &str) -> Result<&'static DriverType, QError> {
 
 /// A graph for one image.
 fn graph(flags: OpenFlags, objects: Option<&Arc<ObjectTree>>) -> Arc<BlockGraph> {
-    let graph = BlockGraph::new(&drivers(), EventBus::new());
+    let graph = new_graph();
     let policy = graph.policy();
     graph.set_policy(Policy { no_io: flags.no_io, allow_implicit_children: !flags.alone, ..policy });
     if let Some(o) = objects {
         graph.set_objects(o.clone());
     }
+    graph
+}
+
+/// An empty graph whose nodes the tools name.
+pub(crate) fn new_graph() -> Arc<BlockGraph> {
+    let graph = BlockGraph::new(&drivers(), EventBus::new());
+    graph.set_policy(Policy { own_names: true, ..graph.policy() });
     graph
 }
 
@@ -195,7 +206,7 @@ async fn open_node(
     set_flags(&mut d, flags);
     graph.add(typed(d)?).await?;
     let write_through = flags.cache.write_through;
-    Ok(Opened { graph, node: FILE.into(), format, file: None, password: None, write_through })
+    Ok(Opened { graph, node: FILE.into(), format, file: None, password: None, guessed: false, write_through })
 }
 
 /// Opens an image; without `flags.chain` it is open without its backing files. Messages are those of the cause: the caller
@@ -236,6 +247,7 @@ pub async fn open_container(source: &Source, flags: OpenFlags) -> Result<Opened,
     if let Some(o) = &source.objects {
         opened.graph.set_objects(o.clone());
     }
+    opened.guessed = flags.write && source.format.is_none();
     opened.format = match &source.format {
         Some(f) => f.clone(),
         None => opened.probe(&source.name).await?,
@@ -376,8 +388,11 @@ async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QEr
         }
     }
     let ty = driver(d.get("driver").and_then(Value::as_str).unwrap_or_default())?;
-    if !d.contains_key("node-name") {
-        d.insert("node-name", TOP);
+    match d.get("node-name").and_then(Value::as_str) {
+        Some(name) => block::options::check_node_name(name)?,
+        None => {
+            d.insert("node-name", TOP);
+        }
     }
     set_flags(&mut d, flags);
     if ty.supports_backing && !flags.chain && !d.contains_key("backing") {
@@ -396,7 +411,8 @@ async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QEr
         }
         None => return Err(qerr!("Cannot find device='' nor node-name='{node}'")),
     };
-    Ok(Opened { graph, node, format, file, password, write_through: flags.cache.write_through })
+    let write_through = flags.cache.write_through;
+    Ok(Opened { graph, node, format, file, password, guessed: false, write_through })
 }
 
 impl Opened {
@@ -417,10 +433,16 @@ impl Opened {
         self.root(&self.node, Perm::CONSISTENT_READ, Perm::all()).await
     }
 
+    /// A reader of the image who needs it to stay as it is.
+    pub async fn only_reader(&self) -> Result<Arc<Root>, QError> {
+        let shared = Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED;
+        self.root(&self.node, Perm::CONSISTENT_READ, shared).await
+    }
+
     /// A writer of the image, who may resize it.
     pub async fn writer(&self) -> Result<Arc<Root>, QError> {
         let perm = Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE;
-        self.root(&self.node, perm, Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED).await
+        self.root(&self.node, perm, Perm::all()).await
     }
 
     /// Opens the image, of whose file alone is open, as what `format` says.
@@ -473,6 +495,12 @@ impl Opened {
         root.detach().await;
         read.map_err(|e: Errno| qerr!("Could not read image for determining its format: {e}"))?;
         Ok(block::probe::probe(&drivers(), &buf.to_vec(), name).to_string())
+    }
+
+    /// What is to be said of an image to be written whose format nobody named, and that looks like none.
+    pub fn warning(&self, source: &Source) -> Option<String> {
+        (self.guessed && self.format == "raw")
+            .then(|| format!("WARNING: {}\n", block::probe::raw_warning(&source.name)))
     }
 
     /// The node's virtual size, bytes.

@@ -6,6 +6,7 @@
 mod compare;
 mod rebuild;
 mod refmap;
+mod snapshots;
 mod walk;
 
 use base::Errno;
@@ -67,6 +68,7 @@ fn config(h: &Header) -> Config {
         discard_no_unref: false,
         bitmap_region: 1 << 30,
         overlap: off,
+        lenient: true,
     }
 }
 
@@ -109,6 +111,7 @@ impl<'a, H: Host> Checker<'a, H> {
     }
 
     async fn run(&mut self, fix: Fix) -> Result<(), QError> {
+        let snapshots = self.check_snapshots(fix).await?;
         self.count_all().await?;
         let found = self.compare(true).await?;
         self.take(&found);
@@ -140,6 +143,9 @@ impl<'a, H: Host> Checker<'a, H> {
                 self.report.corruptions_fixed += found.corruptions;
                 self.report.corruptions -= found.corruptions;
             }
+        }
+        if let Some(list) = snapshots {
+            self.put_snapshots(list).await?;
         }
         // With nothing else wrong, setting flags right is no more than tidying.
         let clean = self.report.corruptions + self.report.check_errors + self.report.leaks == 0;

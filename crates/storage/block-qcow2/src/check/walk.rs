@@ -4,7 +4,7 @@ use mem::IoBuf;
 use qapi::QError;
 
 use super::{Checker, io};
-use crate::geometry::{ALL_HERE, Entry, Mapping};
+use crate::geometry::{Entry, Mapping, SUBCLUSTERS};
 use crate::host::{Host, read_vec};
 use crate::spec;
 
@@ -18,17 +18,18 @@ impl<H: Host> Checker<'_, H> {
         let snapshots = self.image.shown.read().snapshots.clone();
         for s in &snapshots {
             if let Some(problem) = s.l1_problem(g.cluster_size()) {
-                let what = if problem.ends_with("large") { "too large" } else { "offset invalid" };
-                self.corruption(format!(
-                    "ERROR snapshot {} ({}) l1_offset={:#x}: L1 table {what}",
-                    s.id, s.name, s.l1_offset
-                ));
+                let what = match problem.ends_with("large") && g.in_cluster(s.l1_offset) == 0 {
+                    true => format!("l1_size={:#x}: L1 table is too large", s.l1_size),
+                    false => format!("l1_offset={:#x}: L1 table is not cluster aligned", s.l1_offset),
+                };
+                let who = format!("snapshot {} ({})", s.id, s.name);
+                self.corruption(format!("ERROR {who} {what}; snapshot table entry corrupted"));
                 continue;
             }
             self.count_l1(s.l1_offset, s.l1_size, false).await?;
         }
         if h.snapshot_count > 0 {
-            let (_, bytes) = crate::snapshot::load(self.host, &h, self.file_len).await?;
+            let bytes = crate::snapshot::load(self.host, &h, self.file_len, true).await?.bytes;
             self.count(h.snapshot_offset, bytes);
         }
         if let Some(c) = h.crypto() {
@@ -85,7 +86,6 @@ impl<H: Host> Checker<'_, H> {
                 return Err(io(e));
             }
         };
-        let mut next = None;
         let buf = IoBuf::zeroed(g.cluster_size() as usize);
         let mut bytes = vec![0; buf.len()];
         for entry in l1 {
@@ -111,10 +111,11 @@ impl<H: Host> Checker<'_, H> {
             match self.host.read(table, buf.clone()).await {
                 Ok(()) => {
                     buf.copy_to(0, &mut bytes);
+                    let mut next = None;
                     let word = |b: &[u8]| b.first_chunk().map_or(0, |w| u64::from_be_bytes(*w));
-                    for e in bytes.chunks_exact(8 * g.entry_words() as usize) {
+                    for (i, e) in bytes.chunks_exact(8 * g.entry_words() as usize).enumerate() {
                         let entry = Entry { word: word(e), bits: word(&e[8..]) };
-                        self.count_l2_entry(entry, active, &mut next);
+                        self.count_l2_entry(i, entry, active, &mut next);
                     }
                 }
                 Err(_) => {
@@ -126,24 +127,31 @@ impl<H: Host> Checker<'_, H> {
         Ok(())
     }
 
-    fn count_l2_entry(&mut self, entry: Entry, active: bool, next: &mut Option<u64>) {
+    fn count_l2_entry(&mut self, index: usize, entry: Entry, active: bool, next: &mut Option<u64>) {
         let g = self.header.geometry;
         let mapping = g.mapping(entry);
         let e = entry.word;
         let compressed = matches!(mapping, Mapping::Compressed(..));
-        let reserved = spec::L2_RESERVED | if g.extended { spec::ZERO } else { 0 };
-        if !compressed && e & reserved != 0 {
+        if !compressed && e & spec::L2_RESERVED != 0 {
             self.corruption(format!("ERROR found l2 entry with reserved bits set: {e:x}"));
         }
-        let placed = matches!(mapping, Mapping::Normal(_) | Mapping::ZeroAlloc(_));
-        let wrong = entry.bits != 0 && compressed
-            || entry.bits & entry.bits >> 32 & ALL_HERE != 0
-            || (!placed && entry.bits & ALL_HERE != 0);
-        if wrong {
+        if entry.bits != 0 && compressed {
             self.corruption(format!(
-                "ERROR found l2 entry with a wrong subcluster bitmap: {e:x} {:x}",
-                entry.bits
+                "ERROR compressed cluster {index} with non-zero subcluster allocation bitmap, entry=0x{e:x}"
             ));
+            return;
+        }
+        match mapping {
+            Mapping::Normal(off) | Mapping::ZeroAlloc(off) => {
+                if (0..SUBCLUSTERS).any(|n| entry.subcluster(n).is_none()) {
+                    self.corruption(format!(
+                        "ERROR offset={off:x}: Allocated cluster has corrupted subcluster allocation bitmap"
+                    ));
+                }
+            }
+            _ if entry.bits & crate::geometry::ALL_HERE != 0 => self
+                .corruption("ERROR: Unallocated cluster has non-zero subcluster allocation map".to_owned()),
+            _ => {}
         }
         match mapping {
             Mapping::Compressed(off, len) => {
@@ -152,7 +160,7 @@ impl<H: Host> Checker<'_, H> {
                         "ERROR: coffset=0x{off:x}: copied flag must never be set for compressed clusters"
                     ));
                 }
-                self.count(off & !511, len + (off & 511));
+                self.count(off, len);
                 if active {
                     self.report.allocated_clusters += 1;
                     self.report.compressed_clusters += 1;

@@ -103,7 +103,7 @@ fn what_cannot_be_changes_nothing() {
         fails(Amend { lazy_refcounts: Some(true), version: Some(2), ..a() }, lazy).await;
         let data = "data-file can only be set for images that use an external data file";
         fails(Amend { data_file: Some("x".into()), ..a() }, data).await;
-        let snapshots = "Cannot downgrade an image with internal snapshots";
+        let snapshots = "Internal snapshots prevent downgrade of image";
         fails(Amend { version: Some(2), ..a() }, snapshots).await;
         let e = amend(&host, &Amend { refcount_bits: Some(1), ..a() }).await.unwrap_err();
         assert!(e.desc().starts_with("Cannot decrease refcount entry width to 1 bits: Cluster at offset 0x"), "{e}");

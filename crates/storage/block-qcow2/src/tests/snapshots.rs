@@ -88,7 +88,8 @@ fn snapshots_keep_what_was_there() {
             let mut w = world(false, seed % 5 == 4).await;
             if w.image.geometry().refcount_bits() < 8 {
                 if w.image.geometry().refcount_bits() == 1 {
-                    assert!(w.image.snapshot_create(&w.host, named("no".into())).await.is_err());
+                    // Of nothing there can be one, of data not.
+                    w.image.snapshot_create(&w.host, named("empty".into())).await.unwrap();
                 }
                 return;
             }

@@ -105,19 +105,21 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let objects = Some(super::objects(tool, &objects)?);
     let source = Source { name: name.clone(), format, image_opts, objects };
     let show = progress && !quiet;
-    if show && !help {
-        tool.print("    (0.00/100%)\r");
-    }
+    // A list of options shows no progress.
+    tool.line_open = show && !help;
+    let mut warning = None;
+    let mut begun = false;
     let done = wait(tool, async {
         // With its backing files: what is new of a longer image must not show theirs.
         let flags = OpenFlags { write: true, chain: true, ..OpenFlags::default() };
         let image = open(&source, flags).await.map_err(|e| e.prepend(&format!("Could not open '{name}'")))?;
         let format = image.format.clone();
+        warning = image.warning(&source);
         if help {
             image.close().await;
             return Ok(Some(format));
         }
-        let change = options_of(&format).and_then(|known| change(&format, known, &options));
+        let change = options_of(&format).and_then(|known| change(&format, known, &options, &mut begun));
         match change {
             Ok(c) => amend(&source, image, &c, force).await.map(|()| None),
             Err(e) => {
@@ -126,20 +128,16 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             }
         }
     })?;
+    if let Some(w) = warning {
+        tool.warn(&w);
+    }
+    if show && begun {
+        tool.print("    (0.00/100%)\r    (100.00/100%)\r");
+    }
     match done {
         Ok(Some(format)) => list(tool, &format),
-        Ok(None) => {
-            if show {
-                tool.print("    (100.00/100%)\r\n");
-            }
-            Ok(0)
-        }
-        Err(e) => {
-            if show {
-                tool.print("\n");
-            }
-            tool.fail_with(&e)
-        }
+        Ok(None) => Ok(0),
+        Err(e) => tool.fail_with(&e),
     }
 }
 
@@ -155,7 +153,8 @@ fn list(tool: &mut Tool<'_>, format: &str) -> CmdResult {
     }
 }
 
-fn change(format: &str, known: &'static [Opt], given: &[String]) -> Result<Change, QError> {
+/// What the options ask for. `begun`: they are options of the format; whether their values will do is another question.
+fn change(format: &str, known: &'static [Opt], given: &[String], begun: &mut bool) -> Result<Change, QError> {
     let mut v = Values::default();
     for o in given {
         let (name, text) = o.split_once('=').unwrap_or((o, "on"));
@@ -170,6 +169,7 @@ fn change(format: &str, known: &'static [Opt], given: &[String]) -> Result<Chang
         };
         v.set(spec.name, checked(spec, text)?);
     }
+    *begun = true;
     if format == "luks" {
         return Ok(Change::Options(BlockdevAmendOptions::Luks(slots(&v, "")?)));
     }

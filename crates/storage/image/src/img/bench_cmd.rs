@@ -84,8 +84,10 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let flags =
         OpenFlags { write, force_share: p.has("force-share"), chain: true, cache, ..OpenFlags::default() };
     let mut said = String::new();
+    let mut warning = None;
     let done = wait(tool, async {
         let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
+        warning = image.warning(&source);
         let done = async {
             let root = if write { image.writer().await? } else { image.reader().await? };
             if root.is_empty() {
@@ -109,6 +111,9 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         image.close().await;
         done
     })?;
+    if let Some(w) = warning {
+        tool.warn(&w);
+    }
     tool.print(&said);
     match done {
         Ok(took) => {

@@ -61,11 +61,9 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let from = p.get("source-file").map(|f| Source::file(f, p.get("source-format")));
     let mut warning = None;
     let done = wait(tool, async {
-        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        let flags = OpenFlags { write: true, chain: true, ..OpenFlags::default() };
         let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
-        if source.format.is_none() && !source.image_opts && image.format == "raw" {
-            warning = Some(format!("WARNING: {}\n", block::probe::raw_warning(name)));
-        }
+        warning = image.warning(&source);
         let other = match &from {
             Some(s) => match open(s, OpenFlags::default()).await {
                 Ok(o) => Some(o),

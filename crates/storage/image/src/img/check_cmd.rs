@@ -1,5 +1,6 @@
 //! `check`. Exit codes: 0 sound, 1 the check failed, 2 damaged, 3 leaks only, 63 the format has no checks.
 
+use base::Errno;
 use block::check::Fix;
 
 use super::args::{FORMAT, HELP, IMAGE_OPTS, OBJECT, OUTPUT, Parsed, QUIET, SHARE, value};
@@ -80,7 +81,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         tool.print(&check::human(&report));
     }
     Ok(match &report {
-        r if r.check_errors > 0 => 1,
+        r if r.check_errors > 0 => return tool.fail("Check failed"),
         r if r.corruptions > 0 => 2,
         r if r.leaks > 0 => 3,
         _ => 0,
@@ -105,12 +106,22 @@ fn one(tool: &mut Tool<'_>, source: &Source, flags: OpenFlags, fix: Fix) -> Resu
     };
     match result {
         Ok(Ok(r)) => Ok(r),
-        Ok(Err(CheckError::Unsupported)) => {
+        Ok(Err(CheckError::Unsupported(format))) => {
+            let guessed = source.format.is_none() && !crate::open::is_described(source);
+            if fix != Fix::None && guessed && format == "raw" {
+                tool.warn(&format!("WARNING: {}\n", block::probe::raw_warning(&source.name)));
+            }
             tool.report("This image format does not support checks", None);
             Err(Failed(63))
         }
         Ok(Err(CheckError::Open(e))) => {
             tool.fail_with(&e.prepend(&format!("Could not open '{}'", source.name)))
+        }
+        Ok(Err(CheckError::Failed(e))) if e.desc().starts_with("ERROR ") => {
+            // What the check could not go on with, and then that it did not.
+            tool.report(e.desc(), e.hint());
+            let why = if e.desc().ends_with(" invalid") { Errno::INVAL } else { Errno::FBIG };
+            tool.fail(&format!("Check failed: {why}"))
         }
         Ok(Err(CheckError::Failed(e))) => tool.fail_with(&e.prepend("Check failed")),
         Err(()) => tool.fail(&lines.join("\n")),

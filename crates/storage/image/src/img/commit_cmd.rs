@@ -42,15 +42,16 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let cache = tool.cache(&p, "cache", "writeback", "cache")?;
     let plan = Plan { base: p.get("base").map(str::to_owned), drop: p.has("drop"), rate };
     let flags = OpenFlags { write: true, chain: true, unmap: true, cache, ..OpenFlags::default() };
-    let (asked, quiet, terminal) = (p.has("progress"), p.has("quiet"), tool.terminal);
+    let (asked, quiet, terminal) = tool.show_progress(&p);
     let mut warning = None;
+    let mut opened = false;
     let done = {
         let mut progress = Progress::new(asked, quiet, terminal, &mut *tool.out, &mut *tool.err);
         let work = async {
             let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
-            if source.format.is_none() && !source.image_opts && image.format == "raw" {
-                warning = Some(format!("WARNING: {}\n", block::probe::raw_warning(name)));
-            }
+            warning = image.warning(&source);
+            opened = true;
+            progress.begin();
             let done = commit(&image, name, &plan, &mut |at, of| progress.at(at, of)).await;
             image.close().await;
             done?;
@@ -66,8 +67,10 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         tool.warn(&w);
     }
     if let Err(e) = done {
+        tool.line_open &= opened;
         return tool.fail_with(&e);
     }
+    tool.end_line();
     if !quiet {
         tool.print("Image committed.\n");
     }

@@ -44,11 +44,11 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let one = tool.source(&p, first)?;
     let two = Source { name: second.clone(), format: p.get("b-format").map(str::to_owned), ..one.clone() };
     let flags = OpenFlags { force_share: p.has("force-share"), chain: true, cache, ..OpenFlags::default() };
-    let (quiet, strict) = (p.has("quiet"), p.has("strict"));
+    let strict = p.has("strict");
+    let (asked, quiet, terminal) = tool.show_progress(&p);
     let end = {
         // No bar: scripts look at how it ends.
-        let mut progress =
-            Progress::new(p.has("progress"), quiet, tool.terminal, &mut *tool.out, &mut *tool.err);
+        let mut progress = Progress::new(asked, quiet, terminal, &mut *tool.out, &mut *tool.err);
         let work = async {
             let a = match open(&one, flags).await {
                 Ok(a) => a,
@@ -63,6 +63,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             };
             let end = match (a.reader().await, b.reader().await) {
                 (Ok(x), Ok(y)) => {
+                    progress.begin();
                     let done = compare(&x, &y, strict, &mut |at, of| progress.at(at, of)).await;
                     let lens = (x.len(), y.len());
                     x.detach().await;

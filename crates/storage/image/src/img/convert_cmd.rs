@@ -203,10 +203,11 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         skip_broken: p.has("skip-broken-bitmaps"),
         rate,
     };
-    let (asked, quiet, terminal) = (p.has("progress"), p.has("quiet"), tool.terminal);
+    let (asked, quiet, terminal) = tool.show_progress(&p);
     let mut said = Vec::new();
     let done = {
         let mut progress = Progress::new(asked, quiet, terminal, &mut *tool.out, &mut *tool.err);
+        progress.begin();
         match crate::executor() {
             Ok(x) => x.block_on(job.run(&mut progress, &mut said)),
             Err(e) => Err(qerr!("Could not start: {e}")),
@@ -249,11 +250,16 @@ impl Job {
         for s in &self.sources {
             let opened = open(s, self.source_flags).await.map_err(|e| could_not_open(&s.name, &e));
             let disk = match opened {
-                Ok(image) => match image.reader().await {
+                // Unless whoever asks takes what is written meanwhile into the bargain.
+                Ok(image) => match if self.source_flags.force_share {
+                    image.reader().await
+                } else {
+                    image.only_reader().await
+                } {
                     Ok(root) => Ok(Disk { image, root }),
                     Err(e) => {
                         image.close().await;
-                        Err(e)
+                        Err(could_not_open(&s.name, &e))
                     }
                 },
                 Err(e) => Err(e),
@@ -280,7 +286,16 @@ impl Job {
         if let (Some(s), [only]) = (&self.snapshot, disks) {
             let failed = |e: QError| qerr!("Failed to load snapshot: {}", e.desc());
             let (id, name) = snapshot_of(s);
+            if !only.image.graph.has_internal_snapshots(&only.image.node) {
+                return Err(failed(qerr!(
+                    "Block format '{}' used by device '' does not support temporarily loading internal snapshots",
+                    only.image.format
+                )));
+            }
             only.image.graph.show_snapshot(&only.image.node, id, name).await.map_err(failed)?;
+        }
+        if self.bitmaps && !disks.iter().all(|d| d.image.graph.keeps_bitmaps(&d.image.node)) {
+            return Err(qerr!("Source lacks bitmap support"));
         }
         let total: u64 = disks.iter().map(|d| d.root.len()).sum();
         let mut backing = self.backing.is_some();

@@ -56,13 +56,17 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             let end = count.map_or(len, |c: u64| c.saturating_mul(bs).min(len));
             let begin = skip.saturating_mul(bs);
             let size = end.saturating_sub(begin);
-            if begin > len {
+            if begin > end {
                 warning = Some(format!("{input}: cannot skip to specified offset"));
             }
             let mut new = NewImage::new(&output, ty.name, size);
             new.objects = source.objects.clone();
             create(&new).await.map_err(|e| {
-                qerr!("{output}: error while creating output image of type '{format}': {}", e.desc())
+                let said = qerr!("{output}: error while creating output image: {}", e.desc());
+                match e.hint() {
+                    Some(h) => said.with_hint(h),
+                    None => said,
+                }
             })?;
             let target = Source { objects: source.objects.clone(), ..Source::file(&output, Some(ty.name)) };
             let flags = OpenFlags { write: true, ..OpenFlags::default() };
@@ -97,7 +101,8 @@ async fn fill(from: &Opened, to: &Opened, skip: u64, total: u64) -> Result<(), Q
         over_backing: None,
         compress: None,
         cluster: info.and_then(|i| i.cluster_size).map_or(512, |c| c.max(512) as u64),
-        sparse: 4096,
+        // All is written, zeroes too.
+        sparse: 0,
         parallel: 8,
         salvage: false,
         rate: None,

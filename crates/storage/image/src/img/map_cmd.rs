@@ -54,10 +54,12 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let mut text = String::new();
     let mut list = Vec::new();
     let mut broken = false;
+    let mut begun = false;
     let done = wait(tool, async {
         let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
         let done = match image.reader().await {
             Ok(root) => {
+                begun = true;
                 let mut tell = |r: Range| {
                     if json_wanted {
                         list.push(r);
@@ -75,7 +77,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
                 };
                 let done = map(&root, start, len, &mut tell).await;
                 root.detach().await;
-                done.map_err(|(_, e)| qapi::qerr!("Failed to read image metadata: {e}"))
+                done.map_err(|(_, e)| qapi::qerr!("Could not read file metadata: {e}"))
             }
             Err(e) => Err(e),
         };
@@ -83,17 +85,34 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         done
     })?;
     if let Err(e) = done {
+        if begun {
+            // What was found until then is shown, without an end.
+            let said = if json_wanted { begun_json(&list) } else { human(&text) };
+            tool.print(&said);
+        }
         return tool.fail_with(&e);
     }
     if json_wanted {
         tool.print(&json(&list));
         return Ok(0);
     }
-    tool.print(&format!("{:<16}{:<16}{:<16}{}\n{text}", "Offset", "Length", "Mapped to", "File"));
+    tool.print(&human(&text));
     match broken {
         true => tool.fail("File contains external, encrypted or compressed clusters."),
         false => Ok(0),
     }
+}
+
+/// The table that people read.
+fn human(lines: &str) -> String {
+    format!("{:<16}{:<16}{:<16}{}\n{lines}", "Offset", "Length", "Mapped to", "File")
+}
+
+/// A list without its end; the last range is still held back.
+fn begun_json(list: &[Range]) -> String {
+    let whole = json(list);
+    let text = whole.trim_end_matches("]\n");
+    if list.is_empty() { format!("{text}\n") } else { format!("{text},\n") }
 }
 
 /// Hexadecimal, but a plain 0.

@@ -40,6 +40,8 @@ pub struct Tool<'a> {
     err: &'a mut dyn Write,
     /// A person looks at `err`.
     terminal: bool,
+    /// Progress is shown on `out`: its line ends when all is said.
+    line_open: bool,
 }
 
 /// A command has failed and has said why; its exit code.
@@ -51,6 +53,20 @@ impl Tool<'_> {
     fn print(&mut self, text: &str) {
         // A reader that went away is no error of ours.
         let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+    }
+
+    /// Whether progress is shown as `-p` asks for, from now on.
+    fn show_progress(&mut self, p: &Parsed) -> (bool, bool, bool) {
+        let (asked, quiet) = (p.has("progress"), p.has("quiet"));
+        self.line_open = asked && !quiet;
+        (asked, quiet, self.terminal)
+    }
+
+    /// Ends the line on which progress is shown.
+    fn end_line(&mut self) {
+        if std::mem::take(&mut self.line_open) {
+            self.print("\n");
+        }
     }
 
     fn warn(&mut self, text: &str) {
@@ -245,13 +261,25 @@ pub fn run(prog: &str, given: &[String], out: &mut dyn Write, err: &mut dyn Writ
 }
 
 fn run_at(prog: &str, given: &[String], out: &mut dyn Write, err: &mut dyn Write, terminal: bool) -> i32 {
-    let mut tool = Tool { prog: prog.to_string(), out, err, terminal };
-    match dispatch(&mut tool, given) {
-        Ok(code) | Err(Failed(code)) => code,
+    let mut tool = Tool { prog: prog.to_string(), out, err, terminal, line_open: false };
+    let (Ok(code) | Err(Failed(code))) = dispatch(&mut tool, given);
+    tool.end_line();
+    code
+}
+
+/// The arguments without `-T` and `--trace`: trace points are not for the tools, but scripts switch them on.
+fn without_trace(mut given: &[String]) -> &[String] {
+    loop {
+        given = match given {
+            [first, _, rest @ ..] if first == "-T" || first == "--trace" => rest,
+            [first, rest @ ..] if first.starts_with("--trace=") => rest,
+            _ => return given,
+        };
     }
 }
 
 fn dispatch(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
+    let given = without_trace(given);
     match given.first().map(String::as_str) {
         None => tool.usage("Not enough arguments"),
         Some("-h" | "--help" | "help") => {
@@ -270,7 +298,8 @@ fn dispatch(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
             Some(c) => {
                 let mut words = given[1..].to_vec();
                 // A size that is a difference looks like an option.
-                if let Some(last) = words.last().cloned()
+                if name == "resize"
+                    && let Some(last) = words.last().cloned()
                     && last.len() > 1
                     && last.starts_with('-')
                     && last[1..].starts_with(|c: char| c.is_ascii_digit())
@@ -301,7 +330,8 @@ pub fn main(given: &[String]) -> i32 {
 
 /// [`main`] under another name, such as `qemu-img`.
 pub fn main_as(prog: &str, given: &[String]) -> i32 {
+    trace::set_program_name(prog);
+    trace::init_plain();
     let terminal = std::io::stderr().is_terminal();
-    crate::told::begin(prog);
     run_at(prog, given, &mut std::io::stdout(), &mut std::io::stderr(), terminal)
 }

@@ -36,9 +36,12 @@ impl<'a> Progress<'a> {
             (true, _, _) => (Shown::Plain, out),
             (false, _, true) => (Shown::Bar, err),
         };
-        let mut p = Progress { shown, out, last: 0.0, drawn: false };
-        p.print(0.0);
-        p
+        Progress { shown, out, last: 0.0, drawn: false }
+    }
+
+    /// The work begins.
+    pub fn begin(&mut self) {
+        self.print(0.0);
     }
 
     /// `done` of `all` is done.
@@ -74,7 +77,6 @@ impl<'a> Progress<'a> {
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
         let end = match self.shown {
-            Shown::Plain => "\n".to_string(),
             Shown::Bar if self.drawn => format!("\r{}\r", " ".repeat(WIDTH + 12)),
             _ => return,
         };
@@ -90,11 +92,12 @@ mod tests {
     fn it_is_shown_as_scripts_know_it() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut p = Progress::new(true, false, true, &mut out, &mut err);
+        p.begin();
         p.at(1, 1000);
         p.at(100, 1000);
         p.finished();
         drop(p);
-        assert_eq!(out, b"    (0.00/100%)\r    (10.00/100%)\r    (100.00/100%)\r\n");
+        assert_eq!(out, b"    (0.00/100%)\r    (10.00/100%)\r    (100.00/100%)\r");
         assert!(err.is_empty());
         drop(Progress::new(true, true, true, &mut out, &mut err));
         drop(Progress::new(false, false, false, &mut out, &mut err));

@@ -52,15 +52,14 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         compress: p.has("compress"),
     };
     let flags = OpenFlags { write: true, chain: !unchecked, cache, ..OpenFlags::default() };
-    let (asked, quiet, terminal) = (p.has("progress"), p.has("quiet"), tool.terminal);
+    let (asked, quiet, terminal) = tool.show_progress(&p);
     let mut warning = None;
     let done = {
         let mut progress = Progress::new(asked, quiet, terminal, &mut *tool.out, &mut *tool.err);
+        progress.begin();
         let work = async {
             let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
-            if source.format.is_none() && !source.image_opts && image.format == "raw" {
-                warning = Some(format!("WARNING: {}\n", block::probe::raw_warning(name)));
-            }
+            warning = image.warning(&source);
             let done = rebase(&image, &what, &mut |at, of| progress.at(at, of)).await;
             image.close().await;
             done?;

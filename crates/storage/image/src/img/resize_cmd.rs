@@ -59,7 +59,10 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let Some((name, size)) = parse_arguments(p) else {
         return tool.usage("Expecting image file name and size");
     };
-    let number = size.trim_start_matches(['+', '-']);
+    let number = size.strip_prefix(['+', '-']).unwrap_or(&size);
+    if parse_size(number.strip_prefix('-').unwrap_or(""), 1).is_ok() {
+        return tool.fail(&format!("Value '{number}' is out of range for parameter 'size'"));
+    }
     let wanted = match (parse_size(number, 1), size.chars().next()) {
         (Ok(n), Some('+')) => Wanted::More(n),
         (Ok(n), Some('-')) => Wanted::Less(n),
@@ -80,9 +83,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let prog = tool.prog.clone();
     let done = wait(tool, async {
         let image = open(&source, flags).await.map_err(|e| could_not_open(&name, &e))?;
-        if source.format.is_none() && !source.image_opts && image.format == "raw" {
-            warning = Some(format!("WARNING: {}\n", block::probe::raw_warning(&name)));
-        }
+        warning = image.warning(&source);
         let done = async {
             let now = image.len();
             let total = match wanted {

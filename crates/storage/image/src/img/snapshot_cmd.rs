@@ -44,25 +44,24 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let flags = OpenFlags {
         write: action != "list",
         // A snapshot may be longer than the image is now.
-        chain: action != "list",
+        chain: true,
         force_share: p.has("force-share"),
         no_io: action == "list",
         ..OpenFlags::default()
     };
     let opened = wait(tool, async {
         let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
-        let format = image.format.clone();
+        let warning = image.warning(&source);
         let done = act(&image, action, snapshot).await;
         image.close().await;
-        Ok::<_, QError>((format, done))
+        Ok::<_, QError>((warning, done))
     })?;
-    let (format, done) = match opened {
+    let (warning, done) = match opened {
         Ok(o) => o,
         Err(e) => return tool.fail_with(&e),
     };
-    if source.format.is_none() && !source.image_opts && format == "raw" && action != "list" {
-        let text = format!("WARNING: {}\n", block::probe::raw_warning(name));
-        tool.warn(&text);
+    if let Some(w) = warning {
+        tool.warn(&w);
     }
     match done {
         Ok(text) => {
@@ -94,6 +93,9 @@ async fn act(image: &Opened, action: &str, name: &str) -> Result<String, QError>
             let failed = |e: &str| qerr!("Could not apply snapshot '{name}': {e}");
             if !keeps {
                 return Err(failed("Block driver does not support snapshots"));
+            }
+            if !image.graph.bitmaps_of(&image.node).is_empty() {
+                return Err(failed("Device has active dirty bitmaps"));
             }
             let Some(id) = with_id(name).or_else(|| named(name)) else {
                 return Err(failed("Failed to load snapshot: No such file or directory"));

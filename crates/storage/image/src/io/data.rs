@@ -464,8 +464,12 @@ async fn truncate_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
     let Some(size) = l.rest.first() else { return Err(s.usage(w.command)) };
     // Messages name the first word, whatever that is.
     let size = number::size_called(size, &w.words[0]).map_err(|e| s.fail(&e))?;
-    match s.root()?.truncate(size, false, mode).await {
+    let root = s.root()?;
+    match root.truncate(size, false, mode).await {
         Ok(()) => Ok(Done::Well),
+        Err(Errno::INVAL) if mode != Prealloc::Off && size < root.len() => {
+            Err(s.error("Preallocation can't be used for shrinking an image"))
+        }
         Err(Errno::NOTSUP) if mode == Prealloc::Metadata => {
             Err(s.error("Unsupported preallocation mode: metadata"))
         }

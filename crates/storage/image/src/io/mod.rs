@@ -70,9 +70,10 @@ fn in_words_of_getopt(e: &str) -> String {
 
 /// The command line of `rhea io` under the name `prog`. Answers the exit code.
 pub fn main_as(prog: &str, given: &[String]) -> i32 {
+    trace::set_program_name(prog);
+    trace::init_plain();
     let out = std::io::stdout();
     let seen = out.is_terminal();
-    crate::told::begin(prog);
     run(prog, given, Box::new(out), Box::new(std::io::stderr()), seen)
 }
 

@@ -2,11 +2,10 @@
 
 use super::session::{DRIVE, Done, Image, Session};
 use crate::create::{NewImage, create};
-use crate::open::Cache;
+use crate::open::{Cache, new_graph};
 use api::block_core::BlockdevOptions;
 use block::driver::Kind;
-use block::{BlockGraph, Drive};
-use monitor::EventBus;
+use block::{BlockGraph, Drive, Policy};
 use qapi::{Dict, QError, Value, qerr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,7 +90,8 @@ pub(super) async fn open(s: &mut Session, request: Request) -> Done {
         Some(name) => format!("can't open device {name}"),
         None => "can't open".to_owned(),
     };
-    let graph = BlockGraph::new(&crate::drivers(), EventBus::new());
+    let graph = new_graph();
+    graph.set_policy(Policy { own_names: false, ..graph.policy() });
     graph.set_objects(s.objects.clone());
     match open_in(s, &graph, request).await {
         Ok(image) => {
@@ -106,6 +106,9 @@ pub(super) async fn open(s: &mut Session, request: Request) -> Done {
 }
 
 async fn open_in(s: &Session, graph: &Arc<BlockGraph>, request: Request) -> Result<Image, QError> {
+    if request.force_share && !request.read_only && !request.snapshot {
+        return Err(qerr!("force-share=on can only be used with read-only images"));
+    }
     if request.copy_on_read && request.read_only {
         return Err(qerr!("Can't use copy-on-read on read-only device"));
     }
@@ -115,6 +118,7 @@ async fn open_in(s: &Session, graph: &Arc<BlockGraph>, request: Request) -> Resu
     let drive = drive(request)?;
     if let Some(warning) = graph.add_drive(drive).await?
         && named
+        && write
     {
         s.text.warn(&format!("WARNING: {warning}"));
     }
