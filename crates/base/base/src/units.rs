@@ -97,8 +97,10 @@ pub fn human_size(bytes: u64) -> String {
         0
     } else if v >= 10.0 {
         1
-    } else {
+    } else if v >= 1.0 || v == 0.0 {
         2
+    } else {
+        3
     };
     let s = format!("{v:.digits$}");
     let s = if s.contains('.') { s.trim_end_matches('0').trim_end_matches('.') } else { &s };

@@ -224,7 +224,7 @@ fn bind_inet(inet: &InetAddr) -> Result<(OwnedFd, Addr), Error> {
             }
         }
     }
-    Err(Error::new(format!("Failed to find an available port for {}:{}", inet.host, inet.port), failed))
+    Err(Error::new("Failed to find an available port".to_owned(), failed))
 }
 
 fn bind_one(addr: &SocketAddr) -> Result<OwnedFd, Sys> {

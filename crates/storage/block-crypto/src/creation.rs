@@ -14,14 +14,14 @@ const fn str(name: &'static str, help: &'static str) -> CreateOption {
 /// In the order in which a new image's options are printed.
 const OPTIONS: &[CreateOption] = &[
     SIZE,
-    str("key-secret", "Id of the secret with the password"),
-    str("cipher-alg", "Cipher (aes-256, aes-128, serpent-256, ...)"),
-    str("cipher-mode", "Mode of the cipher (xts, cbc, ctr, ecb)"),
-    str("ivgen-alg", "How initialisation vectors are made (plain64, plain, essiv)"),
-    str("ivgen-hash-alg", "Hash for essiv"),
-    str("hash-alg", "Hash of the key derivation (sha256, sha1, sha512, ...)"),
-    CreateOption::new("iter-time", OptionType::Num, "Milliseconds that deriving a key takes"),
-    CreateOption::new("detached-header", OptionType::Bool, "Make a header only, for data in another file"),
+    str("key-secret", "ID of the secret that provides the keyslot passphrase"),
+    str("cipher-alg", "Name of encryption cipher algorithm"),
+    str("cipher-mode", "Name of encryption cipher mode"),
+    str("ivgen-alg", "Name of IV generator algorithm"),
+    str("ivgen-hash-alg", "Name of IV generator hash algorithm"),
+    str("hash-alg", "Name of encryption hash algorithm"),
+    CreateOption::new("iter-time", OptionType::Num, "Time to spend in PBKDF in milliseconds"),
+    CreateOption::new("detached-header", OptionType::Bool, "Create a detached LUKS header"),
 ];
 
 /// Making LUKS volumes.

@@ -18,16 +18,16 @@ pub(crate) static FILE: Creation = Creation {
     create: Some(create),
     ..Creation::new(&[
         SIZE,
+        CreateOption::new("nocow", OptionType::Bool, "Turn off copy-on-write (valid only on btrfs)"),
         CreateOption::new(
-            "nocow",
-            OptionType::Bool,
-            "Ask the file system not to copy on write (ignored where it does not)",
+            "preallocation",
+            OptionType::Str,
+            "Preallocation mode (allowed values: off, falloc, full)",
         ),
-        CreateOption::new("preallocation", OptionType::Str, "What to allocate at once (off, falloc, full)"),
         CreateOption::new(
             "extent_size_hint",
             OptionType::Size,
-            "Bytes that the file system allocates at a time; 0 lets it choose (ignored where it always does)",
+            "Extent size hint for the image file, 0 to disable",
         ),
     ])
 };
@@ -37,7 +37,7 @@ pub(crate) static DEVICE: Creation = Creation {
     create: Some(create),
     ..Creation::new(&[
         SIZE,
-        CreateOption::new("preallocation", OptionType::Str, "What to allocate at once (off)"),
+        CreateOption::new("preallocation", OptionType::Str, "Preallocation mode (allowed values: off)"),
     ])
 };
 

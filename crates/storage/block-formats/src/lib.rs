@@ -34,7 +34,8 @@ pub use vpc::VPC;
 pub use vvfat::VVFAT;
 
 use api::block_core::BlockdevOptions;
-use block::driver::{ChildOption, ChildSlot, DriverType};
+use base::Errno;
+use block::driver::{ChildOption, ChildSlot, Cx, DriverType};
 use block::perm::Role;
 use qapi::{QError, qerr};
 use smallvec::{SmallVec, smallvec};
@@ -50,6 +51,37 @@ fn size_option(name: &str, value: Option<i64>) -> Result<Option<u64>, QError> {
     value
         .map(|v| u64::try_from(v).map_err(|_| qerr!("Value '{v}' is out of range for parameter '{name}'")))
         .transpose()
+}
+
+/// Why an image cannot be opened.
+enum Fault {
+    /// With a sentence.
+    Said(QError),
+    /// With a number alone.
+    Plain(Errno),
+}
+
+impl From<QError> for Fault {
+    fn from(e: QError) -> Fault {
+        Fault::Said(e)
+    }
+}
+
+impl From<Errno> for Fault {
+    fn from(e: Errno) -> Fault {
+        Fault::Plain(e)
+    }
+}
+
+impl Fault {
+    /// What is told to whoever opens the node.
+    fn of(self, cx: &Cx<'_>) -> QError {
+        match (self, cx.filename()) {
+            (Fault::Said(e), _) => e,
+            (Fault::Plain(e), Some(name)) => qerr!("Could not open '{name}': {e}"),
+            (Fault::Plain(e), None) => qerr!("Could not open image: {e}"),
+        }
+    }
 }
 
 /// The children of a format that keeps everything in `file`.

@@ -142,8 +142,8 @@ impl Nbd {
 
     async fn find(&self, off: u64, len: u64) -> IoResult<Extent> {
         let size = self.link.offer.size;
-        let kind = |hole: bool, zero: bool| ExtentKind::Own { offset: (!hole).then_some(off), zero };
-        let all = Extent { len, kind: kind(false, false), eof: off + len >= size };
+        let kind = |zero: bool| ExtentKind::Own { offset: Some(off), zero };
+        let all = Extent { len, kind: kind(false), eof: off + len >= size };
         if self.link.offer.allocation.is_none() {
             return Ok(all);
         }
@@ -164,7 +164,7 @@ impl Nbd {
         let len = (first.len - (off - start)).min(len);
         let zero = first.flags & u64::from(STATE_ZERO) != 0;
         let hole = first.flags & u64::from(STATE_HOLE) != 0;
-        let kind = if self.bitmap && hole && !zero { ExtentKind::Hole } else { kind(hole && zero, zero) };
+        let kind = if self.bitmap && hole && !zero { ExtentKind::Hole } else { kind(zero) };
         Ok(Extent { len, kind, eof: off + len >= size })
     }
 }

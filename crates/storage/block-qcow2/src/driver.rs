@@ -65,6 +65,7 @@ pub static QCOW2: DriverType = DriverType {
     probe: Some(probe),
     create: Some(&crate::creation::CREATION),
     check: Some(crate::check::check_file),
+    shows_places: true,
 };
 
 /// The drivers of this crate.

@@ -37,6 +37,8 @@ pub struct Policy {
     /// Nodes may have names that begin with `#`, as those have that nobody named: for programs that name nodes themselves
     /// and whose users see none.
     pub own_names: bool,
+    /// Nodes are opened to be checked: an image that is not sound stays as it is until the check.
+    pub checking: bool,
 }
 
 impl Default for Policy {
@@ -48,6 +50,7 @@ impl Default for Policy {
             max_depth: 200,
             no_io: false,
             own_names: false,
+            checking: false,
         }
     }
 }

@@ -416,6 +416,8 @@ pub struct OpenCx<'a> {
     pub events: EventBus,
     /// No data will be read or written ([`crate::Policy::no_io`]): what only that needs, such as a key, may be left out.
     pub no_io: bool,
+    /// The node is there to be checked ([`crate::Policy::checking`]): it repairs nothing by itself.
+    pub checking: bool,
     /// The objects that users have made, where there are any.
     pub objects: Option<Arc<qom::ObjectTree>>,
 }
@@ -779,6 +781,8 @@ pub struct DriverType {
     /// Checks an image by its file alone, with nothing open above it: for formats whose images may be too damaged to be
     /// opened. Others implement [`Driver::check`].
     pub check: Option<CheckFn>,
+    /// Whether users are told where the bytes of an image are; else all of it is shown as data somewhere.
+    pub shows_places: bool,
 }
 
 impl DriverType {
@@ -797,6 +801,7 @@ impl DriverType {
         probe: None,
         create: None,
         check: None,
+        shows_places: true,
     };
 }
 

@@ -36,7 +36,7 @@ pub async fn check(
     fix: Fix,
     log: &mut dyn FnMut(&str),
 ) -> Result<Checked, CheckError> {
-    let flags = OpenFlags { write: fix != Fix::None, ..flags };
+    let flags = OpenFlags { write: fix != Fix::None, checking: true, ..flags };
     let format = if is_described(source) {
         described_format(source).await.map_err(CheckError::Open)?
     } else {

@@ -55,8 +55,10 @@ fn describe(graph: &BlockGraph, id: NodeId, depth: usize) -> Option<BlockGraphIn
     let children = if depth > 64 {
         Vec::new()
     } else {
+        // The youngest first.
         node.edges
             .iter()
+            .rev()
             .filter_map(|e| {
                 Some(BlockChildInfo { name: e.name.to_string(), info: describe(graph, e.child, depth + 1)? })
             })

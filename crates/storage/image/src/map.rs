@@ -7,7 +7,7 @@ use block::Root;
 const LOOK: u64 = 16 << 40;
 
 /// A range that is stored in one way, in one place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Range {
     /// Where it begins, bytes.
     pub start: u64,

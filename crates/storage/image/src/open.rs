@@ -49,6 +49,8 @@ pub struct OpenFlags {
     pub force_share: bool,
     /// Only to tell about the image: no data is read, so that no key is needed.
     pub no_io: bool,
+    /// To check the image: it stays as it is until then.
+    pub checking: bool,
     /// With the backing files that headers name.
     pub chain: bool,
     /// Nothing that headers name is opened, whatever it is; together with `no_io`.
@@ -137,7 +139,12 @@ pub fn driver(name: &str) -> Result<&'static DriverType, QError> {
 fn graph(flags: OpenFlags, objects: Option<&Arc<ObjectTree>>) -> Arc<BlockGraph> {
     let graph = new_graph();
     let policy = graph.policy();
-    graph.set_policy(Policy { no_io: flags.no_io, allow_implicit_children: !flags.alone, ..policy });
+    graph.set_policy(Policy {
+        no_io: flags.no_io,
+        checking: flags.checking,
+        allow_implicit_children: !flags.alone,
+        ..policy
+    });
     if let Some(o) = objects {
         graph.set_objects(o.clone());
     }

@@ -40,7 +40,17 @@ async fn again<F: Format>(
     flags: NodeFlags,
 ) -> Result<Arc<Engine<F>>, QError> {
     let (node_name, events) = (cx.node_name(), monitor::EventBus::new());
-    read_header(&OpenCx { cx: *cx, options, flags, node_name, events, no_io: false, objects: None }).await
+    read_header(&OpenCx {
+        cx: *cx,
+        options,
+        flags,
+        node_name,
+        events,
+        no_io: false,
+        checking: false,
+        objects: None,
+    })
+    .await
 }
 
 impl<F: Format> Formatted<F> {

@@ -17,6 +17,7 @@ pub static BOCHS: DriverType = DriverType {
     child_perm: default_child_perm,
     open: crate::blockmap::open_format::<Bochs>,
     probe: Some(|b, _| if Header::parse(b).is_some() { 100 } else { 0 }),
+    shows_places: false,
     ..DriverType::BASE
 };
 

@@ -1,6 +1,7 @@
 //! `cloop`: compressed loop images, version 2, for reading. Blocks are compressed with zlib, each alone; a table says
 //! where they are. Everything is big-endian.
 
+use crate::Fault;
 use crate::blockmap::{At, Format, Io, Map, Slot, Space};
 use crate::fields::{be32, be64};
 use crate::readonly::{NO_SPACE, may_open};
@@ -18,6 +19,7 @@ pub static CLOOP: DriverType = DriverType {
     child_perm: default_child_perm,
     open: crate::blockmap::open_format::<Cloop>,
     probe: Some(|b, _| if b.starts_with(TEXT) { 2 } else { 0 }),
+    shows_places: false,
     ..DriverType::BASE
 };
 
@@ -38,7 +40,7 @@ pub struct Cloop {
     blocks: u64,
 }
 
-fn supported(block: u32, blocks: u32, file_len: u64) -> Result<(), QError> {
+fn supported(block: u32, blocks: u32) -> Result<(), QError> {
     if block == 0 {
         return Err(QError::new("block_size cannot be zero"));
     }
@@ -48,16 +50,13 @@ fn supported(block: u32, blocks: u32, file_len: u64) -> Result<(), QError> {
     if u64::from(block) > MAX_BLOCK {
         return Err(qerr!("block_size {block} must be {} MB or less", MAX_BLOCK / MIB));
     }
-    let most = (u32::MAX / 8) - 1;
+    let most = u32::MAX / 8;
     if blocks > most {
         return Err(qerr!("n_blocks {blocks} must be {most} or less"));
     }
     let table = 8 * (u64::from(blocks) + 1);
     if table > MAX_TABLE {
         return Err(QError::new("image requires too many offsets, try increasing block size"));
-    }
-    if TABLE_AT + table > file_len {
-        return Err(qerr!("{}", Errno::INVAL));
     }
     Ok(())
 }
@@ -116,10 +115,10 @@ impl Format for Cloop {
         Box::pin(async move {
             may_open(&o.flags, "Image is read-only")?;
             let io = Io::file(&o.cx);
-            let fail = |e: Errno| qerr!("{e}");
+            let fail = |e: Errno| Fault::Plain(e).of(&o.cx);
             let shape = io.read_array::<8>(SHAPE_AT).await.map_err(fail)?;
             let (block, blocks) = (be32(&shape, 0).unwrap_or(0), be32(&shape, 4).unwrap_or(0));
-            supported(block, blocks, io.file_len().map_err(fail)?)?;
+            supported(block, blocks)?;
             let mut at = TABLE_AT;
             let (end, mut last) = (TABLE_AT + 8 * (u64::from(blocks) + 1), 0);
             while at < end {

@@ -3,6 +3,7 @@
 pub mod spec;
 
 use self::spec::{Chunk, TRAILER, Trailer, kind};
+use crate::Fault;
 use crate::blockmap::{Io, clamp_len};
 use crate::fields::be32;
 use crate::readonly::may_open;
@@ -26,6 +27,7 @@ pub static DMG: DriverType = DriverType {
     open,
     // Nothing at the beginning tells what it is: the name must.
     probe: Some(|_, name| if name.ends_with(".dmg") { 2 } else { 0 }),
+    shows_places: false,
     ..DriverType::BASE
 };
 
@@ -51,11 +53,11 @@ async fn trailer(io: &Io<'_>, file_len: u64) -> Result<Trailer, QError> {
 }
 
 /// Adds the chunks of a table, if it is one.
-fn add(chunks: &mut Vec<Chunk>, table: &[u8], data_offset: u64) -> Result<(), QError> {
+fn add(chunks: &mut Vec<Chunk>, table: &[u8], data_offset: u64) -> Result<(), Fault> {
     if !table.starts_with(spec::MISH) {
         return Ok(());
     }
-    let (new, strange) = spec::chunks(table, data_offset).ok_or_else(|| qerr!("{}", Errno::INVAL))?;
+    let (new, strange) = spec::chunks(table, data_offset).ok_or(Fault::Plain(Errno::INVAL))?;
     if let Some(k) = strange {
         tracing::warn!(
             "Image contains chunks of unknown type {k:x}, accessing them will result in I/O errors"
@@ -68,13 +70,16 @@ fn add(chunks: &mut Vec<Chunk>, table: &[u8], data_offset: u64) -> Result<(), QE
                 "sector count {} for chunk {i} is larger than max ({})",
                 c.len / 512,
                 spec::MAX_CHUNK / 512
-            ));
+            )
+            .into());
         }
         if packed && c.stored > spec::MAX_CHUNK {
-            return Err(qerr!("length {} for chunk {i} is larger than max ({})", c.stored, spec::MAX_CHUNK));
+            return Err(
+                qerr!("length {} for chunk {i} is larger than max ({})", c.stored, spec::MAX_CHUNK).into()
+            );
         }
         if c.kind == kind::RAW && c.stored < c.len {
-            return Err(qerr!("{}", Errno::INVAL));
+            return Err(Fault::Plain(Errno::INVAL));
         }
     }
     chunks.extend(new);
@@ -82,13 +87,13 @@ fn add(chunks: &mut Vec<Chunk>, table: &[u8], data_offset: u64) -> Result<(), QE
 }
 
 /// The tables of a property list: what stands between `<data>` and `</data>`.
-fn list(chunks: &mut Vec<Chunk>, xml: &[u8], data_offset: u64) -> Result<(), QError> {
+fn list(chunks: &mut Vec<Chunk>, xml: &[u8], data_offset: u64) -> Result<(), Fault> {
     let find = |from: usize, what: &[u8]| {
         xml.get(from..)?.windows(what.len()).position(|w| w == what).map(|at| from + at)
     };
     let mut at = 0;
     while let Some(begin) = find(at, b"<data>").map(|b| b + b"<data>".len()) {
-        let Some(end) = find(begin, b"</data>") else { return Err(qerr!("{}", Errno::INVAL)) };
+        let Some(end) = find(begin, b"</data>") else { return Err(Fault::Plain(Errno::INVAL)) };
         add(chunks, &spec::base64(&xml[begin..end]), data_offset)?;
         at = end;
     }
@@ -96,8 +101,8 @@ fn list(chunks: &mut Vec<Chunk>, xml: &[u8], data_offset: u64) -> Result<(), QEr
 }
 
 /// The tables of a resource fork: each has its length in front.
-fn fork(chunks: &mut Vec<Chunk>, fork: &[u8], data_offset: u64) -> Result<(), QError> {
-    let broken = || qerr!("{}", Errno::INVAL);
+fn fork(chunks: &mut Vec<Chunk>, fork: &[u8], data_offset: u64) -> Result<(), Fault> {
+    let broken = || Fault::Plain(Errno::INVAL);
     let begin = be32(fork, 0).ok_or_else(broken)? as usize;
     let length = be32(fork, 8).ok_or_else(broken)? as usize;
     let end = begin.checked_add(length).filter(|e| *e <= fork.len()).ok_or_else(broken)?;
@@ -113,31 +118,36 @@ fn fork(chunks: &mut Vec<Chunk>, fork: &[u8], data_offset: u64) -> Result<(), QE
 
 fn open(o: OpenCx<'_>) -> OpenFuture<'_> {
     Box::pin(async move {
-        may_open(&o.flags, "Image is read-only")?;
-        let io = Io::file(&o.cx);
-        let unread = |_: Errno| QError::new("Failed to get file size while reading UDIF trailer");
-        let file_len = io.file_len().map_err(unread)?;
-        let t = trailer(&io, file_len).await?;
-        let part = async |(off, len): (u64, u64)| {
-            let inside = off.checked_add(len).is_some_and(|e| e <= file_len);
-            if !inside || len > spec::MAX_LIST {
-                return Err(qerr!("{}", Errno::INVAL));
-            }
-            io.read_vec(off, len as usize).await.map_err(|e| qerr!("{e}"))
-        };
-        let mut chunks = Vec::new();
-        if t.fork.1 != 0 {
-            fork(&mut chunks, &part(t.fork).await?, t.data_offset)?;
-        } else if t.xml.1 != 0 {
-            list(&mut chunks, &part(t.xml).await?, t.data_offset)?;
-        } else {
-            return Err(qerr!("{}", Errno::INVAL));
-        }
-        chunks.sort_by_key(|c| c.start);
-        let len = t.sectors.checked_mul(512).filter(|n| *n <= block::MAX_OFFSET);
-        let len = len.ok_or_else(|| qerr!("{}", Errno::INVAL))?;
-        Ok(Arc::new(Dmg { chunks, len, unpacked: Mutex::new(None) }) as Arc<dyn Driver>)
+        let done = read(&o).await.map_err(|f| f.of(&o.cx))?;
+        Ok(Arc::new(done) as Arc<dyn Driver>)
     })
+}
+
+async fn read(o: &OpenCx<'_>) -> Result<Dmg, Fault> {
+    may_open(&o.flags, "Image is read-only")?;
+    let io = Io::file(&o.cx);
+    let unread = |_: Errno| QError::new("Failed to get file size while reading UDIF trailer");
+    let file_len = io.file_len().map_err(unread)?;
+    let t = trailer(&io, file_len).await?;
+    let part = async |(off, len): (u64, u64)| {
+        let inside = off.checked_add(len).is_some_and(|e| e <= file_len);
+        if !inside || len > spec::MAX_LIST {
+            return Err(Fault::Plain(Errno::INVAL));
+        }
+        io.read_vec(off, len as usize).await.map_err(Fault::Plain)
+    };
+    let mut chunks = Vec::new();
+    if t.fork.1 != 0 {
+        fork(&mut chunks, &part(t.fork).await?, t.data_offset)?;
+    } else if t.xml.1 != 0 {
+        list(&mut chunks, &part(t.xml).await?, t.data_offset)?;
+    } else {
+        return Err(Fault::Plain(Errno::INVAL));
+    }
+    chunks.sort_by_key(|c| c.start);
+    let len = t.sectors.checked_mul(512).filter(|n| *n <= block::MAX_OFFSET);
+    let len = len.ok_or(Fault::Plain(Errno::INVAL))?;
+    Ok(Dmg { chunks, len, unpacked: Mutex::new(None) })
 }
 
 impl Dmg {

@@ -1,7 +1,7 @@
 //! Checking Parallels images.
 
 use super::Parallels;
-use super::spec::{DATA_OFF_AT, HEADER, IN_USE};
+use super::spec::{DATA_OFF_AT, IN_USE};
 use crate::blockmap::{At, Level};
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
@@ -30,13 +30,12 @@ pub(super) async fn check(
     }
     // The header is read anew: it may have been repaired since the image was opened.
     let data_off = u32::from_le_bytes(at.meta.array(&at.io, DATA_OFF_AT).await?);
-    let least = (HEADER as u64 + 4 * u64::from(p.header.entries)).next_multiple_of(512);
-    let wrong = (data_off != 0 || p.header.ext) && u64::from(data_off) * 512 < least;
+    let file_len = at.io.file_len()?;
+    let wrong = Parallels::misplaced(&p.header, data_off, p.cluster, file_len);
     if wrong && found(fix, log, &mut report, "data_off field has incorrect value") {
         let right = ((p.data / 512) as u32).to_le_bytes();
         at.meta.write(&at.io, DATA_OFF_AT, &right, Level::Early).await?;
     }
-    let file_len = at.io.file_len()?;
     let slots = file_len.saturating_sub(p.data).div_ceil(p.cluster);
     let slots = usize::try_from(slots).ok().filter(|n| *n <= 1 << 28).ok_or(Errno::FBIG)?;
     let mut used = vec![false; slots];
@@ -46,7 +45,11 @@ pub(super) async fn check(
     let mut doubles = Vec::new();
     while first < p.header.entries {
         let entries = p.entries(&at, first).await?;
-        for (i, e) in (first..).zip(entries.iter().copied()).filter(|(_, e)| *e != 0) {
+        for (i, e) in (first..).zip(entries.iter().copied()) {
+            if e == 0 {
+                last = 0;
+                continue;
+            }
             let off = u64::from(e) * p.unit;
             if !p.inside(e, file_len) {
                 if found(fix, log, &mut report, &format!("cluster {i} is outside image")) {

@@ -39,6 +39,8 @@ pub struct Parallels {
     data: u64,
     /// The image was in use when it was opened, and has not been checked since.
     unclean: AtomicBool,
+    /// Something is wrong that can be seen at once, and is to be put right when the image is opened for writing.
+    repair: bool,
 }
 
 impl Parallels {
@@ -54,6 +56,12 @@ impl Parallels {
     fn data_by_table(h: &Header, cluster: u64) -> u64 {
         let end = HEADER as u64 + 4 * u64::from(h.entries);
         if h.ext { end.next_multiple_of(cluster) } else { end.next_multiple_of(512) }
+    }
+
+    /// Whether clusters cannot begin in sector `data_off`: in the table, or behind the end of the file.
+    fn misplaced(h: &Header, data_off: u32, cluster: u64, file_len: u64) -> bool {
+        let off = u64::from(data_off) * 512;
+        (data_off != 0 || h.ext) && (off < Parallels::data_by_table(h, cluster) || off > file_len)
     }
 
     async fn mark(&self, at: &At<'_>, in_use: bool) -> IoResult<()> {
@@ -99,8 +107,7 @@ impl Map for Parallels {
 
     async fn begin(&self, at: &At<'_>, space: &mut Space) -> IoResult<()> {
         if self.unclean.load(Ordering::Acquire) {
-            let r =
-                check::check(self, *at, Fix::All, &mut |line| tracing::warn!("parallels: {line}")).await?;
+            let r = check::check(self, *at, Fix::All, &mut tell).await?;
             if r.corruptions + r.check_errors > 0 {
                 return Err(Errno::IO);
             }
@@ -133,6 +140,11 @@ impl Map for Parallels {
     }
 }
 
+/// What a repair does that nobody asked for.
+fn tell(line: &str) {
+    tracing::info!(target: "plain", "{line}");
+}
+
 async fn open(o: &OpenCx<'_>) -> Result<(Parallels, Space), QError> {
     let io = Io::file(&o.cx);
     let fail = |e: Errno| qerr!("Could not read the Parallels header: {e}");
@@ -160,16 +172,16 @@ async fn open(o: &OpenCx<'_>) -> Result<(Parallels, Space), QError> {
     if header.ext_off != 0 && writable {
         tracing::warn!("Format Extension ignored in RW mode");
     }
-    let least = table_end.next_multiple_of(512);
+    // A wrong one is set right by a check.
+    let misplaced = Parallels::misplaced(&header, header.data_off, cluster, file_len);
     let data = match u64::from(header.data_off) * 512 {
-        0 => Parallels::data_by_table(&header, cluster),
-        // One that lies in the table is set right by a check.
-        d if d < least => Parallels::data_by_table(&header, cluster),
+        d if d == 0 || misplaced => Parallels::data_by_table(&header, cluster),
         d => d,
     };
     let unit = if header.ext { cluster } else { 512 };
     let unclean = AtomicBool::new(header.in_use == IN_USE);
-    let p = Parallels { header, cluster, unit, data, unclean };
+    let repair = header.in_use == IN_USE || misplaced;
+    let mut p = Parallels { header, cluster, unit, data, unclean, repair };
     let mut next = p.data;
     let mut at = 0;
     while at < header.entries {
@@ -181,9 +193,11 @@ async fn open(o: &OpenCx<'_>) -> Result<(Parallels, Space), QError> {
             if off + cluster <= file_len.saturating_add(cluster) {
                 next = next.max(off + cluster);
             }
+            p.repair |= off + cluster > file_len;
         }
         at += n;
     }
+    p.repair &= !o.checking;
     // Clusters of newer images lie on multiples of their length.
     if p.header.ext {
         next = next.next_multiple_of(cluster);
@@ -194,6 +208,18 @@ async fn open(o: &OpenCx<'_>) -> Result<(Parallels, Space), QError> {
 impl Format for Parallels {
     fn open<'a>(o: &'a OpenCx<'a>) -> CtlFuture<'a, (Parallels, Space)> {
         Box::pin(open(o))
+    }
+
+    fn activate<'a>(&'a self, at: At<'a>) -> CtlFuture<'a, bool> {
+        Box::pin(async move {
+            if !self.repair {
+                return Ok(false);
+            }
+            match check::check(self, at, Fix::All, &mut tell).await {
+                Ok(r) if r.corruptions + r.check_errors == 0 => Ok(true),
+                _ => Err(QError::new("Could not repair corrupted image")),
+            }
+        })
     }
 
     fn check<'a>(

@@ -4,6 +4,7 @@ mod create;
 pub mod spec;
 
 use self::spec::{COMPRESSED, HEADER, Header, MAGIC, VERSION};
+use crate::Fault;
 use crate::blockmap::{At, Format, Io, Map, Slot, Space, TwoLevel};
 use crate::fields::be32;
 use base::{Errno, IoResult};
@@ -173,8 +174,11 @@ impl Format for Qcow {
             let mut backing = None;
             if header.backing_offset != 0 {
                 let len = header.backing_len;
-                if len > spec::MAX_NAME || header.backing_offset > block::MAX_OFFSET / 2 {
+                if len > spec::MAX_NAME {
                     return Err(QError::new("Backing file name too long"));
+                }
+                if header.backing_offset > block::MAX_OFFSET / 2 {
+                    return Err(Fault::Plain(Errno::IO).of(&o.cx));
                 }
                 let name = io.read_vec(header.backing_offset, len as usize).await.map_err(fail)?;
                 let name = String::from_utf8(name).map_err(|_| QError::new("Invalid backing file name"))?;

@@ -57,7 +57,7 @@ fn supported(h: &Header, file_len: u64) -> Result<(), QError> {
     let header_len = u64::from(h.header) * cluster;
     let fits =
         h.directory.checked_add(h.table_len()).is_some_and(|e| e <= file_len.next_multiple_of(cluster));
-    if !h.directory.is_multiple_of(cluster) || h.directory == 0 || !fits {
+    if !h.directory.is_multiple_of(cluster) || h.directory == 0 || h.directory < header_len || !fits {
         return Err(QError::new("QED table offset is invalid"));
     }
     if header_len > i32::MAX as u64 {
@@ -117,7 +117,8 @@ impl Map for Qed {
     async fn begin(&self, at: &At<'_>, _: &mut Space) -> IoResult<()> {
         if self.header().features & spec::NEED_CHECK != 0 {
             // What others write may be half-way in the tables after a crash.
-            let r = check::check(self, *at, Fix::All, &mut |line| tracing::warn!("qed: {line}")).await?;
+            let r = check::check(self, *at, Fix::All, &mut |line| tracing::info!(target: "plain", "{line}"))
+                .await?;
             if r.corruptions + r.check_errors > 0 {
                 return Err(Errno::IO);
             }
@@ -168,7 +169,8 @@ impl Format for Qed {
                 let name = name.ok().and_then(|n| String::from_utf8(n).ok());
                 let filename = name.ok_or_else(|| QError::new("Failed to read backing filename"))?;
                 let raw = header.features & spec::RAW_BACKING != 0;
-                backing = Some(BackingHint { filename, format: raw.then(|| "raw".into()) });
+                let format = raw.then(|| "raw".into());
+                backing = Some(BackingHint { filename, format }).filter(|h| !h.filename.is_empty());
             }
             let cluster = u64::from(header.cluster);
             let tables = TwoLevel {

@@ -1,7 +1,7 @@
 //! Checking VDI images.
 
 use super::Vdi;
-use super::spec::{BLOCK, DISCARDED};
+use super::spec::DISCARDED;
 use crate::blockmap::At;
 use base::IoResult;
 use block::check::Report;
@@ -10,9 +10,8 @@ use block::check::Report;
 pub(super) async fn check(vdi: &Vdi, at: At<'_>, log: &mut dyn FnMut(&str)) -> IoResult<Report> {
     let allocated = vdi.header.blocks_allocated;
     let mut report = Report::default();
-    // No more bits than blocks that the file can hold.
-    let fits = at.io.file_len()?.saturating_sub(u64::from(vdi.header.data_offset)).div_ceil(BLOCK);
-    let mut used = vec![false; u64::from(allocated).min(fits) as usize];
+    // A bit for each block, as far as blocks are used: 64 MiB at most, for the largest disk.
+    let mut used: Vec<u64> = Vec::new();
     let (mut block, mut count) = (0, 0);
     while block < vdi.header.blocks {
         let off = vdi.entry_at(u64::from(block));
@@ -24,16 +23,16 @@ pub(super) async fn check(vdi: &Vdi, at: At<'_>, log: &mut dyn FnMut(&str)) -> I
             if e >= DISCARDED {
                 continue;
             }
-            match used.get_mut(e as usize) {
-                Some(false) => used[e as usize] = true,
-                Some(true) => {
-                    log(&format!("ERROR: block index {e} also used by {e}"));
-                    report.corruptions += 1;
-                }
-                None => {
-                    log(&format!("ERROR: block index {i} too large, is {e}"));
-                    report.corruptions += 1;
-                }
+            let (word, bit) = ((e / 64) as usize, 1u64 << (e % 64));
+            if e >= allocated {
+                log(&format!("ERROR: block index {i} too large, is {e}"));
+                report.corruptions += 1;
+            } else if used.get(word).is_some_and(|w| w & bit != 0) {
+                log(&format!("ERROR: block index {e} also used by {e}"));
+                report.corruptions += 1;
+            } else {
+                used.resize(used.len().max(word + 1), 0);
+                used[word] |= bit;
             }
             count += 1;
         }

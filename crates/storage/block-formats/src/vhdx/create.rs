@@ -4,7 +4,7 @@ use super::spec::{self, HEADERS, Header, METADATA_TABLE, REGION_TABLES, Region};
 use crate::making::{NewFile, fill_file, switch, text, uuid};
 use api::block_core::{BlockdevCreateOptions, BlockdevVhdxSubformat};
 use base::units::{GIB, MIB, TIB};
-use block::create::{CreateCx, CreateOption, Creation, OptionType, SIZE};
+use block::create::{CreateCx, CreateOption, Creation, OptionType};
 use block::driver::{CtlFuture, Prealloc};
 use qapi::{Dict, QError, Value, qerr};
 
@@ -13,7 +13,7 @@ pub(super) static CREATION: Creation = Creation {
     adapt: Some(adapt),
     create: Some(create),
     ..Creation::new(&[
-        SIZE,
+        CreateOption::new("size", OptionType::Size, "Virtual disk size; max of 64TB."),
         CreateOption::new("log_size", OptionType::Size, "Log size; min 1MB.").or("1048576"),
         CreateOption::new(
             "block_size",

@@ -4,7 +4,6 @@ use super::spec::{self, MAX_ENTRIES, METADATA_TABLE, Region};
 use crate::blockmap::Io;
 use crate::fields::{le32, le64};
 use base::Errno;
-use qapi::{QError, qerr};
 
 /// The disk's shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,21 +18,12 @@ pub struct Shape {
     pub sector: u64,
 }
 
-fn invalid() -> QError {
-    qerr!("{}", Errno::INVAL)
-}
-
-fn unsupported() -> QError {
-    qerr!("{}", Errno::NOTSUP)
-}
-
 /// Reads the metadata items that count.
-pub async fn read(io: &Io<'_>, region: &Region) -> Result<Shape, QError> {
-    let fail = |e: Errno| qerr!("{e}");
-    let table = io.read_vec(region.offset, METADATA_TABLE).await.map_err(fail)?;
+pub async fn read(io: &Io<'_>, region: &Region) -> Result<Shape, Errno> {
+    let table = io.read_vec(region.offset, METADATA_TABLE).await?;
     let count = table.get(10..12).map_or(0, |b| u32::from(u16::from_le_bytes([b[0], b[1]])));
     if !table.starts_with(b"metadata") || count > MAX_ENTRIES {
-        return Err(invalid());
+        return Err(Errno::INVAL);
     }
     let mut shape = Shape::default();
     let mut seen = 0;
@@ -47,15 +37,15 @@ pub async fn read(io: &Io<'_>, region: &Region) -> Result<Shape, QError> {
             spec::DISK_ID => 16,
             spec::PARENT_LOCATOR => continue,
             // What must be known is not.
-            _ if le32(e, 24).unwrap_or(0) & 4 != 0 => return Err(unsupported()),
+            _ if le32(e, 24).unwrap_or(0) & 4 != 0 => return Err(Errno::NOTSUP),
             _ => continue,
         };
         // Items of other lengths were seen; their first bytes are what counts.
         let end = u64::from(off) + want;
         if u64::from(off) < METADATA_TABLE as u64 || end > u64::from(region.length) || len == 0 {
-            return Err(invalid());
+            return Err(Errno::INVAL);
         }
-        let bytes = io.read_vec(region.offset + u64::from(off), want as usize).await.map_err(fail)?;
+        let bytes = io.read_vec(region.offset + u64::from(off), want as usize).await?;
         let (word, long) = (le32(&bytes, 0).unwrap_or(0), le64(&bytes, 0).unwrap_or(0));
         match *id {
             spec::FILE_PARAMETERS => {
@@ -74,14 +64,14 @@ pub async fn read(io: &Io<'_>, region: &Region) -> Result<Shape, QError> {
         }
     }
     if seen != 7 {
-        return Err(unsupported());
+        return Err(Errno::NOTSUP);
     }
     if shape.flags & spec::HAS_PARENT != 0 || shape.sector != 512 {
-        return Err(unsupported());
+        return Err(Errno::NOTSUP);
     }
     let sized = spec::BLOCK.contains(&shape.block) && shape.block.is_power_of_two();
     if !sized || shape.disk > spec::MAX_DISK || !shape.disk.is_multiple_of(shape.sector) {
-        return Err(invalid());
+        return Err(Errno::INVAL);
     }
     Ok(shape)
 }

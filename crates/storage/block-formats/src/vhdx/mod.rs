@@ -8,6 +8,7 @@ pub mod spec;
 use self::log::Replay;
 use self::meta::Shape;
 use self::spec::{HEADER, HEADERS, Header, Region};
+use crate::Fault;
 use crate::blockmap::{At, Format, Io, Level, Map, Slot, Space, table_run};
 use crate::making::uuid;
 use base::units::MIB;
@@ -27,6 +28,7 @@ pub static VHDX: DriverType = DriverType {
     open: crate::blockmap::open_format::<Vhdx>,
     probe: Some(|b, _| if b.starts_with(spec::SIGNATURE) { 100 } else { 0 }),
     create: Some(&create::CREATION),
+    shows_places: false,
     ..DriverType::BASE
 };
 
@@ -51,28 +53,28 @@ pub struct Vhdx {
     replay: Option<Replay>,
 }
 
-async fn headers(io: &Io<'_>) -> Result<Headers, QError> {
+async fn headers(io: &Io<'_>) -> Result<Headers, Fault> {
     let mut best: Option<Headers> = None;
     for (place, off) in HEADERS.into_iter().enumerate() {
-        let bytes = io.read_array::<HEADER>(off).await.map_err(|e| qerr!("{e}"))?;
+        let bytes = io.read_array::<HEADER>(off).await?;
         if let Some(h) = Header::parse(&bytes)
             && best.is_none_or(|b| b.newest.sequence < h.sequence)
         {
             best = Some(Headers { newest: h, place });
         }
     }
-    best.ok_or_else(|| QError::new("No valid VHDX header found"))
+    best.ok_or_else(|| QError::new("No valid VHDX header found").into())
 }
 
 /// The regions: of the first of the two tables that is sound.
-async fn regions(io: &Io<'_>) -> Result<Vec<Region>, QError> {
+async fn regions(io: &Io<'_>) -> IoResult<Vec<Region>> {
     for off in spec::REGION_TABLES {
-        let bytes = io.read_vec(off, spec::REGION_TABLE).await.map_err(|e| qerr!("{e}"))?;
+        let bytes = io.read_vec(off, spec::REGION_TABLE).await?;
         if let Some(all) = spec::regions(&bytes) {
             return Ok(all);
         }
     }
-    Err(qerr!("{}", Errno::INVAL))
+    Err(Errno::INVAL)
 }
 
 fn overlap(all: &[(u64, u64)]) -> Result<(), QError> {
@@ -86,22 +88,22 @@ fn overlap(all: &[(u64, u64)]) -> Result<(), QError> {
     Ok(())
 }
 
-async fn open(o: &OpenCx<'_>) -> Result<(Vhdx, Space), QError> {
+async fn open(o: &OpenCx<'_>) -> Result<(Vhdx, Space), Fault> {
     let io = Io::file(&o.cx);
-    let fail = |e: Errno| qerr!("{e}");
-    if io.read_array::<8>(0).await.map_err(fail)? != *spec::SIGNATURE {
-        return Err(qerr!("{}", Errno::INVAL));
+    if io.read_array::<8>(0).await? != *spec::SIGNATURE {
+        return Err(Errno::INVAL.into());
     }
     let headers = headers(&io).await?;
     let h = headers.newest;
-    let replay = log::read(&io, &h).await.map_err(fail)?;
-    let file_len = io.file_len().map_err(fail)?;
+    let replay = log::read(&io, &h).await?;
+    let file_len = io.file_len()?;
     if replay.is_some() && (o.flags.read_only || o.flags.inactive) {
         let name = o.cx.filename().unwrap_or_default();
         return Err(qerr!(
             "VHDX image file '{name}' opened read-only, but contains a log that needs to be replayed"
         )
-        .with_hint(format!("To replay the log, run:\nqemu-img check -r all '{name}'\n")));
+        .with_hint(format!("To replay the log, run:\nqemu-img check -r all '{name}'\n"))
+        .into());
     }
     if replay.is_some() {
         // Nothing else can be trusted before that is done; then the image is opened anew.
@@ -114,23 +116,23 @@ async fn open(o: &OpenCx<'_>) -> Result<(Vhdx, Space), QError> {
     let (mut bat, mut metadata) = (None, None);
     for r in &regions {
         let end = r.offset.checked_add(u64::from(r.length)).filter(|e| *e <= block::MAX_OFFSET / 2);
-        let Some(end) = end.filter(|_| r.offset >= MIB) else { return Err(qerr!("{}", Errno::INVAL)) };
+        let Some(end) = end.filter(|_| r.offset >= MIB) else { return Err(Errno::INVAL.into()) };
         taken.push((r.offset, end));
         match r.id {
             spec::BAT_REGION => bat = Some(*r),
             spec::METADATA_REGION => metadata = Some(*r),
-            _ if r.required => return Err(qerr!("{}", Errno::NOTSUP)),
+            _ if r.required => return Err(Errno::NOTSUP.into()),
             _ => {}
         }
     }
     overlap(&taken)?;
-    let (Some(bat), Some(metadata)) = (bat, metadata) else { return Err(qerr!("{}", Errno::INVAL)) };
+    let (Some(bat), Some(metadata)) = (bat, metadata) else { return Err(Errno::INVAL.into()) };
     let shape = meta::read(&io, &metadata).await?;
     let ratio = spec::chunk_ratio(shape.sector, shape.block);
     let blocks = shape.disk.div_ceil(shape.block);
     let entries = blocks + blocks.saturating_sub(1) / ratio;
     if entries * 8 > u64::from(bat.length) {
-        return Err(qerr!("{}", Errno::INVAL));
+        return Err(Errno::INVAL.into());
     }
     let behind = taken.iter().map(|t| t.1).max().unwrap_or(MIB).max(file_len);
     let next = behind.next_multiple_of(MIB);
@@ -206,7 +208,7 @@ impl Map for Vhdx {
 
 impl Format for Vhdx {
     fn open<'a>(o: &'a OpenCx<'a>) -> CtlFuture<'a, (Vhdx, Space)> {
-        Box::pin(open(o))
+        Box::pin(async move { open(o).await.map_err(|f| f.of(&o.cx)) })
     }
 
     fn activate<'a>(&'a self, at: At<'a>) -> CtlFuture<'a, bool> {

@@ -210,6 +210,7 @@ async fn sparse(f: &NewFile<'_>, len: u64, compress: bool, zeroed: bool) -> Resu
         directory,
         overhead: end.next_multiple_of(GRAIN),
         compression: u16::from(compress),
+        grows_tables: false,
     };
     f.put(0, &header.bytes()).await?;
     f.grow(header.overhead * SECTOR, Prealloc::Off).await?;

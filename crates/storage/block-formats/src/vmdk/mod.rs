@@ -95,9 +95,15 @@ fn open(o: OpenCx<'_>) -> OpenFuture<'_> {
         let file_len = io.file_len().map_err(fail)?;
         let first = io.read_vec(0, file_len.min(spec::HEADER as u64) as usize).await.map_err(fail)?;
         let vmdk = match Header::parse(&first) {
-            Some(h) => one_file(&io, &h, file_len, o.flags.read_only).await?,
-            None if desc::is_descriptor(&first) => listed(&io, file_len).await?,
-            None => return Err(QError::new("invalid VMDK image descriptor")),
+            // Only a descriptor can say what such a file is.
+            Some(h) if h.capacity == 0 && h.descriptor_offset > 0 => {
+                let at = h.descriptor_offset.saturating_mul(SECTOR);
+                let room = h.descriptor_size.saturating_mul(SECTOR);
+                listed(&io, at, room.min(file_len.saturating_sub(at))).await?
+            }
+            Some(h) if !h.grows_tables => one_file(&io, &h, file_len, o.flags.read_only).await?,
+            None if desc::is_descriptor(&first) => listed(&io, 0, file_len).await?,
+            _ => return Err(QError::new("invalid VMDK image descriptor")),
         };
         Ok(Arc::new(vmdk) as Arc<dyn Driver>)
     })
@@ -135,14 +141,14 @@ async fn one_file(io: &Io<'_>, first: &Header, file_len: u64, read_only: bool) -
 }
 
 /// An image whose descriptor lists other files.
-async fn listed(io: &Io<'_>, file_len: u64) -> Result<Vmdk, QError> {
-    if file_len > spec::MAX_DESCRIPTOR {
+async fn listed(io: &Io<'_>, at: u64, len: u64) -> Result<Vmdk, QError> {
+    if len > spec::MAX_DESCRIPTOR {
         return Err(QError::new("VMDK description file too big"));
     }
-    let text = io.read_vec(0, file_len as usize).await;
+    let text = io.read_vec(at, len as usize).await;
     let desc = Descriptor::parse(&text.map_err(|_| QError::new("Could not read from file"))?);
     let ty = desc.create_type.as_deref().ok_or_else(|| QError::new("invalid VMDK image descriptor"))?;
-    let known = ["monolithicFlat", "vmfs", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "monolithicSparse"];
+    let known = ["monolithicFlat", "vmfs", "vmfsSparse", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"];
     if !known.contains(&ty) {
         return Err(qerr!("Unsupported image type '{ty}'"));
     }
@@ -151,7 +157,7 @@ async fn listed(io: &Io<'_>, file_len: u64) -> Result<Vmdk, QError> {
     for (n, line) in desc.extents()?.into_iter().enumerate() {
         let storage = match line.kind.as_str() {
             "FLAT" | "VMFS" => Storage::Flat(line.offset),
-            "SPARSE" => Storage::Sparse,
+            "SPARSE" | "VMFSSPARSE" => Storage::Sparse,
             other => return Err(qerr!("Unsupported extent type '{other}'")),
         };
         let slot = ChildSlot::Other(u16::try_from(n).map_err(|_| QError::new("Too many extents"))?);
@@ -260,7 +266,15 @@ impl Vmdk {
         let end = off + buf.len() as u64;
         let whole = off.is_multiple_of(grain)
             && (end.is_multiple_of(grain) || end == engine.map().header.capacity * SECTOR);
-        if whole { engine.write_packed(io, off, buf).await } else { Err(Errno::INVAL) }
+        let (place, _) = engine.lookup(io, off, 1).await?;
+        match place {
+            Place::Packed { .. } | Place::Data(_) => {
+                tracing::error!(target: "report", "Could not write to allocated cluster for streamOptimized");
+                Err(Errno::IO)
+            }
+            _ if whole => engine.write_packed(io, off, buf).await,
+            _ => Err(Errno::INVAL),
+        }
     }
 
     async fn each_engine<'a>(

@@ -19,14 +19,13 @@ fn supported(h: &Header) -> Result<(), QError> {
     if h.version > 3 {
         return Err(qerr!("Unsupported VMDK version {}", h.version));
     }
-    if h.table_entries > spec::GRAIN_TABLE {
+    if h.table_entries > spec::GRAIN_TABLE && !h.grows_tables {
         return Err(QError::new("L2 table size too big"));
     }
-    if h.table_entries == 0 || h.grain == 0 {
+    if h.grain.wrapping_mul(u64::from(h.table_entries)) == 0 {
         return Err(QError::new("L1 entry size is invalid"));
     }
-    let limit =
-        if h.flags & spec::COMPRESSED != 0 { spec::MAX_PACKED_GRAIN / SECTOR } else { spec::MAX_GRAIN };
+    let limit = if h.compressed() { spec::MAX_PACKED_GRAIN / SECTOR } else { spec::MAX_GRAIN };
     if h.grain > limit {
         return Err(QError::new("Invalid granularity, image may be corrupt"));
     }
@@ -85,7 +84,7 @@ impl Sparse {
 
     /// Whether grains are compressed.
     pub fn compressed(&self) -> bool {
-        self.header.flags & spec::COMPRESSED != 0
+        self.header.compressed()
     }
 
     fn has(&self, flag: u32) -> bool {
@@ -104,7 +103,6 @@ impl Sparse {
 
     async fn set(&self, at: &At<'_>, block: u64, entry: u32) -> IoResult<()> {
         let place = self.entry_at(at, self.header.directory, block).await?;
-        // Tables are all there from the beginning in images that are to be written.
         let place = place.ok_or(Errno::IO)?;
         at.meta.write(&at.io, place, &entry.to_le_bytes(), Level::Entry).await?;
         if self.has(spec::REDUNDANT)
@@ -152,7 +150,18 @@ impl Map for Sparse {
         // A grain without a table cannot be entered: better to know before its bytes are written.
         let n = u64::from(self.header.table_entries);
         let count = count.min(n - block % n);
-        self.entry_at(at, self.header.directory, block).await?.ok_or(Errno::IO)?;
+        if self.entry_at(at, self.header.directory, block).await?.is_none() {
+            if !self.header.grows_tables {
+                return Err(Errno::IO);
+            }
+            let table = space.next.next_multiple_of(SECTOR);
+            let sector = u32::try_from(table / SECTOR).map_err(|_| Errno::FBIG)?;
+            space.next = table;
+            space.take(4 * n)?;
+            at.meta.clear(&at.io, table, 4 * n, Level::Entry).await?;
+            let place = self.header.directory * SECTOR + 4 * (block / n);
+            at.meta.write(&at.io, place, &sector.to_le_bytes(), Level::Directory).await?;
+        }
         if (space.next + count * self.grain) / SECTOR > u64::from(u32::MAX) {
             return Err(Errno::FBIG);
         }

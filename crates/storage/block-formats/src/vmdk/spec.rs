@@ -9,6 +9,10 @@ use crate::fields::{le32, le64};
 
 /// The first bytes of a sparse extent.
 pub const MAGIC: &[u8; 4] = b"KDMV";
+/// The first bytes of a sparse extent of ESX servers (`COWDisk_Header`).
+pub const MAGIC_COW: &[u8; 4] = b"COWD";
+/// Entries of a grain table there.
+pub const GRAIN_TABLE_COW: u32 = 4096;
 /// Bytes of a sector.
 pub const SECTOR: u64 = 512;
 /// Length of a sparse extent's header, bytes.
@@ -71,11 +75,24 @@ pub struct Header {
     pub overhead: u64,
     /// How grains are compressed: 1 is deflate.
     pub compression: u16,
+    /// Grain tables are made when they are needed.
+    pub grows_tables: bool,
 }
 
 impl Header {
     /// Reads the fields; `None` if it is none.
     pub fn parse(b: &[u8]) -> Option<Header> {
+        if b.starts_with(MAGIC_COW) {
+            return Some(Header {
+                version: le32(b, 4)?,
+                capacity: u64::from(le32(b, 12)?),
+                grain: u64::from(le32(b, 16)?),
+                directory: u64::from(le32(b, 20)?),
+                table_entries: GRAIN_TABLE_COW,
+                grows_tables: true,
+                ..Header::default()
+            });
+        }
         if !b.starts_with(MAGIC) {
             return None;
         }
@@ -91,7 +108,13 @@ impl Header {
             directory: le64(b, 56)?,
             overhead: le64(b, 64)?,
             compression: u16::from_le_bytes(*b.get(77..)?.first_chunk()?),
+            grows_tables: false,
         })
+    }
+
+    /// Whether grains are compressed.
+    pub fn compressed(&self) -> bool {
+        self.compression == 1
     }
 
     /// The header's bytes.

@@ -4,6 +4,7 @@ mod create;
 pub mod spec;
 
 use self::spec::{COOKIE, DYNAMIC, DYNAMIC_COOKIE, Dynamic, FOOTER, Footer, UNUSED};
+use crate::Fault;
 use crate::blockmap::{At, Format, Io, Level, Map, Slot, Space, table_run};
 use crate::fields::be32;
 use base::units::MIB;
@@ -55,7 +56,7 @@ fn parse_dynamic(b: &[u8; DYNAMIC], disk: u64) -> Result<Dynamic, QError> {
         return Err(qerr!("Invalid block size {}", d.block_size));
     }
     if d.entries > i32::MAX as u32 / 4 {
-        return Err(QError::new("Too many blocks"));
+        return Err(qerr!("Max Table Entries too large ({})", d.entries as i32));
     }
     if u64::from(d.entries) * u64::from(d.block_size) < disk {
         return Err(QError::new("Page table too small"));
@@ -69,9 +70,6 @@ fn parse_dynamic(b: &[u8; DYNAMIC], disk: u64) -> Result<Dynamic, QError> {
 /// The first byte behind all blocks.
 async fn first_free(io: &Io<'_>, d: &Dynamic, file_len: u64) -> Result<u64, QError> {
     let table_end = d.table_offset + 4 * u64::from(d.entries);
-    if table_end > file_len {
-        return Err(QError::new("Error reading pagetable"));
-    }
     let mut free = table_end.next_multiple_of(512);
     let mut at = d.table_offset;
     while at < table_end {
@@ -90,27 +88,29 @@ async fn first_free(io: &Io<'_>, d: &Dynamic, file_len: u64) -> Result<u64, QErr
     Ok(free)
 }
 
-async fn open(io: &Io<'_>) -> Result<(Vpc, Space), QError> {
+async fn open(io: &Io<'_>) -> Result<(Vpc, Space), Fault> {
     let fail = |_: Errno| QError::new("Unable to read VHD header");
     let file_len = io.file_len().map_err(|_| QError::new("Unable to learn image size"))?;
     if file_len < FOOTER as u64 {
-        return Err(QError::new("File too small for a VHD header"));
+        return Err(QError::new("File too small for a VHD header").into());
     }
     let mut footer = Box::new(io.read_array::<FOOTER>(0).await.map_err(fail)?);
-    let dynamic = footer.starts_with(COOKIE);
-    if !dynamic {
+    let first = footer.starts_with(COOKIE);
+    if !first {
         *footer = io.read_array(file_len - FOOTER as u64).await.map_err(fail)?;
-        if !footer.starts_with(COOKIE) {
-            return Err(QError::new("invalid VPC image"));
-        }
+    }
+    let f = Footer::parse(&footer);
+    let fixed = f.disk_type == spec::TYPE_FIXED;
+    // Only fixed images have no copy of the footer in front.
+    if !(first || footer.starts_with(COOKIE) && fixed) {
+        return Err(QError::new("invalid VPC image").into());
     }
     sound(&footer)?;
-    let f = Footer::parse(&footer);
     if f.sectors() > spec::MAX_SECTORS {
-        return Err(qerr!("{}", Errno::FBIG));
+        return Err(Errno::FBIG.into());
     }
     let disk = f.sectors() * 512;
-    if !dynamic {
+    if fixed {
         return Ok((Vpc { footer, disk, dynamic: None }, Space { next: disk, zero_from: file_len }));
     }
     let bytes = io.read_array::<DYNAMIC>(f.data_offset.min(block::MAX_OFFSET)).await;
@@ -175,7 +175,7 @@ impl Map for Vpc {
 
 impl Format for Vpc {
     fn open<'a>(o: &'a OpenCx<'a>) -> CtlFuture<'a, (Vpc, Space)> {
-        Box::pin(async move { open(&Io::file(&o.cx)).await })
+        Box::pin(async move { open(&Io::file(&o.cx)).await.map_err(|f| f.of(&o.cx)) })
     }
 
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {

@@ -42,6 +42,8 @@ pub struct Footer {
     pub current_size: u64,
     /// Cylinders, heads, sectors of a track.
     pub chs: (u16, u8, u8),
+    /// [`TYPE_FIXED`], [`TYPE_DYNAMIC`], or another.
+    pub disk_type: u32,
 }
 
 /// The dynamic header's fields that count.
@@ -74,6 +76,7 @@ impl Footer {
             data_offset: be64(b, 16).unwrap_or(0),
             current_size: be64(b, 48).unwrap_or(0),
             chs: (u16::from_be_bytes([b[56], b[57]]), b[58], b[59]),
+            disk_type: be32(b, 60).unwrap_or(0),
         }
     }
 

@@ -137,7 +137,7 @@ fn cloop_images_are_read() {
             (128, 0u32, "block_size cannot be zero"),
             (128, 513, "block_size 513 must be a multiple of 512"),
             (128, 1 << 30, "block_size 1073741824 must be 64 MB or less"),
-            (132, u32::MAX, "n_blocks 4294967295 must be 536870910 or less"),
+            (132, u32::MAX, "n_blocks 4294967295 must be 536870911 or less"),
             (132, 0x1fff_fffe, "image requires too many offsets, try increasing block size"),
             (136 + 16, 0, "offsets not monotonically increasing at index 2, image file is corrupt"),
         ] {

@@ -53,11 +53,11 @@ const QCOW2: &[Opt] = &[
 ];
 
 const LUKS: &[Opt] = &[
-    opt("iter-time", Type::Num, "Milliseconds that deriving a key takes"),
-    opt("keyslot", Type::Num, "The key slot"),
-    opt("new-secret", Type::Str, "Id of the secret with the new password"),
-    opt("old-secret", Type::Str, "Id of the secret with the password whose slots are erased"),
-    opt("state", Type::Str, "What becomes of the slots (active, inactive)"),
+    opt("iter-time", Type::Num, "Time to spend in PBKDF in milliseconds"),
+    opt("keyslot", Type::Num, "Select a single keyslot to modify explicitly"),
+    opt("new-secret", Type::Str, "New secret to set in the matching keyslots. Empty string to erase"),
+    opt("old-secret", Type::Str, "Select all keyslots that match this password"),
+    opt("state", Type::Str, "Select new state of affected keyslots (active/inactive)"),
 ];
 
 fn options_of(format: &str) -> Result<&'static [Opt], QError> {

@@ -35,7 +35,11 @@ fn json(list: &[Range]) -> String {
             r.start, r.len, r.depth, r.present, r.zero, r.data, r.compressed
         )
     };
-    let all: Vec<String> = list.iter().map(one).collect();
+    let mut all: Vec<String> = list.iter().map(one).collect();
+    if all.is_empty() {
+        // Of nothing, too, something is said.
+        all.push(one(&Range::default()));
+    }
     format!("[{}]\n", all.join(",\n"))
 }
 
@@ -75,7 +79,17 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
                         ));
                     }
                 };
-                let done = map(&root, start, len, &mut tell).await;
+                let shown = image.graph.snapshot().by_name(&image.node).is_none_or(|n| n.ty.shows_places);
+                let done = match shown {
+                    true => map(&root, start, len, &mut tell).await,
+                    false => {
+                        let len = root.len().saturating_sub(start).min(len);
+                        if len > 0 {
+                            tell(Range { start, len, present: true, data: true, ..Range::default() });
+                        }
+                        Ok(())
+                    }
+                };
                 root.detach().await;
                 done.map_err(|(_, e)| qapi::qerr!("Could not read file metadata: {e}"))
             }

@@ -320,6 +320,9 @@ impl Given {
                 o.handshake = n.ok_or_else(|| format!("Invalid handshake limit '{value}'"))?;
             }
             "offset" => {
+                if let Some(n) = value.parse::<i64>().ok().filter(|n| *n < 0) {
+                    return Err(format!("Value '{n}' is out of range for parameter 'offset'"));
+                }
                 o.image.offset = Some(number(&value).ok_or_else(|| format!("Invalid offset '{value}'"))?);
             }
             "allocation-depth" => o.depth = true,
@@ -404,7 +407,6 @@ impl Given {
                 || o.depth
                 || i.offset.is_some_and(|n| n > 0)
                 || i.format.is_some()
-                || i.temporary
                 || i.snapshot.is_some()
                 || self.seen.iter().any(|s| ["aio", "discard", "cache"].contains(s));
             if !rest.is_empty() {

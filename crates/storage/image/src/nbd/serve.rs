@@ -94,7 +94,6 @@ async fn open(graph: &Arc<BlockGraph>, image: &Image, warn: &mut dyn FnMut(&str)
         })?;
         let mut raw = Dict::from_iter([("driver", "raw"), ("node-name", TOP[2]), ("file", &top)]);
         raw.insert("offset", offset);
-        raw.insert("size", len - offset);
         raw.insert("read-only", image.read_only);
         raw.insert("discard", if image.unmap { "unmap" } else { "ignore" });
         graph.add(from_json(Value::Dict(raw))?).await?;
