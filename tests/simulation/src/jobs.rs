@@ -7,6 +7,7 @@ use api::job::JobStatus;
 use block::testing::Faults;
 use qapi::Value;
 use rt::sim::rng;
+use std::rc::Rc;
 
 /// A job that is not dismissed yet.
 pub struct Running {
@@ -312,10 +313,12 @@ impl Bed {
         if let Some((node, name, before)) = backup.bitmap.take() {
             let key = (node.clone(), name.clone());
             if failed {
-                // It is again what it was, and more.
-                known.bitmaps.remove(&key);
-                if let Some(t) = before {
+                // It is again what it was, and more; unless a command has changed or removed it since the job's end.
+                let same = known.bitmaps.get(&key).is_some_and(|t| Rc::ptr_eq(&t.clean, &backup.past));
+                if let Some(t) = before.filter(|_| same) {
                     known.bitmaps.insert(key, t);
+                } else if same {
+                    known.bitmaps.remove(&key);
                 }
             } else if known.bitmaps.contains_key(&key) {
                 known.backups.push((backup.target.clone(), node, name));
