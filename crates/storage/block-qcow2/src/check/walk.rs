@@ -142,13 +142,14 @@ impl<H: Host> Checker<'_, H> {
             return;
         }
         match mapping {
-            Mapping::Normal(off) | Mapping::ZeroAlloc(off) => {
-                if (0..SUBCLUSTERS).any(|n| entry.subcluster(n).is_none()) {
-                    self.corruption(format!(
-                        "ERROR offset={off:x}: Allocated cluster has corrupted subcluster allocation bitmap"
-                    ));
-                }
+            Mapping::Normal(off) | Mapping::ZeroAlloc(off)
+                if (0..SUBCLUSTERS).any(|n| entry.subcluster(n).is_none()) =>
+            {
+                self.corruption(format!(
+                    "ERROR offset={off:x}: Allocated cluster has corrupted subcluster allocation bitmap"
+                ));
             }
+            Mapping::Normal(_) | Mapping::ZeroAlloc(_) => {}
             _ if entry.bits & crate::geometry::ALL_HERE != 0 => self
                 .corruption("ERROR: Unallocated cluster has non-zero subcluster allocation map".to_owned()),
             _ => {}
