@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(human_size(200_704), "196 KiB");
         assert_eq!(human_size(10 * GIB), "10 GiB");
         assert_eq!(human_size(GIB + GIB / 2), "1.5 GiB");
-        assert_eq!(human_size(1000), "0.977 KiB".replace("0.977", "0.98"));
+        assert_eq!(human_size(1000), "0.977 KiB");
     }
 
     #[test]
