@@ -88,7 +88,9 @@ mod tests {
         assert_eq!(place(&third), at);
         drop(third);
         all.clear();
-        assert_eq!((all.0.lock().bytes, all.0.lock().list.len()), (0, 0));
+        let free = all.0.lock();
+        assert_eq!((free.bytes, free.list.len()), (0, 0));
+        drop(free);
         assert!(all.take(100).buf.len() == 100);
     }
 
