@@ -1,6 +1,6 @@
 //! A web server for tests, whose answers a closure writes: also wrong ones.
 
-#![allow(dead_code)]
+#![allow(dead_code)] // Each test uses its part.
 
 use openssl::asn1::Asn1Time;
 use openssl::hash::MessageDigest;
