@@ -1,4 +1,4 @@
-//! Sizes, units, errno values and small types that every floor shares.
+//! Sizes, units, errno values, small types and printing, which every floor shares.
 
 mod errno;
 mod print;
