@@ -1,28 +1,10 @@
 //! `rhea img` as a user sees it; and, where the reference's tool is installed, word for word beside it.
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use common::Dir;
+use std::path::Path;
 use std::process::Command;
-
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let d = std::env::temp_dir().join(format!("rhea-img-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&d);
-        std::fs::create_dir_all(&d).unwrap();
-        Dir(d)
-    }
-
-    fn at(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 type Said = (i32, String, String);
 
@@ -45,16 +27,8 @@ fn theirs(args: &[String]) -> Said {
 }
 
 /// Splits a command line; `@x` is the file x in the directory.
-fn words(dir: &Dir, line: &str) -> Vec<String> {
-    let dir_at = |w: &str| match w.split_once('@') {
-        Some((before, file)) => format!("{before}{}", dir.at(file)),
-        None => w.to_string(),
-    };
-    line.split_whitespace().map(dir_at).collect()
-}
-
 fn img(dir: &Dir, line: &str) -> Said {
-    ours(&words(dir, line))
+    ours(&dir.words(line))
 }
 
 fn have_reference() -> bool {
@@ -138,11 +112,11 @@ fn an_image_in_use_is_left_alone() {
         use image::open::{OpenFlags, Source, open};
         let flags = OpenFlags { write: true, ..OpenFlags::default() };
         let user = open(&Source::file(&d.at("a"), Some("qcow2")), flags).await.unwrap();
-        let args = words(&d, "create -q -f qcow2 @a 2M");
+        let args = d.words("create -q -f qcow2 @a 2M");
         let (code, _, err) = rt::unblock(move || ours(&args)).await;
         assert_eq!(code, 1);
         assert!(err.contains("lock"), "{err}");
-        let args = words(&d, "info -U @a");
+        let args = d.words("info -U @a");
         assert_eq!(rt::unblock(move || ours(&args)).await.0, 0);
         user.close().await;
     });
@@ -250,11 +224,11 @@ fn words_are_the_references() {
     // Each has its own directory; names in texts are made equal.
     let (d, e) = (Dir::new("same-a"), Dir::new("same-b"));
     let plain = |s: Said, dir: &Dir| {
-        let clean = |t: String| t.replace(&dir.0.display().to_string(), "DIR");
+        let clean = |t: String| t.replace(&dir.path().display().to_string(), "DIR");
         (s.0, clean(s.1), clean(s.2))
     };
     for line in SAME.lines().filter(|l| !l.is_empty()) {
-        let ref_said = plain(theirs(&words(&d, line)), &d);
+        let ref_said = plain(theirs(&d.words(line)), &d);
         let our_said = plain(img(&e, line), &e);
         assert_eq!(our_said, ref_said, "{line}");
     }
@@ -267,13 +241,13 @@ fn snapshots_bitmaps_and_damage_are_shown_the_same() {
     }
     let d = Dir::new("shown");
     let file = d.at("a");
-    let run = |line: &str| assert_eq!(theirs(&words(&d, line)).0, 0, "{line}");
+    let run = |line: &str| assert_eq!(theirs(&d.words(line)).0, 0, "{line}");
     run("create -q -f qcow2 @a 64M");
     run("bitmap --add @a b0");
     run("snapshot -c first @a");
     run("snapshot -c second @a");
     let same = |line: &str| {
-        let args = words(&d, line);
+        let args = d.words(line);
         assert_eq!(ours(&args), theirs(&args), "{line}");
     };
     for line in ["info @a", "info --output json @a", "check @a", "check --output json @a"] {
@@ -303,7 +277,7 @@ fn snapshots_bitmaps_and_damage_are_shown_the_same() {
         b[at..at + v.len()].copy_from_slice(&v);
         std::fs::write(&file, b).unwrap();
         for line in ["info -f qcow2 @a", "check -f qcow2 @a"] {
-            let args = words(&d, line);
+            let args = d.words(line);
             let (o, t) = (ours(&args), theirs(&args));
             assert_eq!((o.0, &o.1), (t.0, &t.1), "{line} with {v:?} at {at}: {} {}", o.2, t.2);
         }
@@ -338,11 +312,11 @@ fn luks_volumes() {
     assert_eq!(std::fs::metadata(d.at("h")).unwrap().len(), 2_068_480);
     if have_reference() {
         for args in ["info @a", "info --output=json @a"] {
-            assert_eq!(img(&d, args), theirs(&words(&d, args)), "{args}");
+            assert_eq!(img(&d, args), theirs(&d.words(args)), "{args}");
         }
-        assert_eq!(theirs(&words(&d, &line)).1, said);
+        assert_eq!(theirs(&d.words(&line)).1, said);
         for args in ["info @a", "info --output=json @a"] {
-            assert_eq!(img(&d, args), theirs(&words(&d, args)), "{args}");
+            assert_eq!(img(&d, args), theirs(&d.words(args)), "{args}");
         }
     }
 }
@@ -391,7 +365,7 @@ fn encrypted_qcow2_images() {
         return;
     }
     let same = |line: &str| {
-        let words = words(&d, &with_secrets(line));
+        let words = d.words(&with_secrets(line));
         let (ours, theirs) = (ours(&words), theirs(&words));
         assert_eq!(ours, theirs, "{line}");
     };
@@ -417,11 +391,11 @@ fn encrypted_qcow2_images() {
         same(line);
     }
     // Made by the reference.
-    assert_eq!(theirs(&words(&d, &with_secrets(make))).0, 0);
+    assert_eq!(theirs(&d.words(&with_secrets(make))).0, 0);
     same("info @e");
     same("check SECRETS DESC");
     let o = "encrypt.format=aes,encrypt.key-secret=s";
-    assert_eq!(theirs(&words(&d, &with_secrets(&format!("create -q SECRETS -f qcow2 -o {o} @a 4M")))).0, 0);
+    assert_eq!(theirs(&d.words(&with_secrets(&format!("create -q SECRETS -f qcow2 -o {o} @a 4M")))).0, 0);
     same("info @a");
     same("info --output json @a");
     assert_eq!(run("check @a").0, 0);
@@ -499,7 +473,7 @@ fn images_are_amended_as_the_reference_does() {
         if !reference {
             continue;
         }
-        let (their_code, their_out, their_err) = theirs(&words(&other, &line));
+        let (their_code, their_out, their_err) = theirs(&other.words(&line));
         let here = |t: String| t.replace(&other.at(""), &mine.at(""));
         assert_eq!((code, out, err), (their_code, here(their_out), here(their_err)), "{line}");
         for name in ["p", "e"] {

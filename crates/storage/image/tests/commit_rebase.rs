@@ -1,8 +1,9 @@
 //! Merging images and giving them other backing files: whatever is in them, they show what they showed, and `check` finds nothing.
 
-use std::path::PathBuf;
+mod common;
 
 use block::driver::{WriteFlags, ZeroFlags};
+use common::Dir;
 use image::commit::{Plan, commit};
 use image::create::{NewImage, create};
 use image::open::{OpenFlags, Opened, Source, open};
@@ -11,21 +12,7 @@ use mem::IoBuf;
 
 const MIB: u64 = 1 << 20;
 
-/// A directory that goes when dropped.
-struct Dir(PathBuf);
-
 impl Dir {
-    fn new(name: &str) -> Dir {
-        let path = std::env::temp_dir().join(format!("rhea-{name}-{}", std::process::id()));
-        _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).unwrap();
-        Dir(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
     /// An image on another.
     async fn make(
         &self,
@@ -35,7 +22,7 @@ impl Dir {
         backing: Option<(&str, &str)>,
         options: &[(&'static str, &str)],
     ) {
-        let mut new = NewImage::new(&self.file(name), format, size);
+        let mut new = NewImage::new(&self.at(name), format, size);
         if let Some((file, format)) = backing {
             new.options.set("backing_file", file);
             new.options.set("backing_fmt", format);
@@ -48,7 +35,7 @@ impl Dir {
 
     async fn open(&self, name: &str, format: &str, write: bool) -> Opened {
         let flags = OpenFlags { write, chain: true, unmap: true, ..OpenFlags::default() };
-        open(&Source::file(&self.file(name), Some(format)), flags).await.unwrap()
+        open(&Source::file(&self.at(name), Some(format)), flags).await.unwrap()
     }
 
     /// All that an image shows.
@@ -62,7 +49,7 @@ impl Dir {
     }
 
     async fn is_sound(&self, name: &str) {
-        let source = Source::file(&self.file(name), Some("qcow2"));
+        let source = Source::file(&self.at(name), Some("qcow2"));
         let flags = OpenFlags::default();
         let report =
             image::check::check(&source, flags, block::check::Fix::None, &mut |l| panic!("{name}: {l}"))
@@ -83,12 +70,6 @@ impl Dir {
         }
         image.close().await;
         own
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -179,7 +160,7 @@ fn images_show_what_they_showed_on_another_backing_file() {
             // And then it gets along without the others.
             if backing.is_empty() {
                 for gone in ["base", "mid"] {
-                    std::fs::remove_file(d.file(gone)).unwrap();
+                    std::fs::remove_file(d.at(gone)).unwrap();
                 }
                 assert!(d.shows("top", "qcow2").await == before);
             }
@@ -260,7 +241,7 @@ fn what_cannot_be_is_refused() {
             cannot("base", "Operation not supported")
         );
         assert_eq!(refused("top", "base", Some("nope"), false).await, "Invalid format name: 'nope'");
-        let missing = d.file("nope");
+        let missing = d.at("nope");
         assert_eq!(
             refused("top", "nope", Some("qcow2"), false).await,
             format!(
@@ -286,7 +267,7 @@ fn space_is_given_back_by_merging() {
             root.detach().await;
             base.close().await;
             d.make("top", "qcow2", 16 * MIB, Some(("base", format)), &[]).await;
-            let empty = std::fs::metadata(d.file("top")).unwrap().len();
+            let empty = std::fs::metadata(d.at("top")).unwrap().len();
             let top = d.open("top", "qcow2", true).await;
             let root = top.writer().await.unwrap();
             root.write_zeroes(MIB, 8 * MIB, ZeroFlags::empty()).await.unwrap();
@@ -294,7 +275,7 @@ fn space_is_given_back_by_merging() {
             root.detach().await;
             top.close().await;
             let before = d.shows("top", "qcow2").await;
-            let blocks = || std::fs::metadata(d.file("base")).unwrap().blocks() * 512;
+            let blocks = || std::fs::metadata(d.at("base")).unwrap().blocks() * 512;
             let full = blocks();
             let top = d.open("top", "qcow2", true).await;
             let plan = Plan { drop: false, ..Plan::default() };
@@ -302,7 +283,7 @@ fn space_is_given_back_by_merging() {
             top.close().await;
             assert!(blocks() + 7 * MIB < full, "{format}: {} of {full} bytes", blocks());
             // Nothing is left of the upper image but what it began with.
-            let left = std::fs::metadata(d.file("top")).unwrap().len();
+            let left = std::fs::metadata(d.at("top")).unwrap().len();
             assert_eq!(left, empty.next_multiple_of(64 << 10), "{format}");
             d.is_sound("top").await;
             assert!(d.shows("top", "qcow2").await == before && d.shows("base", format).await == before);

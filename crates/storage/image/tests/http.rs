@@ -1,36 +1,16 @@
 //! Images on web servers, as users of `rhea img` see them.
 
+mod common;
 #[path = "../../block-http/tests/server/mod.rs"]
 mod server;
 
+use common::Dir;
 use server::{Request, Server, certificate, noise, proper};
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 const TOOL: &str = env!("CARGO_BIN_EXE_image-tool");
-
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let d = std::env::temp_dir().join(format!("rhea-http-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&d);
-        std::fs::create_dir_all(&d).unwrap();
-        Dir(d)
-    }
-
-    fn at(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn img_with(env: &[(&str, &str)], args: &[&str]) -> (i32, String, String) {
     let mut c = Command::new(TOOL);

@@ -1,32 +1,17 @@
 //! `rhea img inspect`: the sandbox, and images that were made to do harm.
 
+mod common;
+
+use common::Dir;
 use qapi::{Dict, Value};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 const TOOL: &str = env!("CARGO_BIN_EXE_image-tool");
 
-struct Dir(PathBuf);
-
 impl Dir {
-    fn new(name: &str) -> Dir {
-        let d = std::env::temp_dir().join(format!("rhea-inspect-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&d);
-        std::fs::create_dir_all(&d).unwrap();
-        Dir(d)
-    }
-
-    fn at(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
     fn img(&self, line: &str) -> (i32, String, String) {
-        let word = |w: &str| match w.split_once('@') {
-            Some((before, file)) => format!("{before}{}", self.at(file)),
-            None => w.to_string(),
-        };
-        let o = Command::new(TOOL).arg("img").args(line.split_whitespace().map(word)).output().unwrap();
+        let o = Command::new(TOOL).arg("img").args(self.words(line)).output().unwrap();
         let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
         (o.status.code().unwrap_or(-1), text(o.stdout), text(o.stderr))
     }
@@ -56,12 +41,6 @@ impl Dir {
         }
         b[at..at + bytes.len()].copy_from_slice(bytes);
         std::fs::write(self.at(name), b).unwrap();
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -1,40 +1,23 @@
 //! `rhea nbd`: one image served, and what a server has listed. The clients are Rhea's own.
 
+mod common;
+
 use base::IoResult;
 use block::Perm;
 use block::driver::WriteFlags;
+use common::Dir;
 use image::create::{NewImage, create};
 use image::nbd::{Wanted, bind, list, parse, serve};
 use image::open::{OpenFlags, Source, open};
 use mem::IoBuf;
 use qapi::QError;
-use std::path::PathBuf;
 use std::time::Duration;
 
 const LEN: usize = 1 << 20;
 
-struct Dir(PathBuf);
-
 impl Dir {
-    fn new(name: &str) -> Dir {
-        let d = std::env::temp_dir().join(format!("rhea-nbd-tool-{name}-{}", std::process::id()));
-        _ = std::fs::remove_dir_all(&d);
-        std::fs::create_dir_all(&d).unwrap();
-        Dir(d)
-    }
-
-    fn at(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
     fn url(&self, export: &str) -> String {
         format!("nbd+unix:///{export}?socket={}", self.at("sock"))
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

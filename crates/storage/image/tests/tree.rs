@@ -1,31 +1,16 @@
 //! `rhea img tree`: chains, folders, and headers that may not be trusted.
 
-use std::path::PathBuf;
+mod common;
 
-struct Dir(PathBuf);
+use common::Dir;
 
 impl Dir {
-    fn new(name: &str) -> Dir {
-        let d = std::env::temp_dir().join(format!("rhea-tree-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&d);
-        std::fs::create_dir_all(&d).unwrap();
-        Dir(d.canonicalize().unwrap())
-    }
-
-    fn at(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
     /// Runs a command line in which `@x` is the file x in the folder; the folder's name is left out of what it prints.
     fn img(&self, line: &str) -> (i32, String, String) {
-        let word = |w: &str| match w.split_once('@') {
-            Some((before, file)) => format!("{before}{}", self.at(file)),
-            None => w.to_string(),
-        };
-        let args: Vec<String> = line.split_whitespace().map(word).collect();
+        let args = self.words(line);
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = image::img::run("rhea img", &args, &mut out, &mut err);
-        let folder = format!("{}/", self.0.display());
+        let folder = format!("{}/", self.path().display());
         let text = |b: Vec<u8>| String::from_utf8(b).unwrap().replace(&folder, "");
         (code, text(out), text(err))
     }
@@ -34,12 +19,6 @@ impl Dir {
     fn make(&self, line: &str) {
         let (code, out, err) = self.img(line);
         assert_eq!(code, 0, "{line}: {out}{err}");
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -1,26 +1,14 @@
-//! Directories with images, and running both tools.
+//! Running both tools on images in a directory.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use block::driver::{WriteFlags, ZeroFlags};
 use image::open::{OpenFlags, Source, open};
 use mem::IoBuf;
 
-pub(crate) struct Dir(PathBuf);
+pub(crate) use crate::folder::Dir;
 
 impl Dir {
-    pub(crate) fn new(name: &str) -> Dir {
-        let d = std::env::temp_dir().join(format!("rhea-img-commands-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&d);
-        std::fs::create_dir_all(&d).unwrap();
-        Dir(d)
-    }
-
-    pub(crate) fn at(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-
     /// Runs `img` with a line; `@x` is the file x in the directory.
     pub(crate) fn img(&self, line: &str) -> Said {
         let mut said = self.once(line);
@@ -56,19 +44,11 @@ impl Dir {
         self.plain((o.status.code().unwrap_or(-1), text(o.stdout), text(o.stderr)))
     }
 
-    fn words(&self, line: &str) -> Vec<String> {
-        let at = |w: &str| match w.split_once('@') {
-            Some((before, file)) => format!("{before}{}", self.at(file)),
-            None => w.to_string(),
-        };
-        line.split_whitespace().map(at).collect()
-    }
-
     /// Names and times are made equal, and sizes on the host are left out; and where to read more, which the reference's packagers have
     /// changed.
     fn plain(&self, s: Said) -> Said {
         let clean = |t: String| {
-            let t = t.replace(&self.0.display().to_string(), "DIR");
+            let t = t.replace(&self.path().display().to_string(), "DIR");
             let gone = ["disk size:", "file length:", "Image end offset:"];
             let keep = |l: &&str| !l.starts_with("Try '") && !gone.iter().any(|g| l.contains(g));
             t.lines().filter(keep).map(|l| format!("{}\n", dated(l))).collect()
@@ -117,12 +97,6 @@ impl Dir {
         self.ok("create -q -f qcow2 -b a -F qcow2 @b");
         self.write("b", "qcow2", 2, 6 << 20, 64 << 10);
         self.write("b", "qcow2", 0, 0, 128 << 10);
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
