@@ -682,6 +682,16 @@ pub struct Status {
     pub eof: bool,
 }
 
+impl Status {
+    /// Both say that the same bytes of the same file are what is shown, so that neither need be read to compare them.
+    pub fn same_place(&self, other: &Status) -> bool {
+        self.offset.is_some()
+            && self.offset == other.offset
+            && self.filename.is_some()
+            && self.filename == other.filename
+    }
+}
+
 /// The end of a request, if it is one that any node could serve.
 pub(crate) fn end_of(off: u64, len: u64) -> IoResult<u64> {
     off.checked_add(len).filter(|end| *end <= MAX_OFFSET).ok_or(Errno::INVAL)

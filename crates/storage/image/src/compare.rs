@@ -231,7 +231,7 @@ async fn survey(
         if strict && kind(&one) != kind(&two) {
             return Ok(Some(pos));
         }
-        let alike = (one.zero && two.zero) || same_place(&one, &two);
+        let alike = (one.zero && two.zero) || one.same_place(&two);
         if !alike {
             let mut at = pos;
             while at < pos + n && crew.work.verdict.open(at) {
@@ -264,11 +264,6 @@ async fn look(root: &Root, which: Which, pos: u64, end: u64) -> Result<Status, F
 
 fn kind(s: &Status) -> (bool, bool, bool) {
     (s.data, s.zero, s.allocated)
-}
-
-/// Both say that the same bytes of the same file are what they show.
-fn same_place(a: &Status, b: &Status) -> bool {
-    a.offset.is_some() && a.offset == b.offset && a.filename.is_some() && a.filename == b.filename
 }
 
 /// Memory that is used again and again: fresh memory costs more than the comparing.

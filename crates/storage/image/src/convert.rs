@@ -18,6 +18,8 @@ use block::driver::{WriteFlags, ZeroFlags};
 use mem::IoBuf;
 use rt::JoinHandle;
 
+use crate::pool::Pool;
+
 /// The longest piece that is copied at a time, bytes.
 const PIECE: u64 = 1 << 20;
 /// How much is looked at in one go, bytes.
@@ -95,8 +97,7 @@ enum Kind {
 
 struct Engine {
     plan: Plan,
-    /// Memory that is used again and again: fresh memory costs more than the copying itself.
-    free: RefCell<Vec<IoBuf>>,
+    memory: Pool,
     lost: RefCell<Vec<(u64, Errno)>>,
 }
 
@@ -121,7 +122,8 @@ impl Piece {
 /// # Errors
 /// The first failure; everything that was begun has ended then.
 pub async fn copy(plan: Plan, tell: &mut dyn FnMut(Told)) -> Result<(), Failure> {
-    let e = Rc::new(Engine { plan, free: RefCell::default(), lost: RefCell::default() });
+    let memory = Pool::new(plan.compress.unwrap_or(PIECE));
+    let e = Rc::new(Engine { plan, memory, lost: RefCell::default() });
     let mut run = Run { reads: VecDeque::new(), writes: VecDeque::new() };
     let done = e.all(&mut run, tell).await;
     // What is in flight ends, whatever happened.
@@ -319,9 +321,7 @@ impl Engine {
     }
 
     async fn read_piece(&self, off: u64, len: u64) -> ReadDone {
-        let usual = self.plan.compress.unwrap_or(PIECE).max(len) as usize;
-        let free = self.free.borrow_mut().pop().filter(|b| b.len() >= usual);
-        let piece = Piece { at: off, len, whole: free.unwrap_or_else(|| IoBuf::zeroed(usual)) };
+        let piece = Piece { at: off, len, whole: self.memory.take(len) };
         let buf = piece.buf();
         let Err(e) = self.read(off, buf.clone()).await else { return Ok(piece) };
         if !self.plan.salvage {
@@ -342,7 +342,7 @@ impl Engine {
 
     async fn write_piece(&self, piece: Piece) -> Result<(), Failure> {
         let done = self.write_runs(piece.at, &piece.buf()).await;
-        self.free.borrow_mut().push(piece.whole);
+        self.memory.give(piece.whole);
         done
     }
 

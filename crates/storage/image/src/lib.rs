@@ -21,6 +21,7 @@ pub mod measure;
 pub mod nbd;
 pub mod open;
 pub mod options;
+mod pool;
 pub mod rebase;
 pub mod tree;
 

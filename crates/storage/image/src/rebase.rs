@@ -2,18 +2,21 @@
 //!
 //! Where the image has nothing of its own, the old backing file's bytes show through. They are compared with the new one's,
 //! and where they differ the image gets them. Extents first: what both show as zeroes, or have from a common image
-//! below, is not read. Several pieces are in flight.
+//! below or from the same place of a file, is not read. Several pieces are in flight.
 //!
 //! A crash at any moment changes nothing that is seen: what is written is what shows there anyway, and is stable before the
 //! header names the new backing file.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use api::block_core::ImageInfoSpecific;
 use base::units::{align_down, align_up};
 use base::{Errno, IoResult};
 use block::driver::{BackingHint, WriteFlags, ZeroFlags};
+use block::request::Status;
 use block::{NodeId, Perm, Root};
 use mem::IoBuf;
 use qapi::{QError, qerr};
@@ -22,9 +25,11 @@ use rt::JoinHandle;
 use crate::chain;
 use crate::create::beside;
 use crate::open::{Cache, OpenFlags, Opened, Source, open};
+use crate::pool::Pool;
 
-/// The longest piece that is compared at a time, bytes; longer only where a unit is.
-const PIECE: u64 = 1 << 20;
+/// The longest piece that is compared at a time, bytes; longer only where a unit is. What was read should still be in the
+/// processor's cache when it is compared and written.
+const PIECE: u64 = 256 << 10;
 /// Pieces in flight.
 const PARALLEL: usize = 8;
 /// How much is looked at in one go, bytes.
@@ -135,8 +140,9 @@ async fn keep_what_shows(
             above: new.1,
             unit,
             compress: what.compress.then_some(cluster),
+            memory: Pool::new(PIECE.max(cluster)),
         };
-        copy_differences(&plan, tell).await.map_err(|e| qerr!("{e}"))
+        copy_differences(&Rc::new(plan), tell).await.map_err(|e| qerr!("{e}"))
     };
     let done = done.await;
     if let Some(o) = other {
@@ -158,7 +164,6 @@ fn units(image: &Opened) -> (u64, u64) {
 }
 
 /// What is to be done.
-#[derive(Clone)]
 struct Plan {
     /// The image.
     image: Arc<Root>,
@@ -172,6 +177,7 @@ struct Plan {
     unit: u64,
     /// What is written is compressed, in clusters of so many bytes.
     compress: Option<u64>,
+    memory: Pool,
 }
 
 /// The new backing file is an image of the old one's chain.
@@ -221,7 +227,7 @@ struct Piece {
 ///
 /// # Errors
 /// The first failure; everything that was begun has ended then.
-async fn copy_differences(plan: &Plan, tell: &mut dyn FnMut(u64, u64)) -> Result<(), Failure> {
+async fn copy_differences(plan: &Rc<Plan>, tell: &mut dyn FnMut(u64, u64)) -> Result<(), Failure> {
     let mut flying = VecDeque::new();
     let mut done = sweep(plan, &mut flying, tell).await;
     for task in flying {
@@ -233,7 +239,7 @@ async fn copy_differences(plan: &Plan, tell: &mut dyn FnMut(u64, u64)) -> Result
 }
 
 async fn sweep(
-    plan: &Plan,
+    plan: &Rc<Plan>,
     flying: &mut VecDeque<JoinHandle<Result<(), Failure>>>,
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Failure> {
@@ -287,19 +293,19 @@ async fn look(plan: &Plan, at: u64, size: u64) -> IoResult<(u64, bool)> {
             }
         }
     }
-    let (old_len, old_zero) = zeroes(plan.old.as_ref(), at, n).await?;
-    if !old_zero {
-        return Ok((old_len, true));
-    }
-    let (new_len, new_zero) = zeroes(plan.new.as_ref(), at, old_len).await?;
-    Ok((new_len, !new_zero))
+    let old = shown(plan.old.as_ref(), at, n).await?;
+    let new = shown(plan.new.as_ref(), at, old.len).await?;
+    let alike = (old.zero && new.zero) || old.same_place(&new);
+    Ok((new.len, !alike))
 }
 
-/// How far from `at` on, `len` bytes at most, a backing file is known to show zeroes, or is not; behind its end it does.
-async fn zeroes(root: Option<&Arc<Root>>, at: u64, len: u64) -> IoResult<(u64, bool)> {
-    let Some(root) = root.filter(|r| at < r.len()) else { return Ok((len, true)) };
+/// What a backing file shows from `at` on, `len` bytes at most; behind its end zeroes.
+async fn shown(root: Option<&Arc<Root>>, at: u64, len: u64) -> IoResult<Status> {
+    let Some(root) = root.filter(|r| at < r.len()) else {
+        return Ok(Status { len, zero: true, ..Status::default() });
+    };
     let st = root.map(at, len.min(root.len() - at)).await?;
-    Ok((st.len.min(len), st.zero))
+    Ok(Status { len: st.len.min(len), ..st })
 }
 
 /// The piece from `pos` on, `stop` at most. Compressed are whole clusters of which the image has nothing.
@@ -323,8 +329,15 @@ async fn next_piece(plan: &Plan, pos: u64, stop: u64, size: u64) -> IoResult<Pie
     Ok(Piece { len: (pos + cluster).min(end) - pos, ..plain })
 }
 
+/// What a backing file shows of a piece.
+struct Shown {
+    buf: IoBuf,
+    /// What `buf` is a part of.
+    whole: IoBuf,
+}
+
 /// Reads what a backing file shows; zeroes behind its end. `None`: all zeroes.
-async fn read(root: Option<&Arc<Root>>, at: u64, len: u64) -> IoResult<Option<IoBuf>> {
+async fn read(plan: &Plan, root: Option<&Arc<Root>>, at: u64, len: u64) -> IoResult<Option<Shown>> {
     let Some(root) = root.filter(|r| at < r.len()) else { return Ok(None) };
     let have = len.min(root.len() - at);
     if let Ok(st) = root.map(at, have).await
@@ -333,56 +346,61 @@ async fn read(root: Option<&Arc<Root>>, at: u64, len: u64) -> IoResult<Option<Io
     {
         return Ok(None);
     }
-    let buf = IoBuf::zeroed(len as usize);
-    root.read(at, buf.slice(0..have as usize)).await?;
-    Ok(Some(buf))
+    let whole = plan.memory.take(len);
+    let buf = whole.slice(0..len as usize);
+    let done = root.read(at, buf.slice(0..have as usize)).await;
+    buf.slice(have as usize..len as usize).fill(0);
+    done.map(|()| Some(Shown { buf, whole }))
 }
 
 /// Whether two buffers of the same length hold the same; `None` holds zeroes.
-fn same(a: Option<&IoBuf>, b: Option<&IoBuf>, range: std::ops::Range<usize>) -> bool {
-    const STEP: usize = 16 << 10;
-    let (a, b) = match (a, b) {
-        (None, None) => return true,
-        (Some(one), None) | (None, Some(one)) => return one.slice(range).is_zero(),
-        (Some(a), Some(b)) => (a, b),
-    };
-    let (mut x, mut y) = ([0u8; STEP], [0u8; STEP]);
-    let mut at = range.start;
-    while at < range.end {
-        let n = STEP.min(range.end - at);
-        a.copy_to(at, &mut x[..n]);
-        b.copy_to(at, &mut y[..n]);
-        if x[..n] != y[..n] {
-            return false;
-        }
-        at += n;
+fn same(a: Option<&IoBuf>, b: Option<&IoBuf>, range: Range<usize>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(one), None) | (None, Some(one)) => one.slice(range).is_zero(),
+        (Some(a), Some(b)) => a.slice(range.clone()).first_difference(&b.slice(range)).is_none(),
     }
-    true
 }
 
 /// Compares a piece, and writes the units of it that differ.
 async fn compare(plan: &Plan, piece: Piece) -> Result<(), Failure> {
-    let old = read(plan.old.as_ref(), piece.at, piece.len).await.map_err(Failure::Old)?;
-    let new = read(plan.new.as_ref(), piece.at, piece.len).await.map_err(Failure::New)?;
+    let old = read(plan, plan.old.as_ref(), piece.at, piece.len).await.map_err(Failure::Old)?;
+    let new = read(plan, plan.new.as_ref(), piece.at, piece.len).await.map_err(Failure::New)?;
+    let done = {
+        let (old, new) = (old.as_ref().map(|s| &s.buf), new.as_ref().map(|s| &s.buf));
+        write_differences(plan, piece, old, new).await
+    };
+    for shown in [old, new].into_iter().flatten() {
+        plan.memory.give(shown.whole);
+    }
+    done.map_err(Failure::Write)
+}
+
+async fn write_differences(
+    plan: &Plan,
+    piece: Piece,
+    old: Option<&IoBuf>,
+    new: Option<&IoBuf>,
+) -> IoResult<()> {
     let (len, unit) = (piece.len as usize, piece.unit as usize);
     let ranges = (0..len).step_by(unit.max(1)).map(|from| from..(from + unit).min(len));
-    let mut differ: Option<std::ops::Range<usize>> = None;
+    let mut differ: Option<Range<usize>> = None;
     for r in ranges {
-        if same(old.as_ref(), new.as_ref(), r.clone()) {
+        if same(old, new, r.clone()) {
             if let Some(run) = differ.take() {
-                write(plan, piece, old.as_ref(), run).await.map_err(Failure::Write)?;
+                write(plan, piece, old, run).await?;
             }
         } else {
             differ = Some(differ.map_or(r.start, |d| d.start)..r.end);
         }
     }
     match differ {
-        Some(run) => write(plan, piece, old.as_ref(), run).await.map_err(Failure::Write),
+        Some(run) => write(plan, piece, old, run).await,
         None => Ok(()),
     }
 }
 
-async fn write(plan: &Plan, piece: Piece, old: Option<&IoBuf>, run: std::ops::Range<usize>) -> IoResult<()> {
+async fn write(plan: &Plan, piece: Piece, old: Option<&IoBuf>, run: Range<usize>) -> IoResult<()> {
     let at = piece.at + run.start as u64;
     match old.map(|o| o.slice(run.clone())) {
         Some(buf) if piece.compress => plan.image.write(at, buf, WriteFlags::COMPRESSED).await,

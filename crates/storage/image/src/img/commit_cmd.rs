@@ -1,12 +1,10 @@
 //! `commit`.
 
-use qapi::qerr;
-
 use super::args::{FORMAT, HELP, IMAGE_OPTS, OBJECT, PROGRESS, Parsed, QUIET, Spec, flag, value};
-use super::progress::Progress;
-use super::{CmdResult, Command, Tool, could_not_open};
+use super::on_image::{Begin, on_image};
+use super::{CmdResult, Command, Tool};
 use crate::commit::{Plan, commit};
-use crate::open::{OpenFlags, open};
+use crate::open::OpenFlags;
 
 /// `commit`.
 pub(super) static COMMAND: Command = Command {
@@ -42,36 +40,15 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let cache = tool.cache(&p, "cache", "writeback", "cache")?;
     let plan = Plan { base: p.get("base").map(str::to_owned), drop: p.has("drop"), rate };
     let flags = OpenFlags { write: true, chain: true, unmap: true, cache, ..OpenFlags::default() };
-    let (asked, quiet, terminal) = tool.show_progress(&p);
-    let mut warning = None;
-    let mut opened = false;
-    let done = {
-        let mut progress = Progress::new(asked, quiet, terminal, &mut *tool.out, &mut *tool.err);
-        let work = async {
-            let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
-            warning = image.warning(&source);
-            opened = true;
-            progress.begin();
-            let done = commit(&image, name, &plan, &mut |at, of| progress.at(at, of)).await;
-            image.close().await;
-            done?;
-            progress.finished();
-            Ok(())
-        };
-        match rt::Executor::new() {
-            Ok(x) => x.block_on(work),
-            Err(e) => Err(qerr!("Could not start: {e}")),
-        }
-    };
-    if let Some(w) = warning {
-        tool.warn(&w);
-    }
-    if let Err(e) = done {
-        tool.line_open &= opened;
+    let ended = on_image(tool, &p, (&source, flags), Begin::Opened, async |image, progress| {
+        commit(image, name, &plan, &mut |at, of| progress.at(at, of)).await
+    });
+    if let Err(e) = ended.done {
+        tool.line_open &= ended.opened;
         return tool.fail_with(&e);
     }
     tool.end_line();
-    if !quiet {
+    if !p.has("quiet") {
         tool.print("Image committed.\n");
     }
     Ok(0)

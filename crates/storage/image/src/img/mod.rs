@@ -15,6 +15,7 @@ mod inspect_cmd;
 pub mod manual;
 mod map_cmd;
 mod measure_cmd;
+mod on_image;
 pub mod progress;
 mod rebase_cmd;
 mod resize_cmd;

@@ -1,11 +1,9 @@
 //! `rebase`.
 
-use qapi::qerr;
-
 use super::args::{FORMAT, HELP, IMAGE_OPTS, OBJECT, PROGRESS, Parsed, QUIET, SHARE, Spec, flag, value};
-use super::progress::Progress;
-use super::{CmdResult, Command, Tool, could_not_open};
-use crate::open::{OpenFlags, open};
+use super::on_image::{Begin, on_image};
+use super::{CmdResult, Command, Tool};
+use crate::open::OpenFlags;
 use crate::rebase::{Rebase, rebase};
 
 /// `rebase`.
@@ -52,29 +50,10 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         compress: p.has("compress"),
     };
     let flags = OpenFlags { write: true, chain: !unchecked, cache, ..OpenFlags::default() };
-    let (asked, quiet, terminal) = tool.show_progress(&p);
-    let mut warning = None;
-    let done = {
-        let mut progress = Progress::new(asked, quiet, terminal, &mut *tool.out, &mut *tool.err);
-        progress.begin();
-        let work = async {
-            let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
-            warning = image.warning(&source);
-            let done = rebase(&image, &what, &mut |at, of| progress.at(at, of)).await;
-            image.close().await;
-            done?;
-            progress.finished();
-            Ok(())
-        };
-        match crate::executor() {
-            Ok(x) => x.block_on(work),
-            Err(e) => Err(qerr!("Could not start: {e}")),
-        }
-    };
-    if let Some(w) = warning {
-        tool.warn(&w);
-    }
-    match done {
+    let ended = on_image(tool, &p, (&source, flags), Begin::BeforeOpening, async |image, progress| {
+        rebase(image, &what, &mut |at, of| progress.at(at, of)).await
+    });
+    match ended.done {
         Ok(()) => Ok(0),
         Err(e) => tool.fail_with(&e),
     }
