@@ -47,6 +47,7 @@ impl Storage {
         let exports = Exports::new(graph.clone(), objects.clone());
         exports.register(Arc::new(vhost_user::VhostUserBlk));
         exports.register(Arc::new(fuse::Fuse::default()));
+        exports.register(Arc::new(ublk::Ublk));
         graph.set_image_maker(Arc::new(image::create::Maker));
         let chardevs = Chardevs::new(io.handle());
         chardevs.set_objects(objects.clone());

@@ -25,6 +25,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "block-http",
             "export",
             "fuse",
+            "ublk",
             "block-jobs",
             "image",
         ],

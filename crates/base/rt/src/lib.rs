@@ -13,6 +13,7 @@
 //! * [`unblock`]: calls that block, on a bounded pool of threads.
 //! * [`file::File`] and [`AsyncFd`]: I/O, by io_uring, or by threads and epoll where that is refused.
 //! * [`read_key`]: a key of the kernel's keyring.
+//! * [`ublk`]: commands to the kernel's driver for block devices in user space.
 //! * [`sync`]: locks and signals that work across executors and that tolerate dropped waiters.
 //! * [`sim`]: the same interface on a seeded, virtual, deterministic executor.
 
@@ -30,6 +31,7 @@ mod spin;
 pub mod sync;
 mod task;
 mod timer;
+pub mod ublk;
 mod writer;
 
 pub use async_fd::AsyncFd;

@@ -15,6 +15,9 @@ pub enum BlockExportKind {
     VhostUserBlk(BlockExportOptionsVhostUserBlk),
     /// As a regular file of this host, through the kernel's FUSE.
     Fuse(BlockExportOptionsFuse),
+    /// As a block device of this host, through the kernel's ublk (Linux 6.2 and newer). The reference has no such exports.
+    #[qapi(name = "x-rhea-ublk", unstable)]
+    RheaUblk(BlockExportOptionsRheaUblk),
 }
 
 /// Options of an NBD export.
@@ -65,6 +68,19 @@ pub struct BlockExportOptionsFuse {
     pub growable: Option<bool>,
     /// Who may use the file. `auto` unless given.
     pub allow_other: Option<FuseExportAllowOther>,
+}
+
+/// Options of an export as a block device of this host. The reference has no such exports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct BlockExportOptionsRheaUblk {
+    /// The device's number: the export is `/dev/ublkbN` then. The lowest that is free unless given.
+    pub dev_id: Option<u32>,
+    /// How many queues the device has, 1 to 64; the kernel makes no more than there are processors. 1 unless given.
+    pub num_queues: Option<u16>,
+    /// How many requests of a queue may be on their way, 1 to 1024. 64 unless given.
+    pub queue_size: Option<u16>,
+    /// Bytes of a logical block: a power of two from 512 to 4096. 512 unless given.
+    pub logical_block_size: Option<u64>,
 }
 
 /// A block export: the options common to all kinds, and the kind with its own.
@@ -126,6 +142,9 @@ pub struct BlockExportInfo {
     pub node_name: String,
     /// Whether it is being removed.
     pub shutting_down: bool,
+    /// The block device that shows it: of exports as block devices of this host.
+    #[qapi(unstable)]
+    pub x_rhea_device: Option<String>,
 }
 
 /// Lists the block exports.

@@ -39,6 +39,11 @@ pub trait Running: Send + Sync {
     /// Its hold on the graph.
     fn root(&self) -> &Arc<Root>;
 
+    /// The block device of this host that shows the node, for kinds that make one.
+    fn device(&self) -> Option<String> {
+        None
+    }
+
     /// Whether it takes no clients any more.
     fn is_closed(&self) -> bool;
 

@@ -384,6 +384,7 @@ impl Exports {
             // Jobs and snapshots move it from node to node.
             node_name: e.running.root().node_name().unwrap_or_else(|| e.node_name.clone()),
             shutting_down: e.running.is_closed(),
+            x_rhea_device: e.running.device(),
         };
         state.list.iter().rev().map(info).collect()
     }
@@ -405,5 +406,6 @@ fn type_of(kind: &BlockExportKind) -> BlockExportType {
         BlockExportKind::Nbd(_) => BlockExportType::Nbd,
         BlockExportKind::VhostUserBlk(_) => BlockExportType::VhostUserBlk,
         BlockExportKind::Fuse(_) => BlockExportType::Fuse,
+        BlockExportKind::RheaUblk(_) => BlockExportType::RheaUblk,
     }
 }
