@@ -57,7 +57,7 @@ async fn make(o: &BlockdevCreateOptionsFile) -> Result<(), QError> {
     }
     let name = &o.filename;
     let path = strip_prefix(name).to_string();
-    let device = block::probe::protocol_of(path.clone()).await == "host_device";
+    let device = block::probe::protocol_of(path.clone()).await != "file";
     let (new, hint, nocow) = (path.clone(), o.extent_size_hint, o.nocow.unwrap_or(false));
     let made = rt::unblock_short(move || {
         // Not truncated here: whether somebody else uses it is known once the node has its locks.

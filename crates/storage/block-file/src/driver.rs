@@ -20,6 +20,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+use crate::cdrom::{Drive, HostDrive};
 use crate::known::KnownData;
 use crate::lock::{self, Locks};
 use crate::open::{self, FileKind, Open, OpenMode, Want};
@@ -62,14 +63,15 @@ pub(crate) struct Config {
     pub(crate) filename: String,
     pub(crate) aio: AioMode,
     locking: OnOffAuto,
+    /// What `host_cdrom` asks for its disc.
+    pub(crate) drive: Option<Arc<dyn Drive>>,
 }
 
 impl Config {
     pub(crate) fn new(want: Want, o: &BlockdevOptionsFile, flags: NodeFlags) -> Result<Config, QError> {
         crate::check_supported(o)?;
         if o.filename.is_empty() {
-            let driver = if want == Want::File { "file" } else { "host_device" };
-            return Err(qerr!("The '{driver}' block driver requires a file name"));
+            return Err(qerr!("The '{}' block driver requires a file name", want.driver()));
         }
         let aio = match o.aio {
             Some(BlockdevAioOptions::Threads) => AioMode::Threads,
@@ -77,8 +79,9 @@ impl Config {
             // Not asked for: the cheapest way that the host has.
             Some(BlockdevAioOptions::IoUring) | None => AioMode::IoUring,
         };
-        let config =
-            Config { want, filename: o.filename.clone(), aio, locking: o.locking.unwrap_or(OnOffAuto::Auto) };
+        let drive = (want == Want::Cdrom).then(|| Arc::new(HostDrive) as Arc<dyn Drive>);
+        let locking = o.locking.unwrap_or(OnOffAuto::Auto);
+        let config = Config { want, filename: o.filename.clone(), aio, locking, drive };
         config.check_flags(flags)?;
         Ok(config)
     }
@@ -122,12 +125,17 @@ pub(crate) struct Inner {
 }
 
 /// An open node of `file` or `host_device`.
-pub(crate) struct FileDriver(Arc<Inner>);
+pub(crate) struct FileDriver(pub(crate) Arc<Inner>);
 
 impl FileDriver {
     /// Opens the file. Blocks.
     pub(crate) fn open(config: Config, flags: NodeFlags) -> Result<FileDriver, QError> {
         let open = Open::new(&config.filename, config.want, wanted_mode(flags, false), config.aio)?;
+        FileDriver::over(config, open)
+    }
+
+    /// Takes a file that is open. Blocks.
+    pub(crate) fn over(config: Config, open: Open) -> Result<FileDriver, QError> {
         let bytes =
             open::length(open.file.fd()).map_err(|e| qerr!("Could not refresh total sector count: {e}"))?;
         let locking = match config.locking {
@@ -163,8 +171,21 @@ impl Inner {
         self.open.read().clone()
     }
 
-    fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
+        if self.config.drive.is_some()
+            && let Ok(n) = open::length(self.current().file.fd())
+        {
+            // Another disc is another length. The kernel knows it without asking the drive.
+            self.set_bytes(n);
+        }
         open::sectors(self.bytes.load(Ordering::Acquire))
+    }
+
+    /// An error where there is no disc.
+    async fn has_disc(&self) -> IoResult<()> {
+        let Some(drive) = self.config.drive.clone() else { return Ok(()) };
+        let ask = move |fd: BorrowedFd<'_>| if drive.has_disc(fd) { Ok(()) } else { Err(Errno::NOMEDIUM) };
+        self.current().file.with_fd(ask).await
     }
 
     /// Takes over a length that was looked up while nobody wrote.
@@ -176,7 +197,8 @@ impl Inner {
         self.bytes.fetch_max(end, Ordering::AcqRel);
     }
 
-    async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+    pub(crate) async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.has_disc().await?;
         let open = self.current();
         let len = buf.len();
         let mut done = 0;
@@ -196,7 +218,8 @@ impl Inner {
         Ok(())
     }
 
-    async fn write(&self, off: u64, buf: IoBuf, fua: bool) -> IoResult<()> {
+    pub(crate) async fn write(&self, off: u64, buf: IoBuf, fua: bool) -> IoResult<()> {
+        self.has_disc().await?;
         let open = self.current();
         let len = buf.len();
         let mut dsync = fua && !self.no_dsync.load(Ordering::Relaxed);
@@ -254,6 +277,8 @@ impl Inner {
         let unmap = flags.contains(ZeroFlags::MAY_UNMAP);
         match open.kind {
             FileKind::Regular => self.zero_regular(&open, off, len, unmap).await?,
+            // A drive takes what discs take: bytes.
+            FileKind::Block if self.config.drive.is_some() => return Err(Errno::NOTSUP),
             FileKind::Block if unmap && self.punch(&open, off, len).await.is_ok() => {}
             FileKind::Block => {
                 unsupported(open.file.with_fd(move |fd| sys::device_zero(fd, off, len)).await)?;
@@ -306,13 +331,14 @@ impl Inner {
         done
     }
 
-    async fn discard(&self, off: u64, len: u64) -> IoResult<()> {
+    pub(crate) async fn discard(&self, off: u64, len: u64) -> IoResult<()> {
         let open = self.current();
         match open.kind {
             FileKind::Regular => {
                 let end = self.bytes.load(Ordering::Acquire).min(off.saturating_add(len));
                 if off >= end { Ok(()) } else { self.punch(&open, off, end - off).await }
             }
+            FileKind::Block if self.config.drive.is_some() => Err(Errno::NOTSUP),
             FileKind::Block => {
                 unsupported(open.file.with_fd(move |fd| sys::device_discard(fd, off, len)).await)
             }
@@ -320,7 +346,8 @@ impl Inner {
         }
     }
 
-    async fn truncate(&self, len: u64, exact: bool, prealloc: Prealloc) -> IoResult<()> {
+    pub(crate) async fn truncate(&self, len: u64, exact: bool, prealloc: Prealloc) -> IoResult<()> {
+        self.has_disc().await?;
         let open = self.current();
         if open.kind != FileKind::Regular {
             let have = open.file.with_fd_short(open::length).await?;
@@ -489,7 +516,8 @@ impl Driver for FileDriver {
         let counted = self.0.discards.info();
         Some(match self.0.config.want {
             Want::File => BlockStatsSpecific::File(counted),
-            _ => BlockStatsSpecific::HostDevice(counted),
+            Want::Device => BlockStatsSpecific::HostDevice(counted),
+            Want::Cdrom => return None,
         })
     }
 
@@ -521,6 +549,9 @@ impl Driver for FileDriver {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let known = rustix::fs::statx(open.file.fd(), c"", flags, StatxFlags::BLOCKS);
         let actual = known.ok().map(|s| s.stx_blocks * 512);
+        if self.0.config.want == Want::Cdrom {
+            return DriverInfo { actual_size: actual, ..DriverInfo::default() };
+        }
         DriverInfo {
             actual_size: actual,
             dirty: Some(false),

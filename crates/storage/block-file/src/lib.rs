@@ -1,4 +1,4 @@
-//! The drivers `file` and `host_device`: an image that is a file or a device of the host.
+//! The drivers `file`, `host_device` and `host_cdrom`: an image that is a file, a device, or the disc in a drive of the host.
 //!
 //! One open descriptor does the I/O ([`rt::file::File`]). What makes this more than `pread` and `pwrite`:
 //! - *When it may write.* With `auto-read-only` the descriptor is open for reading only as long as nobody above
@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)] // UNSAFETY: byte locks and ioctls of block devices, which no safe wrapper offers
 
+mod cdrom;
 mod create;
 mod driver;
 mod known;
@@ -28,7 +29,7 @@ use qapi::{QError, qerr};
 use std::sync::Arc;
 
 /// The drivers of this crate.
-pub static DRIVERS: &[&DriverType] = &[&FILE, &HOST_DEVICE];
+pub static DRIVERS: &[&DriverType] = &[&FILE, &HOST_DEVICE, &HOST_CDROM];
 
 /// What a reopen may change besides the options that all nodes have.
 const MUTABLE: &[&str] = &["drop-cache", "x-check-cache-dropped"];
@@ -71,10 +72,30 @@ pub static HOST_DEVICE: DriverType = DriverType {
     ..DriverType::BASE
 };
 
+/// `host_cdrom`: a drive whose disc comes and goes. Without a disc requests fail with ENOMEDIUM.
+pub static HOST_CDROM: DriverType = DriverType {
+    name: "host_cdrom",
+    kind: Kind::Protocol,
+    mutable_opts: MUTABLE,
+    supports_backing: false,
+    supports_reopen: true,
+    file_names: Some(FileNames {
+        prefixes: &["host_cdrom"],
+        parse: |name| Ok(of_prefix("host_cdrom:", name)),
+        older: None,
+    }),
+    children: no_children,
+    child_perm: default_child_perm,
+    open: open_node,
+    create: Some(&create::DEVICE),
+    ..DriverType::BASE
+};
+
 fn open_node<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
     let (want, options) = match &o.options.driver {
         BlockdevDriverOptions::File(f) => (open::Want::File, f.clone()),
         BlockdevDriverOptions::HostDevice(f) => (open::Want::Device, f.clone()),
+        BlockdevDriverOptions::HostCdrom(f) => (open::Want::Cdrom, f.clone()),
         _ => return Box::pin(async { Err(QError::new("The options are not those of a file")) }),
     };
     let flags = o.flags;

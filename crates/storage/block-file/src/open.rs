@@ -16,6 +16,19 @@ pub(crate) enum Want {
     File,
     /// `host_device`: a block or character device.
     Device,
+    /// `host_cdrom`: the same, a drive whose disc comes and goes.
+    Cdrom,
+}
+
+impl Want {
+    /// The driver's name.
+    pub(crate) fn driver(self) -> &'static str {
+        match self {
+            Want::File => "file",
+            Want::Device => "host_device",
+            Want::Cdrom => "host_cdrom",
+        }
+    }
 }
 
 /// What the file turned out to be.
@@ -69,12 +82,13 @@ impl Open {
         let stat = rustix::fs::fstat(&fd).map_err(|e| qerr!("Could not stat file: {}", errno(e)))?;
         let kind = match (want, FileType::from_raw_mode(stat.st_mode)) {
             (Want::File, FileType::RegularFile) => FileKind::Regular,
-            (Want::Device, FileType::BlockDevice) => FileKind::Block,
-            (Want::Device, FileType::CharacterDevice) => FileKind::Char,
+            (Want::Device | Want::Cdrom, FileType::BlockDevice) => FileKind::Block,
+            (Want::Device | Want::Cdrom, FileType::CharacterDevice) => FileKind::Char,
             (Want::File, _) => return Err(qerr!("'file' driver requires '{path}' to be a regular file")),
-            (Want::Device, _) => {
+            (want, _) => {
                 return Err(qerr!(
-                    "'host_device' driver requires '{path}' to be either a character or block device"
+                    "'{}' driver requires '{path}' to be either a character or block device",
+                    want.driver()
                 ));
             }
         };

@@ -57,6 +57,22 @@ pub(crate) fn device_zero(fd: BorrowedFd<'_>, off: u64, len: u64) -> IoResult<()
     device_range(fd, BLKZEROOUT, off, len)
 }
 
+// linux/cdrom.h
+const CDROM_DRIVE_STATUS: libc::c_ulong = 0x5326;
+/// For drives with several slots: the one in use.
+const CDSL_CURRENT: libc::c_int = libc::c_int::MAX;
+/// The answer of a drive that holds a disc.
+pub(crate) const CDS_DISC_OK: i32 = 4;
+
+/// Asks a drive for its disc and tray.
+pub(crate) fn drive_status(fd: BorrowedFd<'_>) -> IoResult<i32> {
+    // SAFETY: the request takes a number and touches no memory.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), CDROM_DRIVE_STATUS as _, CDSL_CURRENT) } {
+        -1 => Err(Errno::last()),
+        status => Ok(status),
+    }
+}
+
 fn device_range(fd: BorrowedFd<'_>, request: libc::c_ulong, off: u64, len: u64) -> IoResult<()> {
     let range = [off, len];
     loop {

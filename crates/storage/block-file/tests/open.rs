@@ -9,7 +9,7 @@ use api::block_core::{
 };
 use api::common::OnOffAuto;
 use block::BlockGraph;
-use block::driver::WriteFlags;
+use block::driver::{Prealloc, WriteFlags};
 use block::perm::Perm;
 use conformance::*;
 use mem::IoBuf;
@@ -87,6 +87,27 @@ fn what_is_no_such_file_is_refused() {
             add_error(device_options("n", &image)).await,
             format!("'host_device' driver requires '{image}' to be either a character or block device")
         );
+        let cdrom = |path: &str| {
+            let mut o = device_options("n", path);
+            let BlockdevDriverOptions::HostDevice(f) = o.driver else { unreachable!() };
+            o.driver = BlockdevDriverOptions::HostCdrom(f);
+            o
+        };
+        assert_eq!(
+            add_error(cdrom(&image)).await,
+            format!("'host_cdrom' driver requires '{image}' to be either a character or block device")
+        );
+        assert_eq!(add_error(cdrom("")).await, "The 'host_cdrom' block driver requires a file name");
+        assert_eq!(
+            add_error(cdrom(&nope)).await,
+            format!("Could not open '{nope}': No such file or directory")
+        );
+        // What is no drive can be opened, and never has a disc.
+        let g = graph(block_file::DRIVERS);
+        g.add(cdrom("/dev/zero")).await.unwrap();
+        let text = g.resize("", "n", 512, Prealloc::Off).await.unwrap_err();
+        assert_eq!(text.desc(), "No medium inserted");
+        g.close_all().await;
         assert_eq!(add_error(file_options("n", "")).await, "The 'file' block driver requires a file name");
         let text = add_error(file_options("n", &format!("{image}/x"))).await;
         assert_eq!(text, format!("Could not open '{image}/x': Not a directory"));

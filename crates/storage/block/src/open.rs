@@ -454,7 +454,7 @@ impl Txn<'_> {
         while let Some(below) = node.and_then(|n| n.primary()) {
             node = self.next.node(below.child);
         }
-        node.is_some_and(|n| !matches!(n.ty.name, "file" | "host_device"))
+        node.is_some_and(|n| !matches!(n.ty.name, "file" | "host_device" | "host_cdrom"))
             && self.filename(id).is_some_and(|f| filename::prefix(&f).is_some())
     }
 

@@ -46,12 +46,18 @@ pub(crate) async fn probe_node(
     Ok(probe(drivers, &buf.to_vec(), filename).to_owned())
 }
 
-/// The protocol driver for a path on this host: `host_device` for devices, else `file`.
+/// The major number of Linux's drives for compact discs and the like (`sr`).
+const DISC_DRIVES: u64 = 11;
+
+/// The protocol driver for a path on this host: `host_cdrom` for drives whose disc comes and goes, `host_device` for other
+/// devices, else `file`.
 pub async fn protocol_of(path: String) -> &'static str {
-    use std::os::unix::fs::FileTypeExt;
-    let kind = rt::unblock_short(move || std::fs::metadata(path).map(|m| m.file_type())).await;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let kind = rt::unblock_short(move || std::fs::metadata(path).map(|m| (m.file_type(), m.rdev()))).await;
     match kind {
-        Ok(t) if t.is_block_device() || t.is_char_device() => "host_device",
+        // The number is small, so that all of it stands in these bits.
+        Ok((t, rdev)) if t.is_block_device() && rdev >> 8 == DISC_DRIVES => "host_cdrom",
+        Ok((t, _)) if t.is_block_device() || t.is_char_device() => "host_device",
         _ => "file",
     }
 }

@@ -58,6 +58,7 @@ impl BlockGraph {
                 qerr!("Can't resize a v2 image which has snapshots")
             }
             Errno::ROFS => qerr!("Image is read-only"),
+            Errno::NOMEDIUM => qerr!("No medium inserted"),
             Errno::NOTSUP if prealloc == Prealloc::Metadata => {
                 qerr!("Unsupported preallocation mode: metadata")
             }

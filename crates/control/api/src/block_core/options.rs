@@ -129,6 +129,9 @@ pub enum BlockdevDriverOptions {
     /// A block or character device of the host.
     #[qapi(name = "host_device")]
     HostDevice(BlockdevOptionsFile),
+    /// A drive of the host whose disc comes and goes.
+    #[qapi(name = "host_cdrom")]
+    HostCdrom(BlockdevOptionsFile),
     /// A file on a web server; read-only.
     Http(BlockdevOptionsCurlHttp),
     /// The same, encrypted with TLS.

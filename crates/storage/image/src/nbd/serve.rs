@@ -121,7 +121,7 @@ fn drive(image: &Image) -> Result<Drive, QError> {
     if let Some(mode) = &image.detect_zeroes {
         options.insert("detect-zeroes", mode.as_str());
     }
-    let plain = matches!(prefix(&image.name), None | Some("file" | "host_device"));
+    let plain = matches!(prefix(&image.name), None | Some("file" | "host_device" | "host_cdrom"));
     if let Some(aio) = image.aio.as_deref().filter(|_| plain && !image.image_opts) {
         options.insert("file", Dict::from_iter([("aio", aio)]));
     }
