@@ -89,6 +89,7 @@ async fn with_machine(
     let mut hmp = HmpTable::new();
     storage.register(&mut commands, &mut hmp);
     block::qmp::register_devices(&mut commands, &storage.graph);
+    block_jobs::replication::register(&mut commands, &storage.jobs);
     machine::qmp::register(&mut commands, &mut hmp, machine);
     let monitor = Monitor::new(commands, hmp, storage.events.clone(), rt::current())
         .map_err(|e| format!("cannot set up the monitors' thread: {e}"))?;

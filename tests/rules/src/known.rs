@@ -171,18 +171,19 @@ pub fn why(step: &Step, what: &Difference<'_>) -> Option<&'static str> {
             }
             known.iter().find(|(text, _)| theirs.contains(text)).map(|(_, why)| *why)
         }
-        Difference::Done(Some(ours), None, _) => {
+        Difference::Done(Some(ours), None, seen) => {
             let known = [
                 ("", "is given twice with different values", "the reference takes whichever comes last"),
                 ("", "persistent in", "a bitmap on a read-only node would never be stored"),
                 ("", "Cannot change frozen", "a job's source would change under it"),
                 ("", "device is in use by block job: stream", "another job's filter would be lost"),
-                ("block-commit", "permissions 'resize'", "the base of a commit may have to grow"),
                 ("block-commit", "as 'target' child", "nobody else writes what an image is merged into"),
                 ("blockdev-mirror", "Failed to get shared", "nobody writes past a job's filter"),
             ];
+            let jobs = [("block-export-add", "as 'backing' child).", "nobody writes past a job's filter")];
+            let running = if seen.jobs.is_empty() { &[][..] } else { &jobs[..] };
             let fits = |k: &&(&str, &str, _)| (k.0.is_empty() || is(k.0)) && ours.contains(k.1);
-            known.iter().find(fits).map(|k| k.2)
+            known.iter().chain(running).find(fits).map(|k| k.2)
         }
         Difference::Done(..) => None,
         Difference::State(ours, theirs) => {

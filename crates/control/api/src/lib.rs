@@ -12,6 +12,7 @@ pub mod crypto;
 pub mod introspect;
 pub mod job;
 pub mod machine;
+pub mod migration;
 pub mod misc;
 pub mod qom;
 pub mod run_state;
@@ -118,6 +119,9 @@ pub fn introspection() -> Introspection {
     i.command::<introspect::QueryQmpSchema>();
     i.command::<machine::SystemReset>();
     i.command::<machine::SystemPowerdown>();
+    i.command::<migration::XenSetReplication>();
+    i.command::<migration::QueryXenReplicationStatus>();
+    i.command::<migration::XenColoDoCheckpoint>();
     i.command::<misc::Stop>();
     i.command::<misc::Cont>();
     i.command::<misc::HumanMonitorCommand>();

@@ -145,6 +145,14 @@ impl Past {
         self.0.todo.reset(off, len);
     }
 
+    /// Begins anew: the state is the node's as it is now, and nothing has been copied. Nobody may change or read meanwhile.
+    pub fn again(&self) {
+        for b in [&self.0.wanted, &self.0.todo] {
+            b.set(0, self.len());
+        }
+        self.0.health.lock().lost = None;
+    }
+
     /// Gives back memory that is kept for copying: there will hardly be any more of it.
     pub fn rest(&self) {
         self.0.bufs.clear();

@@ -45,6 +45,7 @@ pub async fn amend(jobs: &Arc<Jobs>, c: XBlockdevAmend) -> Result<(), QError> {
         auto_finalize: true,
         auto_dismiss: false,
         speed: 0,
+        internal: false,
     };
     let job = jobs.create(config, None)?;
     let (node, force) = (c.node_name, c.force.unwrap_or(false));

@@ -115,6 +115,36 @@ impl Body for Commit {
     }
 }
 
+/// The mirror that merges the images from the active one, `top`, down to `bottom` into `base`.
+pub(crate) fn merging(top: NodeId, bottom: NodeId, base: NodeId) -> Mirrored {
+    Mirrored {
+        source: top,
+        target: base,
+        bottom: Some(bottom),
+        replaces: top,
+        commit: true,
+        failover: false,
+        backing: After::Leave,
+        bare: false,
+        zeroes: Zeroes::Holes,
+        none: false,
+        blocking: false,
+        granularity: 64 << 10,
+        bounds: Bounds::default(),
+        filter_name: None,
+        others: Vec::new(),
+        between: Vec::new(),
+        on_source_error: BlockdevOnError::Report,
+        on_target_error: BlockdevOnError::Report,
+    }
+}
+
+/// Whether `node` is shorter than `than`.
+pub(crate) fn shorter(g: &Arc<Graph>, node: NodeId, than: NodeId) -> bool {
+    let len = |n| g.cx(n).map_or(0, |cx| cx.len());
+    len(node) < len(than)
+}
+
 /// The chain of images from `top` down, filters left out.
 pub(crate) fn chain(g: &Arc<Graph>, top: NodeId) -> Vec<NodeId> {
     let mut chain = vec![top];
@@ -195,23 +225,12 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
     let between = merged.iter().copied().filter(|n| *n != device).collect::<Vec<_>>();
     if active {
         let what = Mirrored {
-            source: device,
-            target: base,
-            bottom: Some(bottom),
-            replaces: device,
-            commit: true,
-            backing: After::Leave,
-            bare: false,
-            zeroes: Zeroes::Holes,
-            none: false,
-            blocking: false,
-            granularity: 64 << 10,
-            bounds: Bounds::default(),
             filter_name: name,
-            others,
-            between,
             on_source_error: on_error,
             on_target_error: on_error,
+            others,
+            between,
+            ..merging(device, bottom, base)
         };
         return begin(jobs, make(speed.as_ref().copied().unwrap_or(0)), async |job| {
             speed?;
@@ -235,6 +254,7 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
                     source: top,
                     link: "backing",
                     target: Some(("base", base)),
+                    grows: shorter(&c.preview(), base, top),
                 })?;
                 c.freeze(filter, SOURCE);
                 let root = c.add_root(&job, filter, device, others);

@@ -39,6 +39,7 @@ pub async fn create(jobs: &Arc<Jobs>, c: BlockdevCreate) -> Result<(), QError> {
         auto_finalize: true,
         auto_dismiss: false,
         speed: 0,
+        internal: false,
     };
     let job = jobs.create(config, None)?;
     jobs.start(&job, Arc::new(Create { graph: jobs.graph().clone(), options: c.options }));

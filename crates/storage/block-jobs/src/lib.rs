@@ -8,6 +8,7 @@
 //! - [`stream`]: copies into an image what shines through from its backing files.
 //! - [`backup`]: copies a node as it was at one moment.
 //! - [`create`]: makes images.
+//! - [`replication`]: a disk that follows another machine's.
 //! - [`transaction`]: several of these at once, with snapshots and changes of dirty bitmaps.
 //!
 //! Commit, mirror, backup and stream put a filter above the node that they are about, through which every change of it passes,
@@ -24,6 +25,7 @@ mod flow;
 pub mod mirror;
 mod overlay;
 pub mod qmp;
+pub mod replication;
 mod setup;
 pub mod stream;
 mod target;

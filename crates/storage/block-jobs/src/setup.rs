@@ -45,7 +45,7 @@ pub(crate) fn config(
     auto_dismiss: Option<bool>,
 ) -> JobConfig {
     let (auto_finalize, auto_dismiss) = (auto_finalize.unwrap_or(true), auto_dismiss.unwrap_or(true));
-    JobConfig { id, ty, block: true, auto_finalize, auto_dismiss, speed }
+    JobConfig { id, ty, block: true, auto_finalize, auto_dismiss, speed, internal: false }
 }
 
 /// Makes a job and sets it up; where that fails, the job is gone again.

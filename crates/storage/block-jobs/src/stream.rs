@@ -225,6 +225,7 @@ pub async fn stream(jobs: &Arc<Jobs>, c: BlockStream) -> Result<(), QError> {
                     source,
                     link: "file",
                     target: None,
+                    grows: false,
                 })?;
                 c.freeze(filter, SOURCE);
                 let still = between.clone();

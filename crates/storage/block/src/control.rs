@@ -224,7 +224,7 @@ impl BlockGraph {
             .by_name(name)
             .ok_or_else(|| qerr!("Failed to find node with node-name='{name}'"))?
             .clone();
-        if txn.base.job_on(node.id).is_some_and(|(_, about)| about) {
+        if txn.base.job_on(node.id).is_some_and(|(_, about)| about) || txn.base.internal_job_on(node.id) {
             txn.base.no_job_on(node.id)?;
         }
         if txn.base.job_on(node.id).is_some()

@@ -30,6 +30,7 @@ use mem::IoBuf;
 use monitor::EventBus;
 use qapi::{QError, qerr};
 use smallvec::SmallVec;
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -738,6 +739,11 @@ pub trait Driver: Send + Sync + 'static {
     /// True where the driver degraded to read-only when it was opened (static `auto-read-only`).
     fn forced_read_only(&self) -> bool {
         false
+    }
+
+    /// By what others of the driver's own crate reach it.
+    fn handle(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
     }
 
     /// What it counts beside what is counted of every node (`driver-specific` of `query-blockstats`). Must not wait.

@@ -44,6 +44,7 @@ pub fn drivers() -> Vec<&'static DriverType> {
         block_qcow2::DRIVERS,
         block_net::DRIVERS,
         block_http::DRIVERS,
+        block_jobs::replication::DRIVERS,
     ]
     .concat()
 }

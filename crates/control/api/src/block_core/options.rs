@@ -158,6 +158,8 @@ pub enum BlockdevDriverOptions {
     Quorum(BlockdevOptionsQuorum),
     /// The bytes of its child, or a part of them.
     Raw(BlockdevOptionsRaw),
+    /// A disk of one of two machines that run in step.
+    Replication(BlockdevOptionsReplication),
     /// The past state that a `copy-before-write` filter keeps, for reading.
     SnapshotAccess(BlockdevOptionsSnapshotAccess),
     /// A filter that holds requests back to keep within the limits of a group.
@@ -175,6 +177,27 @@ pub enum BlockdevDriverOptions {
     /// An object in a store with the interface of Amazon's S3; read-only. The reference has no such driver.
     #[qapi(name = "x-rhea-s3", unstable)]
     RheaS3(BlockdevOptionsRheaS3),
+}
+
+/// Which of two machines that run in step this one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Qapi)]
+pub enum ReplicationMode {
+    /// The one that serves; its writes go to the other.
+    Primary,
+    /// The one that follows.
+    Secondary,
+}
+
+/// Options of a disk that is replicated.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsReplication {
+    /// On the primary side the way to the other side's disk, usually `nbd`; on the secondary side the active disk: an image over
+    /// the hidden disk, which is an image over the secondary disk.
+    pub file: BlockdevRef,
+    /// Which side this is.
+    pub mode: ReplicationMode,
+    /// The node or drive that the secondary side's machine uses. Only there, and needed there.
+    pub top_id: Option<String>,
 }
 
 /// Options of a file on the host.

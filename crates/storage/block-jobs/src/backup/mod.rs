@@ -10,6 +10,7 @@
 mod start;
 
 pub(crate) use start::Start;
+pub(crate) use start::{Kept, keep};
 pub use start::{backup, drive_backup};
 
 use crate::copy::{Failed, has, plain};
@@ -120,7 +121,7 @@ impl Tracked {
     }
 }
 
-struct Backup {
+pub(crate) struct Backup {
     graph: Arc<BlockGraph>,
     root: Arc<JobRoot>,
     filter: NodeId,

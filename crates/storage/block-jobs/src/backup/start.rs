@@ -6,7 +6,8 @@ use crate::mirror::top_image;
 use crate::setup::{Frozen, Made, config, find, job_id};
 use crate::target::{Backing, NewTarget};
 use api::block_core::{
-    BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, DriveBackup, MirrorSyncMode, NewImageMode,
+    BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, BlockdevOnError, DriveBackup, MirrorSyncMode,
+    NewImageMode,
 };
 use api::job::JobType;
 use block::bitmap::Bitmap;
@@ -15,7 +16,7 @@ use block::job::change::FilterSpec;
 use block::job::filter::{BACKUP_TOP, BACKUP_TOP_DISCARD, SOURCE};
 use block::job::{Change, DoneFuture, Group, Job, Jobs};
 use block::transaction::Action;
-use block::{Graph, NodeId};
+use block::{BlockGraph, Graph, NodeId};
 use block_filters::{MAX_PIECE, MIN_PIECE, Past, PastSpec};
 use parking_lot::Mutex;
 use qapi::{QError, QapiEnum, qerr};
@@ -234,6 +235,7 @@ impl Start {
             source,
             link: "file",
             target: Some(("target", target)),
+            grows: false,
         });
         let filter = filter.map_err(|e| e.prepend("Could not create node"))?;
         c.freeze(filter, SOURCE);
@@ -310,4 +312,77 @@ pub async fn backup(jobs: &Arc<Jobs>, c: BlockdevBackup) -> Result<(), QError> {
 /// `drive-backup`.
 pub async fn drive_backup(jobs: &Arc<Jobs>, c: DriveBackup) -> Result<(), QError> {
     jobs.graph().transact(vec![Box::new(Start::new(jobs, c.into(), None))]).await
+}
+
+/// The state of a node that an internal backup keeps.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    past: Past,
+    was_read_only: bool,
+}
+
+impl Kept {
+    /// Begins anew with the node as it is now ([`Past::again`]).
+    pub(crate) fn again(&self) {
+        self.past.again();
+    }
+
+    /// Whether the target was read-only before.
+    pub(crate) fn was_read_only(&self) -> bool {
+        self.was_read_only
+    }
+}
+
+/// Has a job copy to `target` what users of `source` are about to change, until it is cancelled. The links from `top`
+/// down to `source` are frozen, and `others` are nodes that the job keeps for itself.
+pub(crate) async fn keep(
+    graph: &Arc<BlockGraph>,
+    job: &Arc<Job>,
+    source: NodeId,
+    target: NodeId,
+    top: NodeId,
+    others: Vec<NodeId>,
+) -> Result<(Backup, Kept), QError> {
+    let (ctl, job) = (graph.clone(), job.clone());
+    graph
+        .change(vec![source, target], move |c| {
+            let g = c.preview();
+            let len = g.cx(source).map_or(0, |cx| cx.len());
+            let piece = piece(&g, source, target, 0)?;
+            let past = Past::new(PastSpec { len, piece, ..PastSpec::default() })?;
+            let was_read_only = c.set_read_only(target, false);
+            let frozen = Frozen::chain(c, top, Some(source));
+            let filter = c.insert_filter(FilterSpec {
+                ty: &BACKUP_TOP,
+                watch: Arc::new(Watcher { past: past.clone(), since: None }),
+                name: None,
+                source,
+                link: "file",
+                target: Some(("target", target)),
+                grows: false,
+            })?;
+            c.freeze(filter, SOURCE);
+            let others = [target, filter].into_iter().chain(others).collect();
+            let root = Arc::new(c.add_root(&job, filter, source, others));
+            let copying = Arc::new(Copying {
+                past: past.clone(),
+                discard: false,
+                on_source_error: BlockdevOnError::Report,
+                on_target_error: BlockdevOnError::Report,
+            });
+            let body = Backup {
+                graph: ctl,
+                root,
+                filter,
+                source,
+                frozen,
+                top: None,
+                none: true,
+                bounds: Bounds::default(),
+                copying,
+                tracked: None,
+            };
+            Ok((body, Kept { past, was_read_only }))
+        })
+        .await
 }

@@ -21,7 +21,9 @@ use api::block_core::{BlockJobChangeMore, BlockdevOnError, MirrorCopyMode};
 use base::IoResult;
 use block::driver::{CtlFuture, Cx, IoFuture, Prealloc, WriteFlags, ZeroFlags};
 use block::job::change::FilterSpec;
-use block::job::filter::{MIRROR_TOP, MIRROR_TOP_COMMIT, Request, SOURCE, TARGET, Watch};
+use block::job::filter::{
+    MIRROR_TOP, MIRROR_TOP_COMMIT, MIRROR_TOP_FAILOVER, Request, SOURCE, TARGET, Watch,
+};
 use block::job::{Body, Change, DoneFuture, Job, JobRoot, Op};
 use block::{BlockGraph, NodeId, Ranges};
 use mem::IoBuf;
@@ -50,6 +52,8 @@ pub(crate) struct Mirrored {
     pub(crate) replaces: NodeId,
     /// The target is an image of the source's own chain.
     pub(crate) commit: bool,
+    /// Others that may write the target have nothing to say any more.
+    pub(crate) failover: bool,
     pub(crate) backing: After,
     /// The target will have a backing file, but has none yet.
     pub(crate) bare: bool,
@@ -413,12 +417,17 @@ pub(crate) fn put_in(
     let base_ro = what.commit && c.set_read_only(what.target, false);
     let frozen = Frozen::chain(c, what.source, None);
     let filter = c.insert_filter(FilterSpec {
-        ty: if what.commit { &MIRROR_TOP_COMMIT } else { &MIRROR_TOP },
+        ty: match (what.commit, what.failover) {
+            (true, true) => &MIRROR_TOP_FAILOVER,
+            (true, false) => &MIRROR_TOP_COMMIT,
+            (false, _) => &MIRROR_TOP,
+        },
         watch: tracker.clone(),
         name: what.filter_name.as_deref(),
         source: what.source,
         link: "backing",
         target: Some(("target", what.target)),
+        grows: what.commit && crate::commit::shorter(&g, what.target, what.source),
     })?;
     c.freeze(filter, SOURCE);
     let root = Arc::new(c.add_root(job, filter, what.source, what.others.clone()));

@@ -107,6 +107,7 @@ impl Plan {
             bottom,
             replaces,
             commit: false,
+            failover: false,
             backing,
             bare,
             zeroes,

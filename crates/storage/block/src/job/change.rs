@@ -50,6 +50,8 @@ pub struct FilterSpec<'a> {
     pub link: &'static str,
     /// The node that the job writes to, with the link's name.
     pub target: Option<(&'static str, NodeId)>,
+    /// Whether the job makes that node longer.
+    pub grows: bool,
 }
 
 impl BlockGraph {
@@ -119,6 +121,36 @@ impl BlockGraph {
 }
 
 impl BlockGraph {
+    /// Has several images hold nothing of their own any more while all users of the nodes in `drain` wait, and calls `then`
+    /// before they go on. `ENOTSUP` where a format cannot.
+    pub async fn make_empty_together(
+        &self,
+        drain: Vec<NodeId>,
+        images: Vec<NodeId>,
+        then: impl FnOnce() + 'static,
+    ) -> IoResult<()> {
+        self.run(|me| async move {
+            me.sound(&drain).await;
+            let _one = me.changing.lock().await;
+            let mut txn = Txn::new(&me);
+            txn.drain(&drain).await;
+            let graph = txn.base.clone();
+            for id in images {
+                let node = graph.node(id).ok_or(Errno::NOMEDIUM)?;
+                let cx = Cx { graph: &graph, node };
+                if !node.writable() {
+                    return Err(Errno::ROFS);
+                }
+                cx.driver()?.make_empty(&cx).await?;
+                node.live.wrote();
+                cx.node_flush().await?;
+            }
+            then();
+            Ok(())
+        })
+        .await
+    }
+
     /// Has an image that nobody uses hold nothing of its own any more. `ENOTSUP` where its format cannot.
     pub async fn make_empty(&self, node: NodeId) -> IoResult<()> {
         self.run(|me| async move {
@@ -141,15 +173,31 @@ impl BlockGraph {
 impl Graph {
     /// The job that is about this node or works with it: its kind, and whether it is about it.
     pub fn job_on(&self, node: NodeId) -> Option<(JobType, bool)> {
+        self.hold_on(node).map(|(h, about)| (h.job.ty(), about))
+    }
+
+    /// Whether a job that nobody sees is about this node or works with it.
+    pub(crate) fn internal_job_on(&self, node: NodeId) -> bool {
+        self.hold_on(node).is_some_and(|(h, _)| h.job.is_internal())
+    }
+
+    fn hold_on(&self, node: NodeId) -> Option<(&JobHold, bool)> {
         let holds = || self.roots.values().filter_map(|r| r.job.as_ref());
-        let main = holds().find(|h| h.main == node).map(|h| (h.job.ty(), true));
-        main.or_else(|| holds().find(|h| h.others.contains(&node)).map(|h| (h.job.ty(), false)))
+        let main = holds().find(|h| h.main == node).map(|h| (h, true));
+        main.or_else(|| holds().find(|h| h.others.contains(&node)).map(|h| (h, false)))
     }
 
     /// An error where a job is about this node or works with it.
     pub fn no_job_on(&self, node: NodeId) -> Result<(), QError> {
-        let Some((ty, _)) = self.job_on(node) else { return Ok(()) };
+        let Some((hold, _)) = self.hold_on(node) else { return Ok(()) };
         let name = self.node(node).map_or("", |n| n.name.as_str());
+        let ty = hold.job.ty();
+        if hold.job.is_internal() {
+            return Err(qerr!(
+                "Node '{name}' is busy: Block device is in use by internal {} job",
+                ty.as_str()
+            ));
+        }
         Err(qerr!("Node '{name}' is busy: block device is in use by block job: {}", ty.as_str()))
     }
 
@@ -287,7 +335,8 @@ impl Change<'_, '_> {
         let mut edges =
             smallvec![self.new_edge(spec.source, spec.link, SOURCE, Role::FILTERED | Role::PRIMARY)];
         if let Some((link, target)) = spec.target {
-            edges.push(self.new_edge(target, link, TARGET, Role::empty()));
+            let takes = if spec.grows { Perm::RESIZE } else { Perm::empty() };
+            edges.push(self.new_edge(target, link, TARGET, Role::with_perms(takes, Perm::empty())));
         }
         let node = Node {
             id,

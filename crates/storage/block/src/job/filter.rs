@@ -123,7 +123,7 @@ const fn filter(
 /// so that nobody relies on what they show while the base changes under them.
 pub static COMMIT_TOP: DriverType = filter("commit_top", |child, _, _| match child.slot {
     SOURCE => PermPair::NONE,
-    _ => BASE,
+    _ => base(child),
 });
 
 /// Above a node that is mirrored.
@@ -135,7 +135,13 @@ pub static MIRROR_TOP: DriverType = filter("mirror_top", |child, parent, _| matc
 /// Above an active image that is merged into one below.
 pub static MIRROR_TOP_COMMIT: DriverType = filter("mirror_top", |child, parent, _| match child.slot {
     SOURCE => PermPair { perm: parent.perm - Perm::CONSISTENT_READ, shared: Perm::all() },
-    _ => BASE,
+    _ => base(child),
+});
+
+/// As [`MIRROR_TOP_COMMIT`], where nobody who could write the image below has anything to say any more.
+pub static MIRROR_TOP_FAILOVER: DriverType = filter("mirror_top", |child, parent, flags| {
+    let p = (MIRROR_TOP_COMMIT.child_perm)(child, parent, flags);
+    if child.slot == SOURCE { p } else { PermPair { shared: p.shared | Perm::WRITE, ..p } }
 });
 
 /// Above a node that is made independent of its backing files.
@@ -159,7 +165,7 @@ pub static BACKUP_TOP: DriverType = filter("copy-before-write", |child, parent, 
 /// Whether a link is that by which a filter shows a node that only it may write, although what lies behind the node is
 /// written by the job: not sharing that through the link would forbid it to the job as well.
 pub(crate) fn is_sole_writer(ty: &DriverType, slot: ChildSlot) -> bool {
-    std::ptr::eq(ty, &MIRROR_TOP_COMMIT) && slot == SOURCE
+    (std::ptr::eq(ty, &MIRROR_TOP_COMMIT) || std::ptr::eq(ty, &MIRROR_TOP_FAILOVER)) && slot == SOURCE
 }
 
 /// As [`BACKUP_TOP`], where the job discards what it has copied.
@@ -173,10 +179,13 @@ pub(crate) fn is_backup(ty: &DriverType) -> bool {
     std::ptr::eq(ty, &BACKUP_TOP) || std::ptr::eq(ty, &BACKUP_TOP_DISCARD)
 }
 
-const BASE: PermPair = PermPair {
-    perm: Perm::CONSISTENT_READ.union(Perm::WRITE).union(Perm::RESIZE),
-    shared: Perm::CONSISTENT_READ.union(Perm::WRITE_UNCHANGED),
-};
+/// What images are merged into: nobody else writes it, and it grows where its link's role says so.
+fn base(child: &ChildDef) -> PermPair {
+    PermPair {
+        perm: Perm::CONSISTENT_READ | Perm::WRITE | child.role.takes(),
+        shared: Perm::CONSISTENT_READ | Perm::WRITE_UNCHANGED,
+    }
+}
 
 /// The job reads the node, and nobody else may write it behind the filter.
 fn reader(parent: PermPair) -> PermPair {

@@ -50,7 +50,9 @@ impl Jobs {
 
     /// Makes a job, in state `created`. It ends either by [`Jobs::start`] or by [`Jobs::forget`].
     pub fn create(&self, config: JobConfig, group: Option<&Arc<Group>>) -> Result<Arc<Job>, QError> {
-        self.check_id(&config.id)?;
+        if !config.internal {
+            self.check_id(&config.id)?;
+        }
         let mut list = self.list.lock();
         let group = group.cloned().unwrap_or_default();
         let job = Job::new(config, self.graph.events().clone(), group.clone());
@@ -212,13 +214,7 @@ impl Jobs {
             if self.cancel(&j, true).await.is_err() {
                 continue;
             }
-            loop {
-                let listener = j.changed.listen();
-                if matches!(j.status(), JobStatus::Concluded | JobStatus::Null) {
-                    break;
-                }
-                listener.await;
-            }
+            j.ended().await;
         }
     }
 
@@ -226,13 +222,14 @@ impl Jobs {
 
     /// The job of this id, for the commands named `job-…`.
     pub fn get(&self, id: &str) -> Result<Arc<Job>, QError> {
-        let job = self.list.lock().iter().find(|j| j.id() == id).cloned();
+        let job = self.list.lock().iter().find(|j| j.id() == id && !j.config.internal).cloned();
         job.ok_or_else(|| qerr!("Job not found"))
     }
 
     /// The job of this id, for the commands named `block-job-…`.
     pub fn get_block(&self, id: &str) -> Result<Arc<Job>, QError> {
-        let job = self.list.lock().iter().find(|j| j.id() == id && j.config.block).cloned();
+        let job =
+            self.list.lock().iter().find(|j| j.id() == id && j.config.block && !j.config.internal).cloned();
         job.ok_or_else(|| {
             QError::with_class(ErrorClass::DeviceNotActive, format!("Block job '{id}' not found"))
         })
@@ -359,6 +356,7 @@ impl Jobs {
         let list = self.list.lock();
         list.iter()
             .rev()
+            .filter(|j| !j.config.internal)
             .map(|j| {
                 let s = j.state.lock();
                 JobInfo {
@@ -378,7 +376,7 @@ impl Jobs {
         let list = self.list.lock().clone();
         list.iter()
             .rev()
-            .filter(|j| j.config.block)
+            .filter(|j| j.config.block && !j.config.internal)
             .map(|j| {
                 let synced = j.body().is_some_and(|b| b.actively_synced());
                 let mut s = j.state.lock();

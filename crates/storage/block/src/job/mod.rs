@@ -100,6 +100,8 @@ pub struct JobConfig {
     pub auto_dismiss: bool,
     /// Bytes per second; 0 for no limit.
     pub speed: u64,
+    /// Seen by nobody but its maker: no command finds it, no event tells of it. It completes as soon as it can.
+    pub internal: bool,
 }
 
 /// What a failed request is to be followed by.
@@ -222,6 +224,11 @@ impl Job {
         self.config.ty
     }
 
+    /// Whether only its maker sees it.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.config.internal
+    }
+
     /// Where it is in its life.
     pub fn status(&self) -> JobStatus {
         self.state.lock().status
@@ -242,6 +249,22 @@ impl Job {
         self.state.lock().soft
     }
 
+    /// Why it failed, once it has.
+    pub fn error(&self) -> Option<String> {
+        self.state.lock().error.clone()
+    }
+
+    /// Waits for its end, good or bad.
+    pub async fn ended(&self) {
+        loop {
+            let listener = self.changed.listen();
+            if matches!(self.status(), JobStatus::Concluded | JobStatus::Null) {
+                return;
+            }
+            listener.await;
+        }
+    }
+
     fn body(&self) -> Option<Arc<dyn Body>> {
         self.body.get().cloned()
     }
@@ -255,7 +278,13 @@ impl Job {
     fn become_locked(&self, s: &mut State, to: JobStatus) {
         debug_assert!(status::may_become(s.status, to), "{:?} to {to:?}", s.status);
         s.status = to;
-        self.events.emit(JobStatusChangeEvent { id: self.config.id.clone(), status: to });
+        self.tell(JobStatusChangeEvent { id: self.config.id.clone(), status: to });
+    }
+
+    fn tell<E: qapi::Event>(&self, event: E) {
+        if !self.config.internal {
+            self.events.emit(event);
+        }
     }
 
     fn wake(&self) {
@@ -391,7 +420,8 @@ impl Job {
         }
         let (len, offset, speed) = (int(s.total), int(s.current), int(s.pace.speed()));
         let (ty, device) = (self.config.ty, self.config.id.clone());
-        self.events.emit(BlockJobReadyEvent { r#type: ty, device, len, offset, speed });
+        s.complete |= self.config.internal;
+        self.tell(BlockJobReadyEvent { r#type: ty, device, len, offset, speed });
     }
 
     /// A request failed: tells so, and decides what follows.
@@ -403,7 +433,7 @@ impl Job {
             _ => (BlockErrorAction::Report, Then::Fail),
         };
         let operation = if write { IoOperationType::Write } else { IoOperationType::Read };
-        self.events.emit(BlockJobErrorEvent { device: self.config.id.clone(), operation, action });
+        self.tell(BlockJobErrorEvent { device: self.config.id.clone(), operation, action });
         if then == Then::Retry {
             let mut s = self.state.lock();
             s.user_paused = true;
@@ -423,10 +453,10 @@ impl Job {
         let (len, offset, speed) = (int(s.total), int(s.current), int(s.pace.speed()));
         let (ty, device) = (self.config.ty, self.config.id.clone());
         if s.cancelled {
-            self.events.emit(BlockJobCancelledEvent { r#type: ty, device, len, offset, speed });
+            self.tell(BlockJobCancelledEvent { r#type: ty, device, len, offset, speed });
         } else {
             let error = s.error.clone();
-            self.events.emit(BlockJobCompletedEvent { r#type: ty, device, len, offset, speed, error });
+            self.tell(BlockJobCompletedEvent { r#type: ty, device, len, offset, speed, error });
         }
     }
 
