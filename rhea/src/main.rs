@@ -36,6 +36,10 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    if let Err(e) = block::Policy::of_environment() {
+        base::print_error(&format!("rhea: {e}\n"));
+        return ExitCode::from(1);
+    }
     let called = if args.is_empty() { "rhea".to_string() } else { args.remove(0) };
     let code = match personality::choose(&called, &mut args) {
         Ok(Personality::System { arch, program }) => vm::main(&program, arch, &args),

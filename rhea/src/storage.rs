@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use block::BlockGraph;
 use block::driver::DriverType;
 use block::job::Jobs;
+use block::{BlockGraph, Policy};
 use chardev::{Chardevs, Config as ChardevConfig};
 use export::Exports;
 use monitor::{CommandTable, EventBus, HmpTable};
@@ -42,6 +42,7 @@ impl Storage {
         let io = rt::IoThread::spawn("chardev").map_err(|e| format!("cannot set up a thread: {e}"))?;
         let events = EventBus::new();
         let graph = BlockGraph::new(&drivers(), events.clone());
+        graph.set_policy(Policy::of_environment().map_err(|e| e.to_string())?);
         let objects = Arc::new(ObjectTree::new());
         graph.set_objects(objects.clone());
         let exports = Exports::new(graph.clone(), objects.clone());

@@ -3,6 +3,7 @@
 use crate::create::ImageMaker;
 use crate::driver::{Cx, Driver, DriverType};
 use crate::graph::{Graph, NodeId};
+use crate::policy::Policy;
 use crate::txn::Txn;
 use api::block_core::BlockdevOptions;
 use arc_swap::ArcSwap;
@@ -18,42 +19,6 @@ use std::time::Duration;
 
 /// How long the end of the program waits for requests in flight.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
-
-/// What images may make this program do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// A header may have its backing file opened where the user said nothing of one. Where not, such an image is refused;
-    /// with `no_io` it is open without the files that its header names.
-    pub allow_implicit_children: bool,
-    /// Where a header names a backing file without its format, the format is guessed from the file's first bytes.
-    pub probe_implicit: bool,
-    /// Headers may name their backing files in other ways than by a plain file name: by the URL of a protocol or `json:`.
-    /// An image that is not trusted could have any file and any server opened by that.
-    pub implicit_protocols: bool,
-    /// Longest chain of nodes that one request may open.
-    pub max_depth: usize,
-    /// Nodes are opened to tell about their images only: no data is read, so that no key is needed.
-    pub no_io: bool,
-    /// Nodes may have names that begin with `#`, as those have that nobody named: for programs that name nodes themselves
-    /// and whose users see none.
-    pub own_names: bool,
-    /// Nodes are opened to be checked: an image that is not sound stays as it is until the check.
-    pub checking: bool,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Policy {
-            allow_implicit_children: true,
-            probe_implicit: true,
-            implicit_protocols: false,
-            max_depth: 200,
-            no_io: false,
-            own_names: false,
-            checking: false,
-        }
-    }
-}
 
 /// The block layer: holds the graph and changes it.
 ///

@@ -36,6 +36,7 @@ mod nodeops;
 mod open;
 pub mod options;
 pub mod perm;
+mod policy;
 pub mod probe;
 pub mod qmp;
 mod query;
@@ -54,11 +55,12 @@ mod txn;
 #[cfg(test)]
 mod txn_tests;
 
-pub use control::{BlockGraph, Drained, Policy};
+pub use control::{BlockGraph, Drained};
 pub use copy::{Alone, Errand};
 pub use drive::{Drive, ErrorAction, ErrorPolicy};
 pub use graph::{Graph, Node, NodeId, RootEvent, RootId};
 pub use perm::{Perm, PermPair, Role};
+pub use policy::Policy;
 pub use request::MAX_OFFSET;
 pub use root::{Root, RootConfig};
 pub use stats::Access;

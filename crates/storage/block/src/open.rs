@@ -6,6 +6,7 @@ use crate::filename::{self, Named};
 use crate::graph::{Edge, Graph, Node, NodeId};
 use crate::options::{ChildGiven, NodeOptions, check_node_name, flags, inherited, split, to_dict};
 use crate::perm::{PermPair, Role};
+use crate::policy::no_plain_name;
 use crate::probe;
 use crate::track::Live;
 use crate::txn::{Published, Txn, cycle};
@@ -330,12 +331,7 @@ impl Txn<'_> {
         if policy.no_io && !policy.allow_implicit_children {
             return Ok(None);
         }
-        if !policy.allow_implicit_children {
-            return Err(qerr!(
-                "The image names the backing file '{}', but images may not have other files opened; give 'backing'",
-                hint.filename
-            ));
-        }
+        policy.check_name(&hint.filename)?;
         if policy.implicit_protocols && filename::prefix(&hint.filename).is_some_and(|p| p != "file") {
             return self.protocol_backing(&hint).await.map(Some);
         }
@@ -486,7 +482,7 @@ pub(crate) fn resolve(hint: &BackingHint, own: Option<&str>) -> Result<String, Q
     let name = hint.filename.strip_prefix("file:").unwrap_or(&hint.filename);
     let protocol = name.find(':').is_some_and(|at| !name[..at].contains('/'));
     if protocol {
-        return Err(qerr!("The image names '{name}', which is no plain file name"));
+        return Err(no_plain_name(name));
     }
     if name.is_empty() || name.contains('\0') {
         return Err(qerr!("The image's backing file name is empty or broken"));

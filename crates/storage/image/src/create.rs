@@ -180,10 +180,12 @@ impl ImageMaker for Maker {
     }
 }
 
-/// A backing file's name as seen from here: it is relative to the directory of the image that names it.
+/// A backing file's name as seen from here: a plain one is relative to the directory of the image that names it.
 pub fn beside(image: &str, backing: &str) -> String {
     match image.rfind('/') {
-        Some(i) if !backing.starts_with('/') => format!("{}{backing}", &image[..=i]),
+        Some(i) if !backing.starts_with('/') && block::filename::prefix(backing).is_none() => {
+            format!("{}{backing}", &image[..=i])
+        }
         _ => backing.to_string(),
     }
 }
@@ -197,5 +199,6 @@ mod tests {
         assert_eq!(beside("dir/a", "b"), "dir/b");
         assert_eq!(beside("dir/a", "/b"), "/b");
         assert_eq!(beside("a", "b"), "b");
+        assert_eq!(beside("dir/a", "nbd://host/b"), "nbd://host/b");
     }
 }

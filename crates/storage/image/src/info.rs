@@ -2,7 +2,7 @@
 
 use api::block_core::{BlockChildInfo, BlockGraphInfo, ImageInfoSpecific, SnapshotInfo};
 use base::units::human_size;
-use block::{BlockGraph, NodeId};
+use block::{BlockGraph, NodeId, Policy};
 use qapi::{QError, Value, qerr};
 use std::collections::HashSet;
 
@@ -14,6 +14,7 @@ const MAX_CHAIN: usize = 1000;
 /// Describes an image, and with `chain` all those behind it. Errors say which image it was.
 pub async fn info(source: &Source, flags: OpenFlags, chain: bool) -> Result<Vec<BlockGraphInfo>, QError> {
     let flags = OpenFlags { no_io: true, ..flags };
+    let allowed = Policy::of_environment()?;
     let mut list: Vec<BlockGraphInfo> = Vec::new();
     let mut seen = HashSet::new();
     let mut next = Some(source.clone());
@@ -34,6 +35,7 @@ pub async fn info(source: &Source, flags: OpenFlags, chain: bool) -> Result<Vec<
         }
         image.close().await;
         if chain && let Some(name) = &one.base.backing_filename {
+            allowed.check_name(name).map_err(|e| e.prepend(&format!("Could not open '{name}'")))?;
             let full = one.base.full_backing_filename.clone().unwrap_or_else(|| name.clone());
             next = Some(Source {
                 name: full,

@@ -142,7 +142,7 @@ fn graph(flags: OpenFlags, objects: Option<&Arc<ObjectTree>>) -> Arc<BlockGraph>
     graph.set_policy(Policy {
         no_io: flags.no_io,
         checking: flags.checking,
-        allow_implicit_children: !flags.alone,
+        allow_implicit_children: policy.allow_implicit_children && !flags.alone,
         ..policy
     });
     if let Some(o) = objects {
@@ -154,7 +154,9 @@ fn graph(flags: OpenFlags, objects: Option<&Arc<ObjectTree>>) -> Arc<BlockGraph>
 /// An empty graph whose nodes the tools name.
 pub(crate) fn new_graph() -> Arc<BlockGraph> {
     let graph = BlockGraph::new(&drivers(), EventBus::new());
-    graph.set_policy(Policy { own_names: true, ..graph.policy() });
+    // Who runs the tools has refused a value that nobody knows.
+    let allowed = Policy::of_environment().unwrap_or(Policy::strict());
+    graph.set_policy(Policy { own_names: true, ..allowed });
     graph
 }
 

@@ -106,8 +106,7 @@ async fn keep_what_shows(
     let mut new = (None, None);
     if let Some(name) = name {
         let over = g.by_name(&image.node).and_then(|n| chain::file_of(graph, n.id)).unwrap_or_default();
-        let path =
-            if block::filename::prefix(name).is_some() { name.to_owned() } else { beside(&over, name) };
+        let path = beside(&over, name);
         if let Some(at) = chain::find_path(graph, &image.node, &path) {
             let shared = if at == 0 { Shared::Same } else { Shared::Below(chain[at - 1]) };
             new = (Some(reader(chain[at]).await?), Some(shared));

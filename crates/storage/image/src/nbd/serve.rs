@@ -6,9 +6,9 @@ use crate::drivers;
 use api::block_core::BlockDirtyBitmapOrStr;
 use api::block_export::{BlockExportKind, BlockExportOptions, BlockExportOptionsNbd, NbdServerOptions};
 use api::sockets::{SocketAddress, UnixSocketAddress};
-use block::BlockGraph;
 use block::drive::{Drive, ErrorPolicy};
 use block::filename::prefix;
+use block::{BlockGraph, Policy};
 use export::Exports;
 use io::{Addr, Listener};
 use monitor::EventBus;
@@ -174,6 +174,7 @@ pub async fn serve(
         creds.map_err(|e| e.prepend("Failed to get TLS creds"))?;
     }
     let graph = BlockGraph::new(&drivers(), EventBus::new());
+    graph.set_policy(Policy::of_environment()?);
     graph.set_objects(objects.clone());
     let exports = Exports::new(graph.clone(), objects);
     let served = async {
