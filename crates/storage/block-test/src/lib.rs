@@ -1,8 +1,9 @@
 //! Block drivers for tests: `blkdebug`, which fails and holds back requests by rules, and `blkverify`, which compares two
-//! nodes, `blklogwrites`, which keeps a log of writes.
+//! nodes, `blklogwrites`, which keeps a log of writes, and `blkreplay`, for record and replay.
 
 mod blkdebug;
 mod blklogwrites;
+mod blkreplay;
 mod blkverify;
 mod breakpoints;
 mod config;
@@ -11,10 +12,11 @@ mod rules;
 
 pub use blkdebug::BLKDEBUG;
 pub use blklogwrites::BLKLOGWRITES;
+pub use blkreplay::BLKREPLAY;
 pub use blkverify::BLKVERIFY;
 pub use breakpoints::Breakpoints;
 
 use block::driver::DriverType;
 
 /// The drivers of this crate.
-pub static DRIVERS: &[&DriverType] = &[&BLKDEBUG, &BLKVERIFY, &BLKLOGWRITES];
+pub static DRIVERS: &[&DriverType] = &[&BLKDEBUG, &BLKVERIFY, &BLKLOGWRITES, &BLKREPLAY];

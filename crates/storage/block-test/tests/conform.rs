@@ -1,9 +1,12 @@
-//! The conformance suite over `blklogwrites`.
+//! The conformance suite over `blklogwrites` and `blkreplay`.
 
 #[path = "../../block-file/tests/conformance/mod.rs"]
 mod conformance;
 
-use api::block_core::{BlockdevDriverOptions, BlockdevOptionsBlklogwrites, BlockdevRef};
+use api::block_core::{
+    BlockdevDriverOptions, BlockdevOptionsBlklogwrites, BlockdevOptionsBlkreplay, BlockdevRef,
+};
+use block::driver::Prealloc;
 use conformance::*;
 
 #[test]
@@ -28,5 +31,21 @@ fn blklogwrites_conforms() {
             g.close_all().await;
             assert!(std::fs::metadata(&log).unwrap().len() > 600 << 10);
         }
+    });
+}
+
+#[test]
+fn blkreplay_conforms() {
+    let dir = Dir::new("conform-replay");
+    on_each_backend(async || {
+        let image = dir.file("image", 600 << 10);
+        let g = graph(&[block_file::DRIVERS, block_test::DRIVERS].concat());
+        g.add(file_options("f", &image)).await.unwrap();
+        let options = BlockdevOptionsBlkreplay { image: BlockdevRef::Reference("f".into()) };
+        g.add(named("r", BlockdevDriverOptions::Blkreplay(options))).await.unwrap();
+        conformance(&g, "r", Traits { resizes: false }).await;
+        let e = g.resize("", "r", 1 << 20, Prealloc::Off).await.unwrap_err();
+        assert_eq!(e.desc(), "Image format driver does not support resize");
+        g.close_all().await;
     });
 }

@@ -238,6 +238,13 @@ pub struct BlockdevOptionsBlkverify {
     pub raw: BlockdevRef,
 }
 
+/// Options of `blkreplay`.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsBlkreplay {
+    /// The node below.
+    pub image: BlockdevRef,
+}
+
 /// Options of `blklogwrites`.
 #[derive(Clone, Debug, PartialEq, Qapi)]
 pub struct BlockdevOptionsBlklogwrites {

@@ -2,7 +2,9 @@
 
 use qapi::Qapi;
 
-use super::debug::{BlockdevOptionsBlkdebug, BlockdevOptionsBlklogwrites, BlockdevOptionsBlkverify};
+use super::debug::{
+    BlockdevOptionsBlkdebug, BlockdevOptionsBlklogwrites, BlockdevOptionsBlkreplay, BlockdevOptionsBlkverify,
+};
 use super::filters::{
     BlockdevOptionsCbw, BlockdevOptionsCompress, BlockdevOptionsCor, BlockdevOptionsPreallocate,
     BlockdevOptionsSnapshotAccess, BlockdevOptionsThrottle,
@@ -122,6 +124,8 @@ pub enum BlockdevDriverOptions {
     Blklogwrites(BlockdevOptionsBlklogwrites),
     /// A filter for tests: does everything with two nodes and compares what they read.
     Blkverify(BlockdevOptionsBlkverify),
+    /// A filter for machines that record and replay what happens to them; requests of others just pass.
+    Blkreplay(BlockdevOptionsBlkreplay),
     /// A filter that stores what it reads from backing files in the node above them.
     CopyOnRead(BlockdevOptionsCor),
     /// A regular file on the host.
