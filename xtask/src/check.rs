@@ -23,6 +23,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "nbd",
             "block-net",
             "block-http",
+            "block-ssh",
             "export",
             "fuse",
             "ublk",

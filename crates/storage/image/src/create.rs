@@ -78,11 +78,18 @@ pub async fn options_of(format: &str, name: Option<&str>) -> Result<Vec<CreateOp
 
 /// Makes the bare file `name`.
 async fn create_file(name: &str, options: &Options) -> Result<(), QError> {
-    let (_, creation) = protocol(name).await?;
+    let (ty, creation) = protocol(name).await?;
     let create = creation.create.ok_or_else(|| qerr!("Cannot create '{name}'"))?;
     let mut dict = creation.contract_dict(&options.pairs())?;
-    dict.insert("filename", name);
-    dict.insert("driver", "file");
+    if matches!(ty.name, "file" | "host_device") {
+        dict.insert("filename", name);
+        dict.insert("driver", "file");
+    } else {
+        let mut location = block::filename::protocol(&drivers(), name).await?;
+        location.remove("driver");
+        dict.insert("location", location);
+        dict.insert("driver", ty.name);
+    }
     let typed: BlockdevCreateOptions = qapi::from_keyval_dict(dict)?;
     let cx = CreateCx::new(new_graph());
     create(&cx, &typed).await

@@ -45,6 +45,7 @@ pub fn drivers() -> Vec<&'static DriverType> {
         block_net::DRIVERS,
         block_http::DRIVERS,
         block_jobs::replication::DRIVERS,
+        block_ssh::DRIVERS,
     ]
     .concat()
 }

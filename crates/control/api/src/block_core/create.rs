@@ -2,7 +2,7 @@
 
 use qapi::Qapi;
 
-use super::{BlockdevRef, Qcow2CompressionType};
+use super::{BlockdevOptionsSsh, BlockdevRef, Qcow2CompressionType};
 use crate::crypto::{
     QCryptoBlockAmendOptions, QCryptoBlockAmendOptionsLUKS, QCryptoBlockCreateOptions,
     QCryptoBlockCreateOptionsLUKS,
@@ -271,6 +271,16 @@ pub struct BlockdevCreateOptionsParallels {
     pub cluster_size: Option<u64>,
 }
 
+/// A new file of another host.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+pub struct BlockdevCreateOptionsSsh {
+    /// The file. What it holds is lost.
+    pub location: BlockdevOptionsSsh,
+    /// Its length, bytes.
+    #[qapi(size)]
+    pub size: u64,
+}
+
 /// An image to be made.
 #[derive(Clone, Debug, PartialEq, Qapi)]
 #[qapi(tag = "driver", tag_enum = "BlockdevCreateDriver")]
@@ -287,6 +297,8 @@ pub enum BlockdevCreateOptions {
     Qcow2(BlockdevCreateOptionsQcow2),
     /// A QED image.
     Qed(BlockdevCreateOptionsQed),
+    /// A file of another host, over SSH (SFTP).
+    Ssh(BlockdevCreateOptionsSsh),
     /// An image of VirtualBox.
     Vdi(BlockdevCreateOptionsVdi),
     /// A VHDX image of Hyper-V.

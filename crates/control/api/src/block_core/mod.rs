@@ -16,6 +16,7 @@ mod options;
 mod quorum;
 mod single;
 mod snapshot;
+mod ssh;
 mod stats;
 
 pub use backup::*;
@@ -34,4 +35,5 @@ pub use options::*;
 pub use quorum::*;
 pub use single::*;
 pub use snapshot::*;
+pub use ssh::*;
 pub use stats::*;

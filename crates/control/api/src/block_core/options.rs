@@ -10,6 +10,7 @@ use super::filters::{
     BlockdevOptionsSnapshotAccess, BlockdevOptionsThrottle,
 };
 use super::quorum::BlockdevOptionsQuorum;
+use super::ssh::BlockdevOptionsSsh;
 use crate::common::OnOffAuto;
 use crate::crypto::{BlockdevQcow2EncryptionFormat, QCryptoBlockOptionsLUKS, QCryptoBlockOptionsQCow};
 use crate::sockets::SocketAddress;
@@ -166,6 +167,8 @@ pub enum BlockdevDriverOptions {
     Replication(BlockdevOptionsReplication),
     /// The past state that a `copy-before-write` filter keeps, for reading.
     SnapshotAccess(BlockdevOptionsSnapshotAccess),
+    /// A file of another host, over SSH (SFTP).
+    Ssh(BlockdevOptionsSsh),
     /// A filter that holds requests back to keep within the limits of a group.
     Throttle(BlockdevOptionsThrottle),
     /// An image of VirtualBox.
