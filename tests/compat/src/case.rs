@@ -142,6 +142,7 @@ impl Case {
                 ));
             }
         }
+        tools.sweep(dir);
         wrong
     }
 
@@ -153,5 +154,6 @@ impl Case {
                 step.output = got;
             }
         }
+        tools.sweep(dir);
     }
 }

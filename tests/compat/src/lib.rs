@@ -19,6 +19,10 @@
 //! `RHEA_BLESS=1` writes what the reference prints into the files (where it is said to differ, what Rhea prints): write
 //! the commands only, bless, and read the result. `RHEA_CASE=word` runs only files whose name contains the word.
 //!
+//! Cases of `qemu-nbd` (`nbd-*.txt`) need Rhea's whole binary (`RHEA_BIN`). A server goes to the background by `--fork`, with a pid
+//! file called `*.pid`; what still runs at a case's end is ended. `came FILE` waits for a file, `gone FILE.pid` for the end of a
+//! server, `stop FILE.pid` ends it. The folder of the case is written as `DIR`.
+//!
 //! What is not the same from run to run is written as `X`: times, rates, the size of a file on the disk, names that nodes get by themselves ([`normal()`]).
 
 mod case;

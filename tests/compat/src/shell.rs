@@ -1,6 +1,7 @@
 //! Running a command with one side's tools.
 
 use crate::normal::normal;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,6 +10,30 @@ const NAMES: [&str; 3] = ["qemu-img", "qemu-io", "qemu-nbd"];
 
 /// How long a command may take, seconds.
 const PATIENCE: &str = "30";
+
+/// What cases have for servers: waiting for a file, for the end of the process whose number is in a file, and ending that one.
+const HELPERS: [(&str, &str); 3] = [
+    ("came", "for i in $(seq 500); do [ -e \"$1\" ] && exit 0; sleep 0.02; done; exit 1"),
+    (
+        "gone",
+        "p=$(cat \"$1\" 2>/dev/null) || exit 0\n\
+         for i in $(seq 500); do grep -q '^State:.[^ZX]' /proc/$p/status 2>/dev/null || exit 0; sleep 0.02; done; exit 1",
+    ),
+    (
+        "stop",
+        "p=$(cat \"$1\") && kill ${2:--TERM} $p\n\
+         for i in $(seq 500); do grep -q '^State:.[^ZX]' /proc/$p/status 2>/dev/null || exit 0; sleep 0.02; done; exit 1",
+    ),
+];
+
+/// Puts the helpers into a folder of the search path.
+fn helpers(links: &Path) {
+    for (name, text) in HELPERS {
+        let path = links.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a script that runs");
+    }
+}
 
 /// What came of a command; the texts are normalised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +76,7 @@ impl Tools {
         for name in NAMES {
             std::os::unix::fs::symlink(binary, links.join(name)).expect("a link");
         }
+        helpers(&links);
         Tools { links, reference: false }
     }
 
@@ -70,12 +96,18 @@ impl Tools {
             let found = std::env::split_paths(&path).map(|p| p.join(name)).find(|p| p.is_file())?;
             std::os::unix::fs::symlink(found, links.join(name)).expect("a link");
         }
+        helpers(&links);
         Some(Tools { links, reference: true })
     }
 
     /// Whether they are the reference's.
     pub fn is_reference(&self) -> bool {
         self.reference
+    }
+
+    /// Ends the servers that were left: those whose numbers are in the files `*.pid` of `dir`.
+    pub fn sweep(&self, dir: &Path) {
+        self.run(dir, "for p in *.pid; do [ -f $p ] && kill -9 $(cat $p); done");
     }
 
     /// Runs a command of the shell in `dir`. One that does not end has the exit code 124.
@@ -91,7 +123,8 @@ impl Tools {
             .stdin(Stdio::null())
             .output()
             .expect("the shell");
-        let text = |bytes: Vec<u8>| normal(&String::from_utf8_lossy(&bytes));
+        let folder = dir.display().to_string();
+        let text = |bytes: Vec<u8>| normal(&String::from_utf8_lossy(&bytes).replace(&folder, "DIR"));
         Output { code: done.status.code().unwrap_or(-1), out: text(done.stdout), err: text(done.stderr) }
     }
 }

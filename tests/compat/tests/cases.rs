@@ -82,7 +82,11 @@ fn both_print_what_the_cases_say() {
     if reference.is_none() {
         println!("skipped: the tools of QEMU 10.0 are not installed (Rhea alone is held against the cases)");
     }
-    let cases = cases();
+    let mut cases = cases();
+    if std::env::var_os("RHEA_BIN").is_none() {
+        println!("skipped: the cases of qemu-nbd need the whole binary in RHEA_BIN");
+        cases.retain(|p| !name(p).starts_with("nbd-"));
+    }
     let next = AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
     std::thread::scope(|s| {

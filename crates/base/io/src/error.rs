@@ -12,7 +12,7 @@ pub struct Error {
     pub what: String,
     /// The system's answer.
     pub errno: Errno,
-    /// What there is to tell in place of that, where the system did not give a number.
+    /// What there is to tell in place of that, where the system did not give a number; nothing where it is empty.
     instead: Option<String>,
 }
 
@@ -28,9 +28,17 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The same, where `what` says it all.
+    pub(crate) fn plain(self) -> Error {
+        self.telling("")
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.instead {
+            Some(text) if text.is_empty() => f.write_str(&self.what),
             Some(text) => write!(f, "{}: {text}", self.what),
             None => write!(f, "{}: {}", self.what, self.errno),
         }

@@ -27,7 +27,7 @@ pub(crate) fn sys(e: Sys) -> Errno {
 pub(crate) fn unix_addr(addr: &Addr) -> Result<Option<SocketAddrUnix>, Error> {
     match addr {
         Addr::Unix(path) => SocketAddrUnix::new(path.as_path()).map(Some).map_err(|_| {
-            Error::new(format!("UNIX socket path '{}' is too long", path.display()), Errno::RANGE)
+            Error::new(format!("UNIX socket path '{}' is too long", path.display()), Errno::RANGE).plain()
         }),
         Addr::Abstract { name, tight } => {
             let mut bytes = name.clone().into_bytes();
@@ -35,9 +35,9 @@ pub(crate) fn unix_addr(addr: &Addr) -> Result<Option<SocketAddrUnix>, Error> {
                 // Everything of sun_path after the leading zero byte.
                 bytes.resize(bytes.len().max(107), 0);
             }
-            SocketAddrUnix::new_abstract_name(&bytes)
-                .map(Some)
-                .map_err(|_| Error::new(format!("UNIX socket path '{name}' is too long"), Errno::RANGE))
+            SocketAddrUnix::new_abstract_name(&bytes).map(Some).map_err(|_| {
+                Error::new(format!("UNIX socket path '{name}' is too long"), Errno::RANGE).plain()
+            })
         }
         Addr::Inet(_) | Addr::Fd(_) => Ok(None),
     }
@@ -224,7 +224,12 @@ fn bind_inet(inet: &InetAddr) -> Result<(OwnedFd, Addr), Error> {
             }
         }
     }
-    Err(Error::new("Failed to find an available port".to_owned(), failed))
+    let what = if failed == sys(Sys::ADDRINUSE) {
+        "Failed to find an available port"
+    } else {
+        "Failed to bind socket"
+    };
+    Err(Error::new(what, failed))
 }
 
 fn bind_one(addr: &SocketAddr) -> Result<OwnedFd, Sys> {

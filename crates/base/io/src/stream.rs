@@ -89,6 +89,18 @@ impl Stream {
         self.0.tls.as_ref()?.identity()
     }
 
+    /// Why bytes could not be read, for people: what [`Stream::read_exact`] answered with.
+    pub fn why_unread(&self, e: Errno) -> String {
+        match (e, &self.0.tls) {
+            (Errno::PIPE, None) => "Unexpected end-of-file before all data were read".into(),
+            (Errno::PIPE, Some(_)) => {
+                "Cannot read from TLS channel: The TLS connection was non-properly terminated.".into()
+            }
+            (e, None) => format!("Unable to read from socket: {e}"),
+            (e, Some(_)) => format!("Cannot read from TLS channel: {e}"),
+        }
+    }
+
     /// A stream over a connected socket of any family, or any other descriptor that goes both ways.
     ///
     /// # Errors

@@ -42,13 +42,17 @@ impl Tls {
     pub(crate) async fn secure(&self, stream: &Stream) -> Result<Stream, String> {
         let handshake = async {
             match self.creds.role() {
-                Role::Server => io::tls::accept(stream, &self.creds).await,
+                Role::Server => {
+                    let accepted = io::tls::accept(stream, &self.creds).await;
+                    accepted.map_err(|e| format!("TLS handshake failed: {e}"))
+                }
                 Role::Client => io::tls::connect(stream, &self.creds, &self.host).await,
             }
         };
-        let encrypted =
-            rt::timeout(HANDSHAKE, handshake).await.unwrap_or_else(|| Err("it takes too long".into()));
-        let encrypted = encrypted.map_err(|e| format!("TLS handshake failed: {e}"))?;
+        let encrypted = rt::timeout(HANDSHAKE, handshake)
+            .await
+            .unwrap_or_else(|| Err("TLS handshake failed: it takes too long".into()));
+        let encrypted = encrypted?;
         let Some((id, objects)) = &self.authz else { return Ok(encrypted) };
         // Nobody in particular is nobody who may; neither may anybody while there is nothing that decides.
         let who = encrypted.identity();

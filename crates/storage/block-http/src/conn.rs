@@ -105,8 +105,7 @@ impl Conn {
             }
         }
         conn.stream = in_time(patience, async {
-            let failed = |e: String| Why::Broke(format!("TLS handshake failed: {e}"));
-            io::tls::connect(&conn.stream, creds, &origin.host).await.map_err(failed)
+            io::tls::connect(&conn.stream, creds, &origin.host).await.map_err(Why::Broke)
         })
         .await?;
         Ok(conn)

@@ -86,20 +86,21 @@ impl Conn {
         if *keep_alive {
             stream.keep_alive();
         }
-        let broke = |e: Errno| Failed::Reach(format!("Failed to read initial magic: {e}"));
+        let broke = |e: Errno| Failed::Reach(format!("Failed to send option request: {e}"));
         let (mut input, mut out) = (Vec::new(), Vec::new());
         let offer = loop {
             input.resize(handshake.want(), 0);
-            stream.read_exact(&mut input).await.map_err(broke)?;
+            let lost = |e: Errno| {
+                Failed::Reach(format!("Failed to read {}: {}", handshake.reading(), stream.why_unread(e)))
+            };
+            stream.read_exact(&mut input).await.map_err(lost)?;
             out.clear();
             let step = handshake.feed(&input, &mut out).map_err(Failed::Refused)?;
             stream.write_all(&out).await.map_err(broke)?;
             match (step, tls) {
                 (Step::Begin(offer), _) => break offer,
                 (Step::StartTls, Some((creds, host))) => {
-                    let failed = |text| {
-                        Failed::Refused(Refused { text: format!("TLS handshake failed: {text}"), hint: None })
-                    };
+                    let failed = |text| Failed::Refused(Refused { text, hint: None });
                     stream = io::tls::connect(&stream, creds, host).await.map_err(failed)?;
                     out.clear();
                     handshake.encrypted(&mut out);

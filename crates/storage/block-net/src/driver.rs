@@ -8,7 +8,7 @@ use api::sockets::SocketAddress;
 use base::{Errno, IoResult};
 use block::driver::{
     Caps, CtlFuture, Cx, Driver, DriverType, Extent, ExtentKind, IoFuture, Kind, Limits, NodePlan,
-    NothingStaged, OpenCx, OpenFuture, Staged, Support, WriteFlags, ZeroFlags, default_child_perm,
+    NothingStaged, OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags, default_child_perm,
     no_children,
 };
 use io::tls::{Credentials, Role};
@@ -73,8 +73,8 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
         })?;
         if let Some(name) = options.x_dirty_bitmap.as_ref().filter(|_| link.offer.allocation.is_none()) {
             link.close().await;
-            let hint = format!("requested x-dirty-bitmap {name} not found");
-            return Err(qerr!("Could not open image: {}", Errno::INVAL).with_hint(hint));
+            tracing::debug!("requested x-dirty-bitmap {name} not found");
+            return Err(qerr!("Could not open image: {}", Errno::INVAL));
         }
         let read_only = link.offer.flags & TF_READ_ONLY != 0;
         if read_only && !o.flags.read_only && !o.flags.auto_read_only {
@@ -164,7 +164,11 @@ impl Nbd {
         let len = (first.len - (off - start)).min(len);
         let zero = first.flags & u64::from(STATE_ZERO) != 0;
         let hole = first.flags & u64::from(STATE_HOLE) != 0;
-        let kind = if self.bitmap && hole && !zero { ExtentKind::Hole } else { kind(zero) };
+        let kind = match (zero, hole) {
+            (true, false) => ExtentKind::OwnZeroes { offset: off },
+            (false, true) if self.bitmap => ExtentKind::Hole,
+            _ => kind(zero),
+        };
         Ok(Extent { len, kind, eof: off + len >= size })
     }
 }
@@ -243,6 +247,18 @@ impl Driver for Nbd {
 
     fn discard<'a>(&'a self, _cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a> {
         Box::pin(self.send(CMD_TRIM, 0, off, len))
+    }
+
+    fn truncate<'a>(&'a self, _cx: &'a Cx<'a>, len: u64, exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
+        // An export keeps its length, which may be more than is asked for.
+        let size = self.link.offer.size;
+        let done = match (exact, prealloc) {
+            (_, p) if p != Prealloc::Off => Err(Errno::NOTSUP),
+            (true, _) if len != size => Err(Errno::NOTSUP),
+            _ if len > size => Err(Errno::INVAL),
+            _ => Ok(()),
+        };
+        Box::pin(std::future::ready(done))
     }
 
     fn flush<'a>(&'a self, _cx: &'a Cx<'a>) -> IoFuture<'a> {

@@ -260,6 +260,11 @@ pub enum ExtentKind {
         /// Known to read as zeroes.
         zero: bool,
     },
+    /// In the driver's own storage, which keeps room there; zeroes are read.
+    OwnZeroes {
+        /// The host offset.
+        offset: u64,
+    },
     /// In the driver's own storage, which keeps nothing there; what is read there may still be anything.
     Hole,
     /// Plain in a child, at `offset` there.
@@ -278,6 +283,18 @@ pub enum ExtentKind {
     Unallocated,
     /// Stored, but not as plain bytes: read by [`Driver::read`], which gets just this range.
     Compressed,
+}
+
+/// What block status says of bytes that a format keeps plainly in a child.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Below {
+    /// What the child says of them.
+    #[default]
+    Told,
+    /// Data; and zeroes where the child says so: their room was taken when the image was made.
+    Room,
+    /// Data, whatever the child says: their room was taken because they were written.
+    Data,
 }
 
 /// Keeps what [`Driver::locate`] answered in its place: as long as it lives, the place is not given to other data.
@@ -443,6 +460,12 @@ pub trait Driver: Send + Sync + 'static {
     /// Where the bytes from `off` on live, `len` bytes at most (`len > 0`, `off + len` within the node). Formats and
     /// filters: called for each read and for block status. Protocols: for block status only (find holes).
     fn locate<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a, Extent>;
+
+    /// What block status says of the bytes at `off`, where [`Driver::locate`] answers with a child.
+    fn below(&self, off: u64) -> Below {
+        let _ = off;
+        Below::Told
+    }
 
     /// Taken before [`Driver::locate`] is asked for a read, and kept until the bytes were read from where it said.
     fn hold(&self) -> Hold {
@@ -789,6 +812,8 @@ pub struct DriverType {
     pub check: Option<CheckFn>,
     /// Whether users are told where the bytes of an image are; else all of it is shown as data somewhere.
     pub shows_places: bool,
+    /// Whether there are images of the format that keep compressed data.
+    pub may_compress: bool,
 }
 
 impl DriverType {
@@ -808,6 +833,7 @@ impl DriverType {
         create: None,
         check: None,
         shows_places: true,
+        may_compress: false,
     };
 }
 

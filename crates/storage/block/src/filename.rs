@@ -221,6 +221,30 @@ fn follow<'v>(v: &'v mut Value, at: &[String]) -> Option<&'v mut Value> {
     }
 }
 
+/// Puts options by older names ([`FileNames::older`]) under those of today, in `dict` and in what it holds.
+///
+/// # Errors
+/// Old and new names for one thing.
+pub fn modern(drivers: &[&'static DriverType], dict: &mut Dict) -> Result<(), QError> {
+    fn inside(drivers: &[&'static DriverType], d: &mut Dict, depth: usize) -> Result<(), QError> {
+        if depth > MAX_DEPTH {
+            return Err(qerr!("The options are nested too deeply"));
+        }
+        let ty = d.get("driver").and_then(Value::as_str).and_then(|n| drivers.iter().find(|t| t.name == n));
+        if let Some(older) = ty.and_then(|t| t.file_names).and_then(|n| n.older) {
+            older(d)?;
+        }
+        let keys: Vec<String> = d.iter().map(|(k, _)| k.to_owned()).collect();
+        for key in keys {
+            if let Some(Value::Dict(below)) = d.get_mut(&key) {
+                inside(drivers, below, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+    inside(drivers, dict, 0)
+}
+
 /// As key=value text has it: every leaf is text, and dictionaries with the keys 0, 1, … are lists.
 fn as_text(drivers: &[&'static DriverType], v: Value) -> Result<Value, QError> {
     Ok(match v {

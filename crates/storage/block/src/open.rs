@@ -412,6 +412,9 @@ impl Txn<'_> {
             Named::Whole(dict) => match (dict.get("driver"), dict.get("file")) {
                 (Some(Value::Str(driver)), _) => return Ok((driver.clone(), false)),
                 (None, Some(Value::Dict(file))) => file,
+                (None, Some(Value::Str(node))) if self.next.by_name(node).is_none() => {
+                    return Err(qerr!("Cannot find device='{node}' nor node-name='{node}'"));
+                }
                 _ => return Err(qerr!("Must specify either driver or file")),
             },
         };

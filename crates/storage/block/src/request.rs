@@ -5,7 +5,7 @@
 //! and zero-writes become writes where a driver cannot do better; reads follow [`crate::driver::Extent`]s down the graph.
 
 use crate::driver::{
-    Ahead, Caps, ChildSlot, Cx, DetectZeroes, Driver, ExtentKind, Kind, Limits, Prealloc, Support,
+    Ahead, Below, Caps, ChildSlot, Cx, DetectZeroes, Driver, ExtentKind, Kind, Limits, Prealloc, Support,
     WriteFlags, ZeroFlags,
 };
 use crate::graph::{Edge, NodeId};
@@ -185,7 +185,10 @@ impl<'a> Cx<'a> {
         let part = buf.slice(0..n as usize);
         match extent.kind {
             ExtentKind::Own { zero: true, .. } | ExtentKind::Zero { .. } => part.fill(0),
-            ExtentKind::Own { .. } | ExtentKind::Hole | ExtentKind::Compressed => {
+            ExtentKind::Own { .. }
+            | ExtentKind::OwnZeroes { .. }
+            | ExtentKind::Hole
+            | ExtentKind::Compressed => {
                 driver.read(self, off, part).await?;
             }
             ExtentKind::Child { slot, offset } => {
@@ -567,6 +570,10 @@ impl<'a> Cx<'a> {
                 (st.zero, st.data, st.offset) = (zero, !zero, offset);
                 st.filename = driver.filename();
             }
+            ExtentKind::OwnZeroes { offset } => {
+                (st.zero, st.data, st.offset) = (true, true, Some(offset));
+                st.filename = driver.filename();
+            }
             ExtentKind::Zero { offset } => {
                 (st.zero, st.offset) = (true, offset);
                 if offset.is_some() {
@@ -585,15 +592,25 @@ impl<'a> Cx<'a> {
                     let below = self.child_status(slot, offset, n).await?;
                     return Ok(Status { eof: off + below.len >= total, len: below.len.min(n), ..below });
                 }
-                if !self.node.ty.supports_backing {
-                    // Other offsets than the child's: its backing files cannot be ours.
-                    let below = Box::pin(async move { child.chain_status(offset, n).await }).await?;
-                    let len = below.len.min(n);
-                    return Ok(Status { eof: off + len >= total, len, allocated: true, depth: 0, ..below });
+                let rule = driver.below(off);
+                if rule == Below::Data
+                    && let Some(name) = child.node.driver.as_ref().and_then(|d| d.filename())
+                {
+                    (st.data, st.offset, st.filename) = (true, Some(offset), Some(name));
+                    return Ok(st);
                 }
-                let below = self.child_status(slot, offset, n).await?;
+                let mut below = if self.node.ty.supports_backing {
+                    self.child_status(slot, offset, n).await?
+                } else {
+                    // Other offsets than the child's: its backing files cannot be ours.
+                    Box::pin(async move { child.chain_status(offset, n).await }).await?
+                };
                 st.len = below.len.min(n);
-                st.eof = off + st.len == total;
+                st.eof = off + st.len >= total;
+                below.zero &= rule != Below::Data;
+                if rule == Below::Told && !self.node.ty.supports_backing {
+                    return Ok(Status { eof: st.eof, len: st.len, allocated: true, depth: 0, ..below });
+                }
                 (st.data, st.zero, st.offset) = (true, below.zero, Some(offset));
                 st.filename = below.filename.or_else(|| self.primary_filename());
             }

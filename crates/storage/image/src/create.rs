@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use api::block_core::BlockdevCreateOptions;
-use block::create::{CreateCx, CreateOption, Creation, ImageMaker, NamedImage, Part};
-use block::driver::{CtlFuture, DriverType, Kind};
+use block::create::{CreateCx, CreateOption, Creation, ImageMaker, NamedImage, Part, SIZE};
+use block::driver::{CtlFuture, DriverType, Kind, ZeroFlags};
 use qapi::{QError, qerr};
 use qom::ObjectTree;
 
 use crate::drivers;
-use crate::open::{Cache, FILE, OpenFlags, new_graph, node_of_file};
+use crate::open::{Cache, FILE, OpenFlags, new_graph, node_of_file, open_file};
 use crate::options::Options;
+
+/// What formats are found by lies within so many bytes.
+const SECTOR: u64 = 512;
 
 /// What to make.
 #[derive(Clone)]
@@ -47,13 +50,19 @@ pub fn maker(format: &str) -> Result<(&'static DriverType, &'static Creation), Q
     Ok((ty, creation.ok_or_else(|| qerr!("Format driver '{format}' does not support image creation"))?))
 }
 
+/// The protocols that make no files, but whose files take images.
+const THERE_ALREADY: [&str; 1] = ["nbd"];
+
+/// The options of an image in a file that is there already.
+static TAKEN: Creation = Creation::new(&[SIZE]);
+
 /// How the file of this name is made.
 async fn protocol(name: &str) -> Result<(&'static DriverType, &'static Creation), QError> {
     let dict = block::filename::protocol(&drivers(), name).await?;
     let driver = dict.get("driver").and_then(qapi::Value::as_str).unwrap_or("").to_owned();
     let ty = drivers().into_iter().find(|d| d.name == driver);
     let ty = ty.ok_or_else(|| qerr!("Unknown protocol '{driver}'"))?;
-    let creation = ty.create;
+    let creation = ty.create.or_else(|| THERE_ALREADY.contains(&ty.name).then_some(&TAKEN));
     let creation =
         creation.ok_or_else(|| qerr!("Protocol driver '{driver}' does not support image creation"))?;
     Ok((ty, creation))
@@ -79,6 +88,9 @@ pub async fn options_of(format: &str, name: Option<&str>) -> Result<Vec<CreateOp
 /// Makes the bare file `name`.
 async fn create_file(name: &str, options: &Options) -> Result<(), QError> {
     let (ty, creation) = protocol(name).await?;
+    if THERE_ALREADY.contains(&ty.name) {
+        return take_file(ty.name, name, options).await;
+    }
     let create = creation.create.ok_or_else(|| qerr!("Cannot create '{name}'"))?;
     let mut dict = creation.contract_dict(&options.pairs())?;
     if matches!(ty.name, "file" | "host_device") {
@@ -93,6 +105,40 @@ async fn create_file(name: &str, options: &Options) -> Result<(), QError> {
     let typed: BlockdevCreateOptions = qapi::from_keyval_dict(dict)?;
     let cx = CreateCx::new(new_graph());
     create(&cx, &typed).await
+}
+
+/// Takes a file that is there already for a new image: it must be long enough, and shows no other image any more.
+async fn take_file(protocol: &str, name: &str, options: &Options) -> Result<(), QError> {
+    let flags = OpenFlags { write: true, ..OpenFlags::default() };
+    let opened = open_file(name, flags).await.map_err(|e| {
+        let text = format!(
+            "Protocol driver '{protocol}' does not support creating new images, so an existing image must be selected \
+             as the target; however, opening the given target as an existing image failed: {}",
+            e.desc()
+        );
+        match e.hint() {
+            Some(hint) => QError::new(text).with_hint(hint),
+            None => QError::new(text),
+        }
+    })?;
+    let done = async {
+        let root = opened.writer().await?;
+        let done = async {
+            if options.number("size").is_some_and(|size| size > root.len()) {
+                return Err(qerr!("Cannot grow {} nodes", protocol.to_uppercase()));
+            }
+            let first = root.len().min(SECTOR);
+            let zeroed = root.write_zeroes(0, first, ZeroFlags::MAY_UNMAP).await;
+            zeroed.map_err(|e| qerr!("Failed to clear the new image's first sector: {e}"))?;
+            root.flush().await.map_err(|e| qerr!("Failed to clear the new image's first sector: {e}"))
+        }
+        .await;
+        root.detach().await;
+        done
+    }
+    .await;
+    opened.close().await;
+    done
 }
 
 /// What a format's own part of creation starts from, and the files that it needs.
@@ -122,8 +168,11 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
     };
     let (options, parts) = contract(image, ty, creation)?;
     let mut plain = Options::default();
-    for name in ["nocow", "extent_size_hint"] {
-        if let (Some(v), false) = (image.options.get(name), creation.options.iter().any(|o| o.name == name)) {
+    for name in ["nocow", "extent_size_hint", "preallocation"] {
+        // VDI images have it, though their options do not say so.
+        let own =
+            creation.options.iter().any(|o| o.name == name) || (ty.name, name) == ("vdi", "preallocation");
+        if let (Some(v), false) = (image.options.get(name), own) {
             plain.set(name, v);
         }
     }

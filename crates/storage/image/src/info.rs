@@ -31,7 +31,7 @@ pub async fn info(source: &Source, flags: OpenFlags, chain: bool) -> Result<Vec<
             .and_then(|n| describe(&image.graph, n.id, 0))
             .ok_or_else(|| qerr!("{context}"))?;
         if !crate::open::is_described(&s) {
-            one.base.filename.clone_from(&s.name);
+            name(&mut one.base.filename, &s.name);
         }
         image.close().await;
         if chain && let Some(name) = &one.base.backing_filename {
@@ -47,6 +47,15 @@ pub async fn info(source: &Source, flags: OpenFlags, chain: bool) -> Result<Vec<
         list.push(one);
     }
     Ok(list)
+}
+
+/// What an image is called: what the user called it, if that is a path; else what its protocol calls it.
+fn name(filename: &mut String, given: &str) {
+    match block::filename::prefix(given) {
+        Some("file") => *filename = given.strip_prefix("file:").unwrap_or(given).to_owned(),
+        Some(_) if !filename.is_empty() && !filename.starts_with("json:") => {}
+        _ => given.clone_into(filename),
+    }
 }
 
 fn describe(graph: &BlockGraph, id: NodeId, depth: usize) -> Option<BlockGraphInfo> {

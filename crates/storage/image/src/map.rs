@@ -92,7 +92,8 @@ pub async fn map(root: &Root, start: u64, len: u64, tell: &mut dyn FnMut(Range))
             start: pos,
             len: n,
             depth: st.depth,
-            present: st.allocated,
+            // A hole of which nobody says what is read there is there for nobody.
+            present: st.allocated && (st.data || st.zero),
             zero: st.zero,
             data: st.data,
             compressed: st.compressed,

@@ -349,7 +349,9 @@ fn typed(d: Dict) -> Result<BlockdevOptions, QError> {
         Some(name) => qerr!("Unknown driver {name}"),
         None => e,
     };
-    qapi::from_keyval_dict(crumpled(d)).map_err(unknown)
+    let mut d = crumpled(d);
+    block::filename::modern(&drivers(), &mut d)?;
+    qapi::from_keyval_dict(d).map_err(unknown)
 }
 
 /// The format that a description names.

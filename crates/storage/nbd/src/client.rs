@@ -8,6 +8,7 @@
 
 use crate::message::{Mode, be32, be64};
 use crate::spec::*;
+use crate::told;
 
 /// What the server offers: transmission may begin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +64,8 @@ enum Phase {
     },
     /// The answer to `EXPORT_NAME`.
     Plain,
+    /// What follows the first bytes of a server of the old style: the length begins with these two.
+    Old([u8; 2]),
 }
 
 /// What comes next.
@@ -139,6 +142,15 @@ impl Handshake {
         self.ask(OPT_EXTENDED_HEADERS, &[], out);
     }
 
+    /// What is being read, for people.
+    pub fn reading(&self) -> &'static str {
+        match self.phase {
+            Phase::Greeting => "initial magic",
+            Phase::Header(_) | Phase::Data { .. } => "option reply",
+            Phase::Plain | Phase::Old(_) => "export length",
+        }
+    }
+
     /// How many bytes the next step takes: at least 1 and at most [`MAX_OPTION`].
     pub fn want(&self) -> usize {
         match self.phase {
@@ -146,6 +158,8 @@ impl Handshake {
             Phase::Header(_) => 20,
             Phase::Data { len, .. } => len,
             Phase::Plain => 10 + if self.no_zeroes { 0 } else { 124 },
+            // The rest of the length, flags, and zeroes.
+            Phase::Old(_) => 6 + 4 + 124,
         }
     }
 
@@ -196,7 +210,7 @@ impl Handshake {
                     return Err(Refused::new("Unexpected option reply magic"));
                 }
                 if be32(bytes, 8) != option {
-                    return Err(Refused::new("Unexpected option type in the server's reply"));
+                    return Err(Refused::new(told::other_option(be32(bytes, 8), option)));
                 }
                 if self.replies > MAX_REPLIES {
                     return Err(Refused::new("The server's replies do not end"));
@@ -208,12 +222,19 @@ impl Handshake {
                         self.phase = Phase::Data { option, kind, len };
                         Ok(Step::More)
                     }
-                    _ => Err(Refused::new(format!("option reply of {len} bytes is too long"))),
+                    _ => Err(Refused::new(told::too_long(option, kind))),
                 }
             }
             Phase::Data { option, kind, .. } => {
                 self.phase = Phase::Header(option);
                 self.reply(option, kind, bytes, out)
+            }
+            Phase::Old([a, b]) => {
+                let mut size = [a, b, 0, 0, 0, 0, 0, 0];
+                size[2..].copy_from_slice(&bytes[..6]);
+                self.offer.size = u64::from_be_bytes(size);
+                self.offer.flags = u16::from_be_bytes([bytes[8], bytes[9]]);
+                self.done()
             }
             Phase::Plain => {
                 self.offer.size = be64(bytes, 0);
@@ -225,10 +246,20 @@ impl Handshake {
 
     fn greeting(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Refused> {
         if be64(bytes, 0) != INIT_MAGIC {
-            return Err(Refused::new("Bad initial magic received"));
+            return Err(Refused::new(format!("Bad initial magic received: 0x{:016x}", be64(bytes, 0))));
+        }
+        if be64(bytes, 8) == OLDSTYLE_MAGIC {
+            if self.tls {
+                return Err(Refused::new("Server does not support STARTTLS"));
+            }
+            if !self.export.is_empty() {
+                return Err(Refused::new("Server does not support non-empty export names"));
+            }
+            self.phase = Phase::Old([bytes[16], bytes[17]]);
+            return Ok(());
         }
         if be64(bytes, 8) != OPTS_MAGIC {
-            return Err(Refused::new("Bad server magic received"));
+            return Err(Refused::new(format!("Bad server magic received: 0x{:016x}", be64(bytes, 8))));
         }
         let flags = u16::from_be_bytes([bytes[16], bytes[17]]);
         let fixed = flags & FLAG_FIXED_NEWSTYLE;
@@ -255,14 +286,14 @@ impl Handshake {
                 self.offer.mode = Mode::Extended;
                 self.ask_context(out);
             }
-            OPT_EXTENDED_HEADERS if failed && kind != REP_ERR_TLS_REQD => {
+            OPT_EXTENDED_HEADERS if failed => {
                 self.ask(OPT_STRUCTURED_REPLY, &[], out);
             }
             OPT_STRUCTURED_REPLY if kind == REP_ACK => {
                 self.offer.mode = Mode::Structured;
                 self.ask_context(out);
             }
-            OPT_STRUCTURED_REPLY if failed && kind != REP_ERR_TLS_REQD => self.ask_go(out),
+            OPT_STRUCTURED_REPLY if failed => self.ask_go(out),
             OPT_SET_META_CONTEXT if kind == REP_META_CONTEXT => {
                 if data.len() >= 4 && data[4..] == *self.context.as_bytes() {
                     self.offer.allocation = Some(be32(data, 0));
@@ -270,7 +301,7 @@ impl Handshake {
             }
             // Without contexts there is no block status; that is no reason to give up. What is wrong with the export
             // comes out with the next option.
-            OPT_SET_META_CONTEXT if kind == REP_ACK || (failed && kind != REP_ERR_TLS_REQD) => {
+            OPT_SET_META_CONTEXT if kind == REP_ACK || failed => {
                 if failed {
                     self.offer.allocation = None;
                 }
@@ -284,8 +315,8 @@ impl Handshake {
                 return self.done();
             }
             OPT_GO if kind == REP_ERR_UNSUP && self.offer.mode != Mode::Extended => self.ask_plain(out),
-            _ if failed => return Err(self.refusal(kind, data)),
-            _ => return Err(Refused::new(format!("Unexpected reply type {kind:#x} to option {option}"))),
+            _ if failed => return Err(told::refused(option, kind, data)),
+            _ => return Err(Refused::new(told::unexpected(option, kind))),
         }
         Ok(Step::More)
     }
@@ -322,20 +353,6 @@ impl Handshake {
             _ => {}
         }
         Ok(())
-    }
-
-    fn refusal(&self, kind: u32, data: &[u8]) -> Refused {
-        let text = match kind {
-            REP_ERR_UNKNOWN => "Requested export not available".into(),
-            REP_ERR_TLS_REQD => "Server requires TLS, which is not configured".into(),
-            REP_ERR_POLICY => "Denied by server for the chosen option".into(),
-            REP_ERR_SHUTDOWN => "Server shutting down before the option was answered".into(),
-            REP_ERR_BLOCK_SIZE_REQD => "Server requires the block size to be asked for".into(),
-            _ => format!("Server refused with error {:#x}", kind & !REP_FLAG_ERROR),
-        };
-        let said = String::from_utf8_lossy(&data[..data.len().min(MAX_STRING)]);
-        let hint = (!data.is_empty()).then(|| format!("server reported: {said}"));
-        Refused { text, hint }
     }
 
     fn done(&mut self) -> Result<Step, Refused> {

@@ -16,3 +16,4 @@ pub mod server;
 pub mod spec;
 #[cfg(test)]
 mod tests;
+pub mod told;

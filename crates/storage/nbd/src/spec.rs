@@ -5,6 +5,8 @@
 pub const INIT_MAGIC: u64 = 0x4e42_444d_4147_4943;
 /// Second word, and first of each option: "IHAVEOPT".
 pub const OPTS_MAGIC: u64 = 0x4948_4156_454f_5054;
+/// Second word of a server of the old style, which has one export and no options.
+pub const OLDSTYLE_MAGIC: u64 = 0x0000_4202_8186_1253;
 /// First word of a reply to an option.
 pub const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 /// First word of a compact request.
@@ -60,6 +62,8 @@ pub const REP_ERR_UNSUP: u32 = REP_FLAG_ERROR | 1;
 pub const REP_ERR_POLICY: u32 = REP_FLAG_ERROR | 2;
 /// Option error: malformed.
 pub const REP_ERR_INVALID: u32 = REP_FLAG_ERROR | 3;
+/// Option error: the server's platform cannot do it.
+pub const REP_ERR_PLATFORM: u32 = REP_FLAG_ERROR | 4;
 /// Option error: TLS is needed.
 pub const REP_ERR_TLS_REQD: u32 = REP_FLAG_ERROR | 5;
 /// Option error: no such export.

@@ -2,10 +2,12 @@
 
 mod commands;
 mod damage;
+mod formats;
 mod known;
 
 pub use commands::commands;
 pub use damage::{IMAGES, LOOKS, damages};
+pub use formats::{FORMATS, Format, format_commands};
 pub use known::plain;
 
 /// A stream of random numbers that a seed decides.

@@ -26,7 +26,7 @@ pub async fn accept(stream: &Stream, creds: &Credentials) -> Result<Stream, Stri
 /// Does the handshake with a server that is called `host`; with certificates, its own must be for that name (or IP address).
 ///
 /// # Errors
-/// What went wrong, for people.
+/// What went wrong, for people: a whole sentence.
 pub async fn connect(stream: &Stream, creds: &Credentials, host: &str) -> Result<Stream, String> {
     let mut ssl = creds.session()?;
     if creds.kind == Kind::X509 && creds.verify {
@@ -41,8 +41,14 @@ pub async fn connect(stream: &Stream, creds: &Credentials, host: &str) -> Result
         // Servers with several names choose by this; one that is no name is not sent.
         let _ = ssl.set_hostname(host);
     }
-    run(stream, ssl, Role::Client).await
+    run(stream, ssl, Role::Client).await.map_err(|e| match NAME_DIFFERS.contains(&e.as_str()) {
+        true => format!("Certificate does not match the hostname {host}"),
+        false => format!("TLS handshake failed: {e}"),
+    })
 }
+
+/// What OpenSSL says where the server's certificate is for another name or address.
+const NAME_DIFFERS: [&str; 2] = ["hostname mismatch", "IP address mismatch"];
 
 async fn run(stream: &Stream, ssl: Ssl, role: Role) -> Result<Stream, String> {
     let session = Session::new(stream.clone(), ssl, role)?;

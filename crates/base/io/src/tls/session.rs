@@ -85,8 +85,10 @@ impl Session {
                     Role::Client => s.connect(),
                 }
             };
-            // An alert that says why it failed goes out as well.
-            let sent = self.flush().await;
+            // A client whose credentials are no good is not told why; a server is.
+            let quiet =
+                self.role == Role::Server && step.as_ref().is_err_and(|e| e.code() != ErrorCode::WANT_READ);
+            let sent = if quiet { Ok(()) } else { self.flush().await };
             match step {
                 Ok(()) => return sent.map_err(|e| e.to_string()),
                 Err(e) if e.code() == ErrorCode::WANT_READ => {

@@ -19,7 +19,7 @@ pub(super) fn parse(rows: &[Row], args: &[String]) -> Result<Parsed, String> {
             out.rest.extend(it.by_ref().cloned());
         } else if let Some(long) = a.strip_prefix("--") {
             let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v.to_owned())));
-            let (_, long, arg, _) = find(rows, name)?;
+            let (_, long, arg, _) = find(rows, name, a)?;
             let value = match (arg, value) {
                 (None, Some(_)) => return Err(format!("option '--{long}' doesn't allow an argument")),
                 (None, None) => String::new(),
@@ -56,17 +56,17 @@ pub(super) fn parse(rows: &[Row], args: &[String]) -> Result<Parsed, String> {
 }
 
 /// The option of this long name, or the only one that begins so.
-fn find(rows: &[Row], name: &str) -> Result<Row, String> {
+fn find(rows: &[Row], name: &str, given: &str) -> Result<Row, String> {
     if let Some(row) = rows.iter().find(|r| r.1 == name) {
         return Ok(*row);
     }
     let like: Vec<&Row> = rows.iter().filter(|r| !name.is_empty() && r.1.starts_with(name)).collect();
     match like[..] {
-        [] => Err(format!("unrecognized option '--{name}'")),
+        [] => Err(format!("unrecognized option '{given}'")),
         [row] => Ok(*row),
         _ => {
             let all: String = like.iter().map(|r| format!(" '--{}'", r.1)).collect();
-            Err(format!("option '--{name}' is ambiguous; possibilities:{all}"))
+            Err(format!("option '{given}' is ambiguous; possibilities:{all}"))
         }
     }
 }
@@ -109,6 +109,7 @@ mod tests {
             ("--format", "option '--format' requires an argument"),
             ("-Z", "invalid option -- 'Z'"),
             ("--bogus", "unrecognized option '--bogus'"),
+            ("--bogus=1", "unrecognized option '--bogus=1'"),
             ("--persistent=1", "option '--persistent' doesn't allow an argument"),
             ("--tls", "option '--tls' is ambiguous; possibilities: '--tls-creds' '--tls-authz'"),
         ] {

@@ -4,7 +4,9 @@ use super::options::Connection;
 use super::serve::address;
 use base::Errno;
 use io::Stream;
+use nbd::client::Refused;
 use nbd::spec::*;
+use nbd::told;
 use qapi::{QError, qerr};
 
 /// Most exports, and most contexts of one, that are listed.
@@ -50,8 +52,17 @@ struct Session {
     stream: Stream,
 }
 
-fn broke(e: Errno) -> QError {
-    qerr!("Failed to read from the server: {e}")
+fn send_failed(e: Errno) -> QError {
+    qerr!("Failed to send option request: {e}")
+}
+
+/// The server refuses, and it matters.
+fn refusal(option: u32, kind: u32, said: &[u8]) -> QError {
+    let Refused { text, hint } = told::refused(option, kind, said);
+    match hint {
+        Some(hint) => QError::new(text).with_hint(hint),
+        None => QError::new(text),
+    }
 }
 
 fn be32(b: &[u8], at: usize) -> u32 {
@@ -73,9 +84,10 @@ fn counted(text: &str) -> Vec<u8> {
 }
 
 impl Session {
-    async fn read(&self, len: usize) -> Result<Vec<u8>, QError> {
+    async fn read(&self, len: usize, what: &str) -> Result<Vec<u8>, QError> {
         let mut bytes = vec![0; len];
-        self.stream.read_exact(&mut bytes).await.map_err(broke)?;
+        let lost = |e| qerr!("Failed to read {what}: {}", self.stream.why_unread(e));
+        self.stream.read_exact(&mut bytes).await.map_err(lost)?;
         Ok(bytes)
     }
 
@@ -84,26 +96,41 @@ impl Session {
         out.extend(option.to_be_bytes());
         out.extend((data.len() as u32).to_be_bytes());
         out.extend(data);
-        self.stream.write_all(&out).await.map_err(|e| qerr!("Failed to send to the server: {e}"))
+        self.stream.write_all(&out).await.map_err(send_failed)
     }
 
     /// One reply to an option: its kind and its data.
     async fn reply(&self, option: u32) -> Result<(u32, Vec<u8>), QError> {
-        let head = self.read(20).await?;
-        if be64(&head, 0) != OPTION_REPLY_MAGIC || be32(&head, 8) != option {
-            return Err(qerr!("Unexpected reply of the server"));
+        let head = self.read(20, "option reply").await?;
+        if be64(&head, 0) != OPTION_REPLY_MAGIC {
+            return Err(qerr!("Unexpected option reply magic"));
         }
-        let len = be32(&head, 16) as usize;
+        if be32(&head, 8) != option {
+            return Err(QError::new(told::other_option(be32(&head, 8), option)));
+        }
+        let (kind, len) = (be32(&head, 12), be32(&head, 16) as usize);
         if len > MAX_OPTION {
-            return Err(qerr!("A reply of the server is too long"));
+            return Err(QError::new(told::too_long(option, kind)));
         }
-        Ok((be32(&head, 12), self.read(len).await?))
+        Ok((kind, self.read(len, "option reply").await?))
     }
 
     /// Asks for something that is answered by yes or no.
     async fn may(&self, option: u32) -> Result<bool, QError> {
         self.ask(option, &[]).await?;
-        Ok(self.reply(option).await?.0 == REP_ACK)
+        match self.reply(option).await? {
+            (REP_ACK, data) if data.is_empty() => Ok(true),
+            (REP_ACK, data) => Err(qerr!(
+                "Option {option} ('{}') response length is {} (it should be zero)",
+                told::option_name(option),
+                data.len()
+            )),
+            (kind, data) if kind & REP_FLAG_ERROR != 0 => match option {
+                OPT_STARTTLS => Err(refusal(option, kind, &data)),
+                _ => Ok(false),
+            },
+            (kind, _) => Err(QError::new(told::unexpected(option, kind))),
+        }
     }
 
     async fn exports(&self) -> Result<Vec<Found>, QError> {
@@ -112,7 +139,9 @@ impl Session {
         loop {
             let (kind, data) = self.reply(OPT_LIST).await?;
             match kind {
-                REP_ACK => return Ok(found),
+                REP_ACK if data.is_empty() => return Ok(found),
+                REP_ACK => return Err(qerr!("length too long for option end")),
+                REP_SERVER if data.len() < 4 => return Err(qerr!("incorrect option length {}", data.len())),
                 REP_SERVER if found.len() < MAX_LISTED => {
                     let len = be32(&data, 0) as usize;
                     let (name, text) = data
@@ -127,12 +156,10 @@ impl Session {
                     });
                 }
                 REP_SERVER => return Err(qerr!("The server lists too many exports")),
-                REP_ERR_TLS_REQD => {
-                    return Err(qerr!("Server requires TLS for option 3 (list)")
-                        .with_hint("Did you forget a valid tls-creds?"));
-                }
-                REP_ERR_POLICY => return Err(qerr!("Denied by server for option 3 (list)")),
-                _ => return Err(qerr!("The server cannot list its exports")),
+                // It has none that it would tell of.
+                REP_ERR_UNSUP => return Ok(Vec::new()),
+                kind if kind & REP_FLAG_ERROR != 0 => return Err(refusal(OPT_LIST, kind, &data)),
+                kind => return Err(QError::new(told::unexpected(OPT_LIST, kind))),
             }
         }
     }
@@ -146,10 +173,23 @@ impl Session {
         self.ask(OPT_INFO, &data).await?;
         loop {
             let (kind, data) = self.reply(OPT_INFO).await?;
-            if kind != REP_INFO {
-                return Ok(());
+            match kind {
+                REP_INFO => {}
+                REP_ACK if !data.is_empty() => return Err(qerr!("server sent invalid NBD_REP_ACK")),
+                REP_ACK if f.export.is_none() => {
+                    return Err(qerr!("broken server omitted NBD_INFO_EXPORT"));
+                }
+                // A server that is too old for the question.
+                REP_ACK | REP_ERR_UNSUP => return Ok(()),
+                // The export has gone meanwhile.
+                REP_ERR_UNKNOWN => return Ok(()),
+                kind if kind & REP_FLAG_ERROR != 0 => return Err(refusal(OPT_INFO, kind, &data)),
+                kind => return Err(QError::new(told::unexpected(OPT_INFO, kind))),
             }
             match be16(&data, 0) {
+                _ if data.len() < 2 => {
+                    return Err(qerr!("NBD_REP_INFO length {} is too short", data.len()));
+                }
                 INFO_EXPORT if data.len() >= 12 => f.export = Some((be64(&data, 2), be16(&data, 10))),
                 INFO_BLOCK_SIZE if data.len() >= 14 => {
                     f.block = Some((be32(&data, 2), be32(&data, 6), be32(&data, 10)));
@@ -168,8 +208,12 @@ impl Session {
         self.ask(OPT_LIST_META_CONTEXT, &data).await?;
         loop {
             let (kind, data) = self.reply(OPT_LIST_META_CONTEXT).await?;
-            if kind != REP_META_CONTEXT || f.contexts.len() >= MAX_LISTED {
-                return Ok(());
+            match kind {
+                REP_META_CONTEXT if f.contexts.len() < MAX_LISTED => {}
+                REP_ACK if !data.is_empty() => return Err(qerr!("Unexpected length to ACK response")),
+                kind if kind & REP_FLAG_ERROR != 0 || kind == REP_ACK => return Ok(()),
+                REP_META_CONTEXT => return Err(qerr!("The server lists too many contexts")),
+                kind => return Err(QError::new(told::unexpected(OPT_LIST_META_CONTEXT, kind))),
             }
             let name = data.get(4..).unwrap_or(&[]);
             f.contexts.push(String::from_utf8_lossy(name).into_owned());
@@ -191,23 +235,35 @@ pub async fn list(c: &Connection) -> Result<String, QError> {
     };
     let stream = io::connect(&address(c)?).await.map_err(|e| QError::new(e.to_string()))?;
     let mut s = Session { stream };
-    let greeting = s.read(18).await?;
+    let greeting = s.read(18, "initial magic").await?;
     if be64(&greeting, 0) != INIT_MAGIC {
         return Err(qerr!("Bad initial magic received: 0x{:016x}", be64(&greeting, 0)));
     }
     let flags = be16(&greeting, 16);
-    if be64(&greeting, 8) != OPTS_MAGIC || flags & FLAG_FIXED_NEWSTYLE == 0 {
-        return Err(qerr!("The server is too old to list its exports"));
+    if be64(&greeting, 8) == OLDSTYLE_MAGIC {
+        if tls.is_some() {
+            return Err(qerr!("Server does not support STARTTLS"));
+        }
+        // It has one export; the rest of its length, flags, and zeroes follow.
+        let rest = s.read(6 + 4 + 124, "export length").await?;
+        let size = u64::from(flags) << 48 | be64(&rest, 0) >> 16;
+        let only = Found { export: Some((size, be16(&rest, 8))), ..Found::default() };
+        return Ok(text(&[only], Width::Plain));
+    }
+    if be64(&greeting, 8) != OPTS_MAGIC {
+        return Err(qerr!("Bad server magic received: 0x{:016x}", be64(&greeting, 8)));
+    }
+    if flags & FLAG_FIXED_NEWSTYLE == 0 {
+        let what = if tls.is_some() { "STARTTLS" } else { "export lists" };
+        return Err(qerr!("Server does not support {what}"));
     }
     let answer = u32::from(flags & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES)).to_be_bytes();
-    s.stream.write_all(&answer).await.map_err(broke)?;
+    s.stream.write_all(&answer).await.map_err(send_failed)?;
     if let Some(creds) = tls {
-        if !s.may(OPT_STARTTLS).await? {
-            return Err(qerr!("Server does not support TLS"));
-        }
+        s.may(OPT_STARTTLS).await?;
         let host = c.tls_hostname.as_deref().unwrap_or(if c.socket.is_some() { "" } else { c.inet().0 });
         let encrypted = io::tls::connect(&s.stream, &creds, host).await;
-        s.stream = encrypted.map_err(|e| qerr!("TLS handshake failed: {e}"))?;
+        s.stream = encrypted.map_err(QError::new)?;
     }
     let width = match s.may(OPT_EXTENDED_HEADERS).await? {
         true => Width::Extended,

@@ -112,6 +112,8 @@ pub struct Options {
     pub handshake: u32,
     /// `-T`.
     pub trace: Vec<String>,
+    /// `--selinux-label`.
+    pub label: Option<String>,
 }
 
 /// The options. The order is that of the help text.
@@ -170,7 +172,7 @@ const GROUPS: &[(&str, &[Row])] = &[
             (Some('T'), "trace", Some("PATTERN"), "what to trace"),
             (None, "fork", None, "serve in the background; ends once clients can come"),
             (None, "pid-file", Some("PATH"), "write the number of the process to a file"),
-            (None, "selinux-label", Some("LABEL"), "not supported"),
+            (None, "selinux-label", Some("LABEL"), "the SELinux label of the socket that clients come to"),
         ],
     ),
     (
@@ -219,7 +221,7 @@ const GROUPS: &[(&str, &[Row])] = &[
 
 /// The version, as the reference tells it.
 pub fn version(program: &str) -> String {
-    format!("{program} version 10.0.2 (Rhea {})\n", env!("CARGO_PKG_VERSION"))
+    format!("{program} 10.0.2 (Rhea {})\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// The help text.
@@ -242,8 +244,36 @@ pub fn help(program: &str) -> String {
     out
 }
 
+/// The order in which options of one beginning are told, where it is not that of the help text.
+const ORDER: [&str; 22] = [
+    "socket",
+    "offset",
+    "snapshot",
+    "load-snapshot",
+    "cache",
+    "aio",
+    "discard",
+    "detect-zeroes",
+    "shared",
+    "format",
+    "persistent",
+    "verbose",
+    "object",
+    "export-name",
+    "description",
+    "tls-creds",
+    "tls-hostname",
+    "tls-authz",
+    "trace",
+    "fork",
+    "pid-file",
+    "selinux-label",
+];
+
 fn rows() -> Vec<Row> {
-    GROUPS.iter().flat_map(|(_, rows)| rows.iter().copied()).collect()
+    let mut rows: Vec<Row> = GROUPS.iter().flat_map(|(_, rows)| rows.iter().copied()).collect();
+    rows.sort_by_key(|r| ORDER.iter().position(|o| *o == r.1));
+    rows
 }
 
 /// A whole number as the C library reads it.
@@ -261,9 +291,9 @@ fn number(text: &str) -> Option<u64> {
 /// # Errors
 /// It is wrong; what to tell the user.
 pub fn parse(program: &str, given: &[String]) -> Result<Wanted, Bad> {
-    let bad = |text: &str| Bad(format!("{program}: {text}\n"));
+    let bad = |text: &str| Bad(format!("{program}: {}\n", text.replace('\0', &format!("\n{program}: "))));
     let parsed = getopt::parse(&rows(), given)
-        .map_err(|e| bad(&format!("{e}\n{program}: Try `{program} --help' for more information.")))?;
+        .map_err(|e| bad(&format!("{e}\0Try `{program} --help' for more information.")))?;
     let mut g = Given { o: Options { shared: 1, handshake: 10, ..Options::default() }, ..Given::default() };
     for (name, value) in parsed.options {
         match name {
@@ -320,10 +350,10 @@ impl Given {
                 o.handshake = n.ok_or_else(|| format!("Invalid handshake limit '{value}'"))?;
             }
             "offset" => {
-                if let Some(n) = value.parse::<i64>().ok().filter(|n| *n < 0) {
-                    return Err(format!("Value '{n}' is out of range for parameter 'offset'"));
-                }
-                o.image.offset = Some(number(&value).ok_or_else(|| format!("Invalid offset '{value}'"))?);
+                // The C library takes a sign, and counts down from 2^64.
+                let (digits, negative) = value.strip_prefix('-').map_or((&*value, false), |d| (d, true));
+                let n = number(digits).map(|n| if negative { n.wrapping_neg() } else { n });
+                o.image.offset = Some(n.ok_or_else(|| format!("Invalid offset '{value}'"))?);
             }
             "allocation-depth" => o.depth = true,
             "bitmap" => o.bitmap = Some(value),
@@ -339,7 +369,7 @@ impl Given {
             "trace" => o.trace.push(value),
             "fork" => o.fork = true,
             "pid-file" => o.pid_file = Some(value),
-            "selinux-label" => return Err("SELinux is not supported".into()),
+            "selinux-label" => o.label = Some(value),
             "connect" => o.device = Some(value),
             "disconnect" => self.disconnect = true,
             _ => return self.take_image(name, value),
@@ -466,7 +496,12 @@ fn snapshot(text: String) -> Result<(Option<String>, Option<String>), String> {
         match key.as_str() {
             "snapshot.id" => id = Some(value),
             "snapshot.name" => name = Some(value),
-            _ => return Err(format!("Failed in parsing snapshot param `{text}'")),
+            other => {
+                // Two lines; the second one's beginning is put in where the program's name is known.
+                return Err(format!(
+                    "Invalid parameter '{other}'\0Failed in parsing snapshot param `{text}'"
+                ));
+            }
         }
     }
     Ok((id, name))
@@ -528,7 +563,10 @@ mod tests {
             ("--tls-hostname=x a", "--tls-hostname is not permitted without --tls-creds".into()),
             ("--image-opts -f raw a", "--image-opts and -f are mutually exclusive".into()),
             ("--object foo a", "Parameter 'qom-type' does not accept value 'foo'".into()),
-            ("-l snapshot.foo= a", "Failed in parsing snapshot param `snapshot.foo='".into()),
+            (
+                "-l snapshot.foo= a",
+                "Invalid parameter 'snapshot.foo'\nqemu-nbd: Failed in parsing snapshot param `snapshot.foo='".into(),
+            ),
         ] {
             assert_eq!(error(args), want, "{args}");
         }

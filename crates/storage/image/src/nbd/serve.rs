@@ -21,6 +21,9 @@ use std::task::Poll;
 /// The first descriptor that whoever starts services hands over.
 const FIRST_FD: i32 = 3;
 
+/// Longest name of a unix socket, bytes (unix(7)).
+const MAX_PATH: usize = 107;
+
 /// The names of the nodes that are made beside the image's own.
 const TOP: [&str; 3] = ["nbd-snapshot", "nbd-overlay", "nbd-offset"];
 
@@ -30,6 +33,10 @@ const TOP: [&str; 3] = ["nbd-snapshot", "nbd-overlay", "nbd-offset"];
 /// The port is no number.
 pub(super) fn address(c: &Connection) -> Result<Addr, QError> {
     if let Some(path) = &c.socket {
+        if path.len() > MAX_PATH {
+            return Err(qerr!("UNIX socket path '{path}' is too long")
+                .with_hint(format!("Path must be less than {} bytes", MAX_PATH + 1)));
+        }
         return Ok(Addr::Unix(path.into()));
     }
     let (host, port) = c.inet();
@@ -48,6 +55,30 @@ fn handed() -> u32 {
     }
 }
 
+/// The SELinux label of the sockets that this thread makes, until it is dropped (proc_pid_attr(5)).
+struct Label;
+
+impl Label {
+    const FILE: &str = "/proc/thread-self/attr/sockcreate";
+
+    fn set(label: &str, addr: &Addr) -> Result<Label, QError> {
+        // Other sockets are made on a thread of their own, since a host's name may have to be found.
+        if !matches!(addr, Addr::Unix(_)) {
+            return Err(qerr!("An SELinux label can be given to a unix socket only"));
+        }
+        let failed = |e: std::io::Error| {
+            qerr!("Cannot set SELinux socket create context to {label}: {}", base::Errno::from(e))
+        };
+        std::fs::write(Label::FILE, label).map(|()| Label).map_err(failed)
+    }
+}
+
+impl Drop for Label {
+    fn drop(&mut self) {
+        _ = std::fs::write(Label::FILE, []);
+    }
+}
+
 /// Listens where the options say, or at the socket that the program was handed.
 ///
 /// # Errors
@@ -55,7 +86,13 @@ fn handed() -> u32 {
 pub async fn bind(o: &Options) -> Result<Listener, QError> {
     let c = &o.connection;
     match handed() {
-        0 => Listener::bind(&address(c)?).await.map_err(|e| QError::new(e.to_string())),
+        0 => {
+            let addr = address(c)?;
+            let label = o.label.as_deref().map(|l| Label::set(l, &addr)).transpose()?;
+            let listener = Listener::bind(&addr).await;
+            drop(label);
+            listener.map_err(|e| QError::new(e.to_string()))
+        }
         1 => {
             let with = [
                 (o.device.is_some(), "NBD device can't be set when using socket activation"),
@@ -88,6 +125,9 @@ async fn open(graph: &Arc<BlockGraph>, image: &Image, warn: &mut dyn FnMut(&str)
         top = TOP[1].into();
     }
     if let Some(offset) = image.offset.filter(|o| *o > 0) {
+        if offset > i64::MAX as u64 {
+            return Err(qerr!("Value '{}' is out of range for parameter 'offset'", offset as i64));
+        }
         let len = graph.image_info(&top).map_or(0, |i| i.base.virtual_size);
         let offset = i64::try_from(offset).ok().filter(|o| *o <= len).ok_or_else(|| {
             qerr!("Offset ({offset}) cannot be greater than size of the containing file ({len})")
