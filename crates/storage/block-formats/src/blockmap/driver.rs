@@ -5,8 +5,8 @@ use api::block_core::BlockdevOptions;
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
 use block::driver::{
-    BackingHint, Caps, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, Extent, ExtentKind, IoFuture, NodeFlags,
-    NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags,
+    BackingHint, Below, Caps, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, Extent, ExtentKind, IoFuture,
+    NodeFlags, NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags,
 };
 use mem::IoBuf;
 use parking_lot::RwLock;
@@ -87,6 +87,10 @@ impl<F: Format> Driver for Formatted<F> {
         })
     }
 
+    fn below(&self, _off: u64) -> Below {
+        self.engine.read().map().below()
+    }
+
     fn read<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {
         Box::pin(async move { self.engine().read(Io::file(cx), off, buf).await })
     }
@@ -145,7 +149,8 @@ impl<F: Format> Driver for Formatted<F> {
             }
             let engine = self.engine();
             if engine.map().activate(engine.at(Io::file(cx))).await? {
-                let fresh = again(cx, &self.options, cx.flags()).await?;
+                let fresh = again::<F>(cx, &self.options, cx.flags()).await?;
+                fresh.map().was_repaired();
                 *self.engine.write() = fresh;
             }
             Ok(())

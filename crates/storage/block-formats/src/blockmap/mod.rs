@@ -27,7 +27,7 @@ pub use twolevel::TwoLevel;
 
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
-use block::driver::{BackingHint, CtlFuture, Cx, DriverInfo, OpenCx, Prealloc};
+use block::driver::{BackingHint, Below, CtlFuture, Cx, DriverInfo, OpenCx, Prealloc};
 use qapi::QError;
 
 /// Where a block is.
@@ -84,6 +84,11 @@ pub trait Map: Send + Sync + Sized + 'static {
 
     /// Where `block` is, and how many blocks from it on go on like that (in the file, too): 1 to `max`.
     async fn find(&self, at: &At<'_>, block: u64, max: u64) -> IoResult<(Slot, u64)>;
+
+    /// What block status says of blocks that are in the file.
+    fn below(&self) -> Below {
+        Below::Data
+    }
 
     /// Whether whole blocks can be marked as zeroes.
     fn marks_zeroes(&self) -> bool {
@@ -193,10 +198,13 @@ pub trait Format: Map {
         Box::pin(async { Ok(false) })
     }
 
+    /// This is the image as it is read anew after [`Format::activate`] has changed the file.
+    fn was_repaired(&self) {}
+
     /// Writes the name of another backing file into the header.
     fn write_backing_hint<'a>(&'a self, at: At<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
         let _ = (at, hint);
-        Box::pin(async { Err(QError::new("The image's format does not support changing the backing file")) })
+        Box::pin(async { Err(QError::new(base::Errno::NOTSUP.to_string())) })
     }
 }
 

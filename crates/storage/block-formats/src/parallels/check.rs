@@ -8,6 +8,9 @@ use block::check::{Fix, Report};
 use block::driver::Prealloc;
 use std::sync::atomic::Ordering;
 
+/// The most clusters that are used twice that one check repairs: each takes a cluster at the end of the file.
+const MAX_DOUBLES: usize = 1 << 16;
+
 /// Says what is wrong, and counts it as repaired or not; answers whether it is to be repaired.
 fn found(fix: Fix, log: &mut dyn FnMut(&str), report: &mut Report, what: &str) -> bool {
     let repair = fix == Fix::All;
@@ -60,6 +63,8 @@ pub(super) async fn check(
             }
             let slot = ((off - p.data) / p.cluster) as usize;
             if used.get_mut(slot).is_none_or(|u| std::mem::replace(u, true)) {
+                // What is too much for one check is left for the next.
+                let fix = if doubles.len() < MAX_DOUBLES { fix } else { Fix::None };
                 if found(fix, log, &mut report, &format!("duplicate offset in BAT entry {i}")) {
                     doubles.push((i, off));
                 }
@@ -71,10 +76,17 @@ pub(super) async fn check(
             end = end.max(off + p.cluster);
         }
         first += entries.len().max(1) as u32;
+        // A table may be larger than memory. Entries that were taken back hurt nobody on their own.
+        if at.meta.crowded() {
+            at.meta.write_back(&at.io).await?;
+        }
     }
     for (i, off) in doubles {
         copy(p, &at, i, off, &mut end).await?;
         report.allocated_clusters += 1;
+        if at.meta.crowded() {
+            at.meta.write_back(&at.io).await?;
+        }
     }
     let len = at.io.file_len()?;
     report.image_end_offset = end;

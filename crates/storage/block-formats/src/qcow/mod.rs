@@ -23,6 +23,7 @@ pub static QCOW: DriverType = DriverType {
     open: crate::blockmap::open_format::<Qcow>,
     probe: Some(probe),
     create: Some(&create::CREATION),
+    may_compress: true,
     ..DriverType::BASE
 };
 

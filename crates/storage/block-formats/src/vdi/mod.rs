@@ -10,7 +10,7 @@ use crate::fields::le32;
 use base::units::align_up;
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
-use block::driver::{CtlFuture, Cx, DriverInfo, DriverType, Kind, OpenCx, default_child_perm};
+use block::driver::{Below, CtlFuture, Cx, DriverInfo, DriverType, Kind, OpenCx, default_child_perm};
 use qapi::{QError, qerr};
 
 /// `vdi`.
@@ -104,6 +104,10 @@ impl Map for Vdi {
 
     fn block_size(&self) -> u64 {
         BLOCK
+    }
+
+    fn below(&self) -> Below {
+        if self.header.image_type == spec::TYPE_STATIC { Below::Room } else { Below::Data }
     }
 
     async fn find(&self, at: &At<'_>, block: u64, max: u64) -> IoResult<(Slot, u64)> {

@@ -17,6 +17,7 @@ use block::check::{Fix, Report};
 use block::driver::{CtlFuture, Cx, DriverInfo, DriverType, Kind, OpenCx, default_child_perm};
 use parking_lot::Mutex;
 use qapi::{QError, qerr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `vhdx`.
 pub static VHDX: DriverType = DriverType {
@@ -51,6 +52,8 @@ pub struct Vhdx {
     taken: Vec<(u64, u64)>,
     /// What must be written before anything is read.
     replay: Option<Replay>,
+    /// That has been done, and no check has told of it yet.
+    replayed: AtomicBool,
 }
 
 async fn headers(io: &Io<'_>) -> Result<Headers, Fault> {
@@ -108,7 +111,8 @@ async fn open(o: &OpenCx<'_>) -> Result<(Vhdx, Space), Fault> {
     if replay.is_some() {
         // Nothing else can be trusted before that is done; then the image is opened anew.
         let shape = Shape { block: MIB, ..Shape::default() };
-        let v = Vhdx { headers: Mutex::new(headers), shape, bat: 0, ratio: 1, taken: Vec::new(), replay };
+        let (headers, taken, replayed) = (Mutex::new(headers), Vec::new(), AtomicBool::new(false));
+        let v = Vhdx { headers, shape, bat: 0, ratio: 1, taken, replay, replayed };
         return Ok((v, Space::default()));
     }
     let regions = regions(&io).await?;
@@ -136,7 +140,8 @@ async fn open(o: &OpenCx<'_>) -> Result<(Vhdx, Space), Fault> {
     }
     let behind = taken.iter().map(|t| t.1).max().unwrap_or(MIB).max(file_len);
     let next = behind.next_multiple_of(MIB);
-    let v = Vhdx { headers: Mutex::new(headers), shape, bat: bat.offset, ratio, taken, replay: None };
+    let (headers, replayed) = (Mutex::new(headers), AtomicBool::new(false));
+    let v = Vhdx { headers, shape, bat: bat.offset, ratio, taken, replay: None, replayed };
     Ok((v, Space { next, zero_from: file_len }))
 }
 
@@ -214,12 +219,17 @@ impl Format for Vhdx {
     fn activate<'a>(&'a self, at: At<'a>) -> CtlFuture<'a, bool> {
         Box::pin(async move {
             let Some(replay) = &self.replay else { return Ok(false) };
-            let fail = |e: Errno| qerr!("Could not replay the log of the VHDX image: {e}");
+            let name = at.io.cx.filename().unwrap_or_default();
+            let fail = |e: Errno| qerr!("Could not open '{name}': {e}");
             replay.run(&at.io).await.map_err(fail)?;
             let now = self.headers.lock().newest;
             self.put_header(&at.io, Header { log: [0; 16], ..now }).await.map_err(fail)?;
             Ok(true)
         })
+    }
+
+    fn was_repaired(&self) {
+        self.replayed.store(true, Ordering::Relaxed);
     }
 
     fn check<'a>(
@@ -231,6 +241,8 @@ impl Format for Vhdx {
         Box::pin(async move {
             let fail = |e: Errno| qerr!("Could not read the BAT: {e}");
             let mut report = Report::default();
+            // That was done when the image was opened; it is told once.
+            report.corruptions_fixed += u64::from(self.replayed.swap(false, Ordering::Relaxed));
             let file_len = at.io.file_len().map_err(fail)?;
             let blocks = self.shape.disk.div_ceil(self.shape.block);
             for block in 0..blocks {

@@ -14,7 +14,7 @@ use api::block_core::{ImageInfoSpecific, ImageInfoSpecificVmdk, VmdkExtentInfo};
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
 use block::driver::{
-    BackingHint, Caps, ChildOption, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, DriverType, Extent,
+    BackingHint, Below, Caps, ChildOption, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, DriverType, Extent,
     ExtentKind, FileHint, IoFuture, Kind, NodePlan, OpenCx, OpenFuture, Staged, Support, WriteFlags,
     ZeroFlags, default_child_perm,
 };
@@ -37,6 +37,7 @@ pub static VMDK: DriverType = DriverType {
     open,
     probe: Some(probe),
     create: Some(&create::CREATION),
+    may_compress: true,
     ..DriverType::BASE
 };
 
@@ -324,6 +325,13 @@ impl Driver for Vmdk {
             }
             Ok(Extent { len, kind, eof: off + len >= self.len })
         })
+    }
+
+    fn below(&self, off: u64) -> Below {
+        match self.part(off, 1) {
+            Ok((Part { storage: Storage::Flat(_), .. }, _)) => Below::Room,
+            _ => Below::Data,
+        }
     }
 
     fn read<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {

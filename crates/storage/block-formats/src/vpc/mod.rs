@@ -9,7 +9,7 @@ use crate::blockmap::{At, Format, Io, Level, Map, Slot, Space, table_run};
 use crate::fields::be32;
 use base::units::MIB;
 use base::{Errno, IoResult};
-use block::driver::{CtlFuture, Cx, DriverInfo, DriverType, Kind, OpenCx, default_child_perm};
+use block::driver::{Below, CtlFuture, Cx, DriverInfo, DriverType, Kind, OpenCx, default_child_perm};
 use qapi::{QError, qerr};
 
 /// `vpc`.
@@ -126,6 +126,10 @@ impl Map for Vpc {
 
     fn block_size(&self) -> u64 {
         self.dynamic.map_or(MIB, |d| u64::from(d.block_size))
+    }
+
+    fn below(&self) -> Below {
+        if self.dynamic.is_some() { Below::Data } else { Below::Room }
     }
 
     async fn find(&self, at: &At<'_>, block: u64, max: u64) -> IoResult<(Slot, u64)> {

@@ -8,4 +8,5 @@ mod chains;
 mod crash;
 mod cross;
 mod fixed;
+mod repair;
 mod vvfat;

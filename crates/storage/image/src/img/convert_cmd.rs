@@ -374,6 +374,9 @@ impl Job {
             }
         }
         if self.compress {
+            if !crate::open::driver(&self.format)?.may_compress {
+                return Err(qerr!("Compression not supported for this file format"));
+            }
             let encrypted =
                 options.get("encryption") == Some("on") || options.get("encrypt.format").is_some();
             let prealloc = options.get("preallocation").is_some_and(|p| p != "off");

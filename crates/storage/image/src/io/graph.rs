@@ -56,6 +56,11 @@ pub(super) async fn info(s: &mut Session, _: Words<'_>) -> Done {
         text.push_str(&format!("format name: {}\n", node.ty.name));
     }
     let info = i.root.info();
+    // A format that keeps its clusters to itself has nothing to tell.
+    if node.ty.name == "parallels" {
+        s.text.print(&text);
+        return Done::Failed;
+    }
     text.push_str(&format!("cluster size: {}\n", shown(info.cluster_size.unwrap_or(0) as f64)));
     text.push_str(&format!("vm state offset: {}\n", shown(info.vm_state_offset.unwrap_or(0) as f64)));
     if let Some(x) = &info.format_specific {
