@@ -41,7 +41,7 @@ const CHECKS: &[(&str, fn(&Case<'_>) -> bool)] = &[
     ("would create a cycle", |c| c.all_there()),
     ("Block node is read-only", |c| c.something_is_read_only()),
     ("The node is read-only", |c| c.something_is_read_only()),
-    ("is read only", |c| c.something_is_read_only()),
+    ("is read only", |c| c.something_is_read_only() || c.something_is_inactive()),
     ("Could not read", |c| c.opens_qcow2()),
     ("Inactive '", |c| c.something_is_inactive()),
     ("Need a root block node", |c| c.seen.lines.len() > 1),
@@ -181,6 +181,11 @@ pub fn why(step: &Step, what: &Difference<'_>) -> Option<&'static str> {
                 ("blockdev-mirror", "Failed to get shared", "nobody writes past a job's filter"),
             ];
             let jobs = [("block-export-add", "as 'backing' child).", "nobody writes past a job's filter")];
+            let past = "snapshot-access";
+            let read = step.arguments.contains(past) || seen.lines.iter().any(|l| l.contains(past));
+            if read && ours.contains("'consistent read' are both required") {
+                return Some("who reads a past state relies on the filter that keeps it");
+            }
             let running = if seen.jobs.is_empty() { &[][..] } else { &jobs[..] };
             let fits = |k: &&(&str, &str, _)| (k.0.is_empty() || is(k.0)) && ours.contains(k.1);
             known.iter().chain(running).find(fits).map(|k| k.2)

@@ -6,10 +6,11 @@ use crate::graph::{Graph, NodeId};
 use crate::policy::Policy;
 use crate::txn::Txn;
 use api::block_core::BlockdevOptions;
+use api::job::JobType;
 use arc_swap::ArcSwap;
 use monitor::EventBus;
 use parking_lot::{Mutex, RwLock};
-use qapi::{QError, qerr};
+use qapi::{QError, QapiEnum, qerr};
 use qom::{ObjectTree, ThrottleGroup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -204,6 +205,15 @@ impl BlockGraph {
             .collect();
         if let Some((p, _)) = parents.iter().find(|(_, e)| e.slot == crate::driver::ChildSlot::Backing) {
             return Err(qerr!("Node '{name}' is busy: node is used as backing hd of '{}'", p.name));
+        }
+        let by = txn.base.roots().find(|r| r.node == Some(node.id)).and_then(|r| r.job.as_ref());
+        match by.map(|hold| hold.job.ty()) {
+            Some(ty @ (JobType::Commit | JobType::Mirror)) => {
+                let ty = ty.as_str();
+                return Err(qerr!("Node '{name}' is busy: block device is in use by block job: {ty}"));
+            }
+            Some(_) => return Err(qerr!("Node {name} is in use")),
+            None => {}
         }
         if !node.monitor_owned {
             return Err(qerr!("Node {name} is not owned by the monitor"));

@@ -79,7 +79,7 @@ impl BlockGraph {
         if g.roots().any(|r| r.node == Some(node.id)) {
             return Err(qerr!("Node '{}' is already in use", c.node_name));
         }
-        removable(self, None, Some(&c.id)).map(drop)
+        removable(self, None, Some(&c.id)).map(drop).map_err(|_| qerr!("Device is not removable"))
     }
 
     async fn exchange_medium(&self, c: BlockdevChangeMedium) -> Result<(), QError> {

@@ -8,13 +8,16 @@ use crate::root::RootConfig;
 use crate::transaction::actions::InternalSnapshot;
 use crate::txn::Txn;
 use api::block_core::{
-    BlockImageCorruptedEvent, BlockResize, BlockdevAmendOptions, BlockdevSnapshotDeleteInternalSync,
-    BlockdevSnapshotInternalSync, ImageInfoSpecific, SnapshotInfo,
+    BlockImageCorruptedEvent, BlockResize, BlockdevAmendOptions, BlockdevDriverOptions,
+    BlockdevSnapshotDeleteInternalSync, BlockdevSnapshotInternalSync, ImageInfoSpecific, SnapshotInfo,
 };
 use base::Errno;
 use monitor::CommandTable;
 use qapi::{QError, qerr};
 use std::sync::Arc;
+
+/// The greatest length of a node, bytes: what offsets of 63 bits leave when rounded down to 1 GiB.
+const MAX_LEN: u64 = i64::MAX as u64 - ((1 << 30) - 1);
 
 fn find<'g>(graph: &'g Graph, device: &str, node: &str) -> Result<&'g Arc<Node>, QError> {
     let drive = graph.drive(device).and_then(|d| d.node).and_then(|n| graph.node(n));
@@ -33,6 +36,10 @@ impl BlockGraph {
         size: u64,
         prealloc: Prealloc,
     ) -> Result<(), QError> {
+        if size > MAX_LEN {
+            find(&self.snapshot(), device, node)?;
+            return Err(qerr!("offset({size}) exceeds maximum({MAX_LEN})"));
+        }
         let name = {
             let graph = self.snapshot();
             let node = find(&graph, device, node)?;
@@ -57,6 +64,7 @@ impl BlockGraph {
             Errno::NOTSUP if self.old_snapshots(&name) => {
                 qerr!("Can't resize a v2 image which has snapshots")
             }
+            e if let Some(text) = self.cannot_resize(&name, size, e) => qerr!("{text}"),
             Errno::ROFS => qerr!("Image is read-only"),
             Errno::NOMEDIUM => qerr!("No medium inserted"),
             Errno::NOTSUP if prealloc == Prealloc::Metadata => {
@@ -67,6 +75,31 @@ impl BlockGraph {
             Errno::FBIG => qerr!("Failed to grow the L1 table: File too large"),
             e => qerr!("Could not resize '{name}': {e}"),
         })
+    }
+
+    /// What drivers with words of their own say of an error.
+    fn cannot_resize(&self, name: &str, size: u64, e: Errno) -> Option<&'static str> {
+        let graph = self.snapshot();
+        let mut node = graph.by_name(name)?;
+        loop {
+            let shorter = || Cx { graph: &graph, node }.len() > size;
+            match (node.ty.name, &node.options.typed.driver) {
+                ("raw", BlockdevDriverOptions::Raw(r)) if r.size.is_some() && e == Errno::NOTSUP => {
+                    return Some("Cannot resize fixed-size raw disks");
+                }
+                ("qed", _) if matches!(e, Errno::NOTSUP | Errno::INVAL) => {
+                    let odd = !size.is_multiple_of(512);
+                    return (odd || shorter()).then_some(match odd {
+                        true => "Invalid image size specified",
+                        false => "Shrinking images is currently not supported",
+                    });
+                }
+                ("host_device" | "host_cdrom", _) if e == Errno::INVAL => {
+                    return Some("Cannot grow device files");
+                }
+                _ => node = graph.node(node.primary()?.child)?,
+            }
+        }
     }
 
     /// Whether the node is a qcow2 image of a version in which snapshots do not record how long the disk was.

@@ -113,13 +113,16 @@ impl Conn {
                 return Err(Errno::PIPE);
             }
             let mut contexts = None;
-            if req.kind == CMD_BLOCK_STATUS && payload > 0 {
+            if req.kind == CMD_BLOCK_STATUS && payload > 0 && self.contexts.is_empty() {
+                // There is nothing to choose from, as the check says.
+                input.skip(payload).await?;
+                payload = 0;
+            } else if req.kind == CMD_BLOCK_STATUS && payload > 0 {
                 let Some((len, some)) = self.chosen(payload, input).await? else {
-                    self.refuse(&req, Errno::INVAL, "contexts that were not chosen", cost).await;
+                    self.refuse(&req, Errno::INVAL, "CMD_BLOCK_STATUS payload not valid", cost).await;
                     continue;
                 };
                 (req.len, payload, contexts) = (len, 0, Some(some));
-                req.flags &= !CMD_FLAG_PAYLOAD_LEN;
             }
             if let Err((e, text)) = self.check(&req) {
                 input.skip(payload).await?;
@@ -172,17 +175,10 @@ impl Conn {
             CMD_WRITE if self.mode == Mode::Extended => CMD_FLAG_PAYLOAD_LEN,
             CMD_WRITE | CMD_TRIM | CMD_FLUSH | CMD_CACHE => 0,
             CMD_WRITE_ZEROES => CMD_FLAG_NO_HOLE | CMD_FLAG_FAST_ZERO,
+            CMD_BLOCK_STATUS if self.mode == Mode::Extended => CMD_FLAG_REQ_ONE | CMD_FLAG_PAYLOAD_LEN,
             CMD_BLOCK_STATUS => CMD_FLAG_REQ_ONE,
-            kind => return invalid(format!("invalid request type ({kind}) received")),
+            _ => 0,
         };
-        // That one may be set in every request.
-        if req.flags & !(flags | CMD_FLAG_FUA) != 0 {
-            let name = request_name(req.kind).unwrap_or("");
-            return invalid(format!("unsupported flags for command {name} (got {:#x})", req.flags));
-        }
-        if req.kind == CMD_FLUSH {
-            return Ok(());
-        }
         let writes = matches!(req.kind, CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES);
         if writes && !self.export.writable {
             return Err((Errno::PERM, "Export is read-only".into()));
@@ -190,19 +186,25 @@ impl Conn {
         if matches!(req.kind, CMD_READ | CMD_WRITE) && req.len > MAX_PAYLOAD.into() {
             return invalid(format!("len ({}) is larger than max len ({MAX_PAYLOAD})", req.len));
         }
-        if req.kind == CMD_BLOCK_STATUS && req.len == 0 {
-            return invalid("need non-zero length".into());
-        }
         let size = self.export.root.len();
         if req.offset.checked_add(req.len).is_none_or(|end| end > size) {
             let text = format!("operation past EOF; From: {}, Len: {}, Size: {size}", req.offset, req.len);
             let grows = matches!(req.kind, CMD_WRITE | CMD_WRITE_ZEROES);
             return Err((if grows { Errno::NOSPC } else { Errno::INVAL }, text));
         }
-        if req.kind == CMD_BLOCK_STATUS && self.contexts.is_empty() {
-            return invalid("CMD_BLOCK_STATUS not negotiated".into());
+        // That one may be set in every request.
+        if req.flags & !(flags | CMD_FLAG_FUA) != 0 {
+            let name = request_name(req.kind).unwrap_or("<unknown>");
+            return invalid(format!("unsupported flags for command {name} (got {:#x})", req.flags));
         }
-        Ok(())
+        match req.kind {
+            CMD_BLOCK_STATUS if req.len == 0 => invalid("need non-zero length".into()),
+            CMD_BLOCK_STATUS if self.contexts.is_empty() => invalid("CMD_BLOCK_STATUS not negotiated".into()),
+            CMD_READ | CMD_WRITE | CMD_WRITE_ZEROES | CMD_TRIM | CMD_FLUSH | CMD_CACHE | CMD_BLOCK_STATUS => {
+                Ok(())
+            }
+            kind => invalid(format!("invalid request type ({kind}) received")),
+        }
     }
 
     async fn handle(&self, req: &Request, data: IoBuf, contexts: Option<Contexts>, cost: usize) {

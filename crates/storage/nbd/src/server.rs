@@ -370,9 +370,11 @@ impl Handshake {
     }
 
     /// The flags that this client is told.
-    fn flags(&self, info: &ExportInfo) -> u16 {
+    fn flags(&self, name: &str, info: &ExportInfo) -> u16 {
         let df = if self.mode >= Mode::Structured { TF_SEND_DF } else { 0 };
-        let payload = if self.mode == Mode::Extended { TF_BLOCK_STATUS_PAYLOAD } else { 0 };
+        // Without contexts there is no block status.
+        let chosen = self.chosen.as_ref().is_some_and(|(n, c)| n == name && !c.is_empty());
+        let payload = if self.mode == Mode::Extended && chosen { TF_BLOCK_STATUS_PAYLOAD } else { 0 };
         info.flags | TF_HAS_FLAGS | df | payload
     }
 
@@ -396,7 +398,7 @@ impl Handshake {
         let Some(export) = exports.find(name) else { return Ok(Step::End) };
         let info = exports.info(&export);
         out.extend(info.size.to_be_bytes());
-        out.extend(self.flags(&info).to_be_bytes());
+        out.extend(self.flags(name, &info).to_be_bytes());
         if !self.no_zeroes {
             out.extend([0; 124]);
         }
@@ -429,7 +431,7 @@ impl Handshake {
         let (min, pref, max) = info.block_size;
         let sizes = [min, pref, max].map(u32::to_be_bytes).concat();
         answer.put(REP_INFO, &[&INFO_BLOCK_SIZE.to_be_bytes(), &sizes]);
-        let (size, flags) = (info.size.to_be_bytes(), self.flags(&info).to_be_bytes());
+        let (size, flags) = (info.size.to_be_bytes(), self.flags(name, &info).to_be_bytes());
         answer.put(REP_INFO, &[&INFO_EXPORT.to_be_bytes(), &size, &flags]);
         answer.ack();
         if answer.option == OPT_GO { self.session(name, export) } else { Step::More }
@@ -467,23 +469,22 @@ impl Handshake {
             listed || queries.iter().any(|q| *q == context || (!set && spaces.contains(q)))
         };
         let mut chosen = Contexts::default();
-        let mut next = 0u32;
-        let mut tell = |context: &str| {
-            let id = if set { next } else { 0 };
-            next += 1;
+        // A context has the same number whatever else is chosen.
+        let mut tell = |id: u32, context: &str| {
+            let id = if set { id } else { 0 };
             answer.put(REP_META_CONTEXT, &[&id.to_be_bytes(), context.as_bytes()]);
             id
         };
         if asked(CONTEXT_ALLOCATION, &["base:"]) {
-            chosen.allocation = Some(tell(CONTEXT_ALLOCATION));
+            chosen.allocation = Some(tell(0, CONTEXT_ALLOCATION));
         }
         if info.depth && asked(CONTEXT_DEPTH, &["qemu:"]) {
-            chosen.depth = Some(tell(CONTEXT_DEPTH));
+            chosen.depth = Some(tell(1, CONTEXT_DEPTH));
         }
         for (i, name) in info.bitmaps.iter().enumerate() {
             let context = format!("{CONTEXT_BITMAP}{name}");
             if asked(&context, &["qemu:", CONTEXT_BITMAP]) {
-                chosen.bitmaps.push((tell(&context), i));
+                chosen.bitmaps.push((tell(2 + i as u32, &context), i));
             }
         }
         answer.ack();

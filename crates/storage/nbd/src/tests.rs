@@ -167,12 +167,23 @@ fn the_server_answers_each_option() {
     assert_eq!(kinds(option(&mut s, OPT_SET_META_CONTEXT, maps)), [REP_ACK]);
     let one = b"\0\0\0\x01a\0\0\0\x01\0\0\0\x13qemu:dirty-bitmap:y";
     let told = option(&mut s, OPT_SET_META_CONTEXT, one);
-    assert_eq!(told[0].1, b"\0\0\0\0qemu:dirty-bitmap:y");
+    // Its number does not depend on what else is chosen.
+    assert_eq!(told[0].1, b"\0\0\0\x03qemu:dirty-bitmap:y");
     let base = b"\0\0\0\x01a\0\0\0\x01\0\0\0\x05base:";
     assert_eq!(kinds(option(&mut s, OPT_LIST_META_CONTEXT, base)), [REP_META_CONTEXT, REP_ACK]);
     assert_eq!(kinds(option(&mut s, OPT_SET_META_CONTEXT, base)), [REP_ACK]);
     assert_eq!(kinds(option(&mut s, OPT_LIST, &vec![0; MAX_OPTION + 9])), [REP_ERR_TOO_BIG]);
     assert_eq!(kinds(option(&mut s, OPT_EXTENDED_HEADERS, &[])), [REP_ACK]);
+    // A block status chooses contexts where there are some to choose from.
+    let payload = |s: &mut server::Handshake| {
+        let info = option(s, OPT_INFO, b"\0\0\0\x01a\0\0");
+        let flags =
+            info.iter().find(|(_, b)| b.starts_with(&INFO_EXPORT.to_be_bytes())).unwrap().1[10..].to_vec();
+        u16::from_be_bytes([flags[0], flags[1]]) & TF_BLOCK_STATUS_PAYLOAD != 0
+    };
+    assert!(!payload(&mut s));
+    assert_eq!(kinds(option(&mut s, OPT_SET_META_CONTEXT, one)), [REP_META_CONTEXT, REP_ACK]);
+    assert!(payload(&mut s));
     assert_eq!(kinds(option(&mut s, OPT_STRUCTURED_REPLY, &[])), [REP_ERR_EXT_HEADER_REQD]);
 }
 

@@ -280,11 +280,15 @@ impl Action for Start {
             let speed = block::job::speed_of(o.speed);
             let speed_now = speed.as_ref().copied().unwrap_or(0);
             let config = config(id, JobType::Backup, speed_now, o.auto_finalize, o.auto_dismiss);
-            let job = self.jobs.create(config, self.group.as_ref())?;
-            let body = match speed {
-                Ok(_) => self.set_up(change, &job).await,
-                Err(e) => Err(e),
-            };
+            let job = self.jobs.create_quietly(config, self.group.as_ref())?;
+            let mut body = self.set_up(change, &job).await;
+            if body.is_ok() {
+                // It is a job now, although its speed may make it end at once.
+                job.announce();
+            }
+            if let Err(e) = speed {
+                body = body.and(Err(e));
+            }
             self.made = Some(Made::new(&self.jobs, job, body)?);
             Ok(())
         })

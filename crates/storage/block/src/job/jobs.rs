@@ -50,6 +50,13 @@ impl Jobs {
 
     /// Makes a job, in state `created`. It ends either by [`Jobs::start`] or by [`Jobs::forget`].
     pub fn create(&self, config: JobConfig, group: Option<&Arc<Group>>) -> Result<Arc<Job>, QError> {
+        let job = self.create_quietly(config, group)?;
+        job.announce();
+        Ok(job)
+    }
+
+    /// As [`Jobs::create`], and no event tells of the job before [`Job::announce`]: it may turn out that there will be none.
+    pub fn create_quietly(&self, config: JobConfig, group: Option<&Arc<Group>>) -> Result<Arc<Job>, QError> {
         if !config.internal {
             self.check_id(&config.id)?;
         }
@@ -58,6 +65,7 @@ impl Jobs {
         let job = Job::new(config, self.graph.events().clone(), group.clone());
         group.jobs.lock().push(job.clone());
         list.push(job.clone());
+        job.quiet.store(true, SeqCst);
         job.become_(JobStatus::Created);
         Ok(job)
     }

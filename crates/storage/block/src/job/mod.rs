@@ -33,6 +33,7 @@ use qapi::{QError, qerr};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -155,6 +156,8 @@ pub struct Job {
     config: JobConfig,
     events: EventBus,
     body: OnceLock<Arc<dyn Body>>,
+    /// Nobody has been told of it yet.
+    quiet: AtomicBool,
     pub(crate) group: Arc<Group>,
     state: Mutex<State>,
     changed: Event,
@@ -208,6 +211,7 @@ impl Job {
             config,
             events,
             body: OnceLock::new(),
+            quiet: AtomicBool::new(false),
             group,
             state: Mutex::new(state),
             changed: Event::new(),
@@ -249,6 +253,14 @@ impl Job {
         self.state.lock().soft
     }
 
+    /// Tells of a job that [`Jobs::create_quietly`] made.
+    pub fn announce(&self) {
+        if self.quiet.swap(false, SeqCst) {
+            let s = self.state.lock();
+            self.tell(JobStatusChangeEvent { id: self.config.id.clone(), status: s.status });
+        }
+    }
+
     /// Why it failed, once it has.
     pub fn error(&self) -> Option<String> {
         self.state.lock().error.clone()
@@ -282,7 +294,7 @@ impl Job {
     }
 
     fn tell<E: qapi::Event>(&self, event: E) {
-        if !self.config.internal {
+        if !self.config.internal && !self.quiet.load(SeqCst) {
             self.events.emit(event);
         }
     }
