@@ -372,9 +372,9 @@ impl Handshake {
     /// The flags that this client is told.
     fn flags(&self, name: &str, info: &ExportInfo) -> u16 {
         let df = if self.mode >= Mode::Structured { TF_SEND_DF } else { 0 };
-        // Without contexts there is no block status.
-        let chosen = self.chosen.as_ref().is_some_and(|(n, c)| n == name && !c.is_empty());
-        let payload = if self.mode == Mode::Extended && chosen { TF_BLOCK_STATUS_PAYLOAD } else { 0 };
+        // Who chose among contexts and got none has no block status.
+        let none = self.chosen.as_ref().is_some_and(|(n, c)| n == name && c.is_empty());
+        let payload = if self.mode == Mode::Extended && !none { TF_BLOCK_STATUS_PAYLOAD } else { 0 };
         info.flags | TF_HAS_FLAGS | df | payload
     }
 

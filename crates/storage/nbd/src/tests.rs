@@ -181,6 +181,8 @@ fn the_server_answers_each_option() {
             info.iter().find(|(_, b)| b.starts_with(&INFO_EXPORT.to_be_bytes())).unwrap().1[10..].to_vec();
         u16::from_be_bytes([flags[0], flags[1]]) & TF_BLOCK_STATUS_PAYLOAD != 0
     };
+    assert!(payload(&mut s));
+    assert_eq!(kinds(option(&mut s, OPT_SET_META_CONTEXT, base)), [REP_ACK]);
     assert!(!payload(&mut s));
     assert_eq!(kinds(option(&mut s, OPT_SET_META_CONTEXT, one)), [REP_META_CONTEXT, REP_ACK]);
     assert!(payload(&mut s));
