@@ -218,6 +218,11 @@ impl Served {
 
 /// Serves a queue until the device has ended.
 async fn serve(queue: Queue, disk: Disk, depth: u16, most: usize) {
+    // Where memory is short, the kernel must not wait on this thread for what only this thread can write. It takes
+    // CAP_SYS_RESOURCE; without it all goes well until then.
+    if let Err(e) = rustix::process::configure_io_flusher_behavior(true) {
+        tracing::debug!("a ublk device's thread may wait for itself where memory is short: {e}");
+    }
     let (queue, disk) = (Rc::new(queue), Rc::new(disk));
     let serve = |tag| {
         let (queue, disk) = (queue.clone(), disk.clone());
