@@ -94,6 +94,9 @@ impl BlockGraph {
                         false => "Shrinking images is currently not supported",
                     });
                 }
+                ("ssh", _) if e == Errno::NOTSUP && shorter() => {
+                    return Some("ssh driver does not support shrinking files");
+                }
                 ("host_device" | "host_cdrom", _) if e == Errno::INVAL => {
                     return Some("Cannot grow device files");
                 }
