@@ -149,7 +149,7 @@ fn random_command_lines_on_other_formats_print_the_same() {
 }
 
 fn report(found: &[String], runs: u64) {
-    const SHOWN: usize = 10;
+    const SHOWN: usize = 1000;
     let shown = found.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n\n");
     // What is left is known in kinds, and grows no further.
     assert!(found.len() as u64 * 2 <= runs, "{shown}\n{} of {runs} differ", found.len());

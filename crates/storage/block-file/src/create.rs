@@ -52,9 +52,6 @@ fn create<'a>(_: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture<
 
 async fn make(o: &BlockdevCreateOptionsFile) -> Result<(), QError> {
     let mode = prealloc(o.preallocation.unwrap_or_default());
-    if mode == Prealloc::Metadata {
-        return Err(qerr!("Unsupported preallocation mode: metadata"));
-    }
     let name = &o.filename;
     let path = strip_prefix(name).to_string();
     let device = block::probe::protocol_of(path.clone()).await != "file";
@@ -68,6 +65,10 @@ async fn make(o: &BlockdevCreateOptionsFile) -> Result<(), QError> {
         Ok::<(), std::io::Error>(())
     });
     made.await.map_err(|e| qerr!("Could not create '{name}': {}", Errno::from(e)))?;
+    if mode == Prealloc::Metadata {
+        // Found out when there is a file, whatever it held.
+        return Err(qerr!("Unsupported preallocation mode: metadata"));
+    }
     let graph = BlockGraph::new(crate::DRIVERS, EventBus::new());
     let file = BlockdevOptionsFile { filename: path, ..BlockdevOptionsFile::default() };
     let mut node = BlockdevOptions::new(match device {

@@ -146,6 +146,34 @@ impl Image {
         })
     }
 
+    /// Whether the file is so much smaller on the disk than what it counts as used that space must have been reserved in it
+    /// rather than written. Found out once.
+    pub(crate) async fn is_reserved<H: Host>(&self, h: &H) -> IoResult<bool> {
+        if let Some(known) = self.reserved.get() {
+            return Ok(*known);
+        }
+        let Some(allocated) = h.allocated() else { return Ok(*self.reserved.get_or_init(|| true)) };
+        let real = allocated >> self.geo.cluster_bits;
+        // A file system may keep a little less than what was written.
+        let many = (real * 10 / 9).max(real + 2);
+        let end = self.geo.clusters(h.file_len()?);
+        let mut used = 0;
+        let mut m = self.meta.lock().await;
+        let mut at = 0;
+        while at < end && used < many {
+            let (index, pos) = self.geo.refcount_position(at);
+            let n = (self.geo.refblock_entries() - pos as u64).min(end - at);
+            if let Some(off) = self.block(h, &mut m, index).await? {
+                let bytes = &m.blocks[&off].bytes;
+                used +=
+                    (pos..pos + n as usize).filter(|p| self.geo.refcount_get(bytes, *p) != 0).count() as u64;
+            }
+            at += n;
+        }
+        drop(m);
+        Ok(*self.reserved.get_or_init(|| used >= many))
+    }
+
     pub(crate) async fn set_refcount<H: Host>(
         &self,
         h: &H,

@@ -105,7 +105,8 @@ pub async fn create_with<H: Host>(
         ));
     }
     header.reftable_clusters = table_clusters as u32;
-    header.l1_offset = (1 + table_clusters + blocks) * cs;
+    let behind = (1 + table_clusters + blocks) * cs;
+    header.l1_offset = if l1_entries > 0 { behind } else { 0 };
     for i in 0..blocks {
         let mut block = vec![0u8; cs as usize];
         let first = i * g.refblock_entries();
@@ -123,7 +124,7 @@ pub async fn create_with<H: Host>(
         write_bytes(host, header.l1_offset, &bytes).await.map_err(io)?;
     }
     if let Some(v) = &volume {
-        let place = CryptoExt { offset: header.l1_offset + l1_clusters * cs, length: crypto_bytes };
+        let place = CryptoExt { offset: behind + l1_clusters * cs, length: crypto_bytes };
         let reserved = host.write_zeroes(place.offset, crypto_clusters * cs).await;
         reserved.map_err(|e| qerr!("Could not write encryption header: {e}"))?;
         volume::write(&Slots { host, place }, v).await?;
@@ -131,7 +132,7 @@ pub async fn create_with<H: Host>(
     }
     // The header last: until it is there, this is no image.
     host.flush().await.map_err(io)?;
-    let mut first = header.encode()?;
+    let mut first = header.encode_new()?;
     first.resize(cs as usize, 0);
     write_bytes(host, 0, &first).await.map_err(io)?;
     host.flush().await.map_err(io)?;

@@ -18,27 +18,27 @@ const fn bool(name: &'static str, help: &'static str) -> CreateOption {
 
 /// In the order in which a new image's options are printed.
 const OPTIONS: &[CreateOption] = &[
-    bool("encryption", "Encrypt with the old format 'aes' (use encrypt.format)"),
-    str("encrypt.format", "How the data is encrypted (luks)"),
-    str("encrypt.key-secret", "Id of the secret with the password"),
-    str("encrypt.cipher-alg", "Cipher (aes-256, aes-128, serpent-256, ...)"),
-    str("encrypt.cipher-mode", "Mode of the cipher (xts, cbc, ctr, ecb)"),
-    str("encrypt.ivgen-alg", "How initialisation vectors are made (plain64, plain, essiv)"),
-    str("encrypt.ivgen-hash-alg", "Hash for essiv"),
-    str("encrypt.hash-alg", "Hash of the key derivation (sha256, sha1, sha512, ...)"),
-    CreateOption::new("encrypt.iter-time", OptionType::Num, "Milliseconds that deriving a key takes"),
-    CreateOption::new("cluster_size", OptionType::Size, "Bytes of a cluster (512 to 2M)").or("65536"),
-    bool("extended_l2", "Track 32nds of clusters").or("off"),
-    str("preallocation", "What to allocate at once (off, metadata, falloc, full)"),
-    str("compression_type", "How clusters are compressed (zlib, zstd)").or("zlib"),
+    bool("encryption", "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
+    str("encrypt.format", "Encrypt the image, format choices: 'aes', 'luks'"),
+    str("encrypt.key-secret", "ID of secret providing qcow AES key or LUKS passphrase"),
+    str("encrypt.cipher-alg", "Name of encryption cipher algorithm"),
+    str("encrypt.cipher-mode", "Name of encryption cipher mode"),
+    str("encrypt.ivgen-alg", "Name of IV generator algorithm"),
+    str("encrypt.ivgen-hash-alg", "Name of IV generator hash algorithm"),
+    str("encrypt.hash-alg", "Name of encryption hash algorithm"),
+    CreateOption::new("encrypt.iter-time", OptionType::Num, "Time to spend in PBKDF in milliseconds"),
+    CreateOption::new("cluster_size", OptionType::Size, "qcow2 cluster size").or("65536"),
+    bool("extended_l2", "Extended L2 tables").or("off"),
+    str("preallocation", "Preallocation mode (allowed values: off, metadata, falloc, full)"),
+    str("compression_type", "Compression method used for image cluster compression").or("zlib"),
     SIZE,
-    str("compat", "Version: v2 (0.10) or v3 (1.1)"),
-    str("backing_file", "Name of the image behind this one"),
-    str("backing_fmt", "Format of the image behind this one"),
-    str("data_file", "Name of the file that holds the data"),
-    bool("data_file_raw", "The data file alone is the disk, too"),
-    bool("lazy_refcounts", "Put updates of refcounts off").or("off"),
-    CreateOption::new("refcount_bits", OptionType::Num, "Bits of a refcount (1 to 64)").or("16"),
+    str("compat", "Compatibility level (v2 [0.10] or v3 [1.1])"),
+    str("backing_file", "File name of a base image"),
+    str("backing_fmt", "Image format of the base image"),
+    str("data_file", "File name of an external data file"),
+    bool("data_file_raw", "The external data file must stay valid as a raw image"),
+    bool("lazy_refcounts", "Postpone refcount updates").or("off"),
+    CreateOption::new("refcount_bits", OptionType::Num, "Width of a reference count entry in bits").or("16"),
 ];
 
 /// Making qcow2 images.
@@ -57,7 +57,7 @@ fn adapt(d: &mut Dict) -> Result<(), QError> {
         return Err(qerr!("'encrypt.format' and its alias 'encryption' can't be used at the same time"));
     }
     if old.as_ref().and_then(Value::as_str) == Some("on") {
-        return Err(aes());
+        return Err(aes(d));
     }
     match new {
         Some(None) => return Err(qerr!("Parameter 'encrypt.format' is missing")),
@@ -66,7 +66,7 @@ fn adapt(d: &mut Dict) -> Result<(), QError> {
             let other = d.get("encrypt").and_then(Value::as_dict);
             return Err(match other.and_then(|e| e.keys().find(|k| !known.contains(k))) {
                 Some(name) => qerr!("Parameter 'encrypt.{name}' is unexpected"),
-                None => aes(),
+                None => aes(d),
             });
         }
         _ => {}
@@ -83,7 +83,11 @@ fn adapt(d: &mut Dict) -> Result<(), QError> {
     Ok(())
 }
 
-fn aes() -> QError {
+fn aes(d: &Dict) -> QError {
+    let encrypt = d.get("encrypt").and_then(Value::as_dict);
+    if encrypt.and_then(|e| e.get("key-secret")).is_none() {
+        return qerr!("Parameter 'encrypt.key-secret' is required for cipher");
+    }
     qerr!("Images with the old encryption 'aes' cannot be made; use 'luks'")
 }
 

@@ -219,6 +219,12 @@ impl Host for NodeHost<'_> {
     async fn data_write_zeroes(&self, off: u64, len: u64) -> IoResult<()> {
         self.0.child_write_zeroes(self.data(), off, len, ZeroFlags::empty()).await
     }
+    async fn data_zero_fast(&self, off: u64, len: u64) -> IoResult<()> {
+        self.0.child_write_zeroes(self.data(), off, len, ZeroFlags::NO_FALLBACK).await
+    }
+    fn allocated(&self) -> Option<u64> {
+        self.0.child_allocated(ChildSlot::File)
+    }
     async fn data_discard(&self, off: u64, len: u64) -> IoResult<()> {
         self.0.child_discard(self.data(), off, len).await
     }
@@ -324,6 +330,10 @@ impl Driver for Qcow2 {
         })
     }
 
+    fn looks_below<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a, bool> {
+        Box::pin(async move { self.image().is_reserved(&NodeHost(*cx)).await })
+    }
+
     fn read<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {
         // Looks the range up again: between the answer of `locate` and now it may have been written.
         Box::pin(async move { self.image().read_guest(&NodeHost(*cx), off, buf).await })
@@ -336,6 +346,22 @@ impl Driver for Qcow2 {
             }
             self.image().write(&NodeHost(*cx), off, buf).await
         })
+    }
+
+    fn vm_state<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, write: bool) -> Option<IoFuture<'a>> {
+        Some(Box::pin(async move {
+            let (image, host) = (self.image(), NodeHost(*cx));
+            match write {
+                true => {
+                    host.event(BlkdebugEvent::VmstateSave).await;
+                    image.write_vm_state(&host, off, buf).await
+                }
+                false => {
+                    host.event(BlkdebugEvent::VmstateLoad).await;
+                    image.read_vm_state(&host, off, buf).await
+                }
+            }
+        }))
     }
 
     fn write_zeroes<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64, flags: ZeroFlags) -> IoFuture<'a> {

@@ -324,9 +324,11 @@ impl Header {
         })
     }
 
-    /// Has it fit the first cluster, where it can: the names of features are only for people, and give way.
+    /// Has it fit the first cluster, where it can: the names of features are only for people, and give way. A small cluster
+    /// is kept for what matters.
     pub(crate) fn make_room(&mut self) {
-        if self.encode().is_err() {
+        const SMALL: u64 = 4096;
+        if self.geometry.cluster_size() <= SMALL || self.encode().is_err() {
             self.extensions.retain(|e| e.kind != spec::ext::FEATURE_NAMES);
         }
     }
@@ -386,6 +388,13 @@ impl Header {
     }
 
     /// [`Header::encode`] with its parts at these places. An error where that is not possible.
+    /// [`Header::encode`] with the backing file's name right behind the extensions: for a new image.
+    pub(crate) fn encode_new(&self) -> HeaderResult<Vec<u8>> {
+        let nameless = Header { backing_file: None, ..self.clone() };
+        let name = self.backing_file.as_ref().map(|_| nameless.encode().map(|b| b.len())).transpose()?;
+        self.encode_as(Layout { rest: None, name })
+    }
+
     pub(crate) fn encode_as(&self, places: Layout) -> HeaderResult<Vec<u8>> {
         let cluster_size = self.geometry.cluster_size() as usize;
         let v3 = self.version >= 3;

@@ -122,6 +122,8 @@ pub struct Image {
     pub(crate) unsure: AtomicBool,
     /// A slice of a table that is being gone through.
     pub(crate) passing: parking_lot::Mutex<Passing>,
+    /// Whether space in the file was reserved rather than written, once that was asked for.
+    pub(crate) reserved: std::sync::OnceLock<bool>,
     /// Who reads what it has looked up.
     pub(crate) readers: Epochs,
     /// What is kept of persistent bitmaps while they change.
@@ -221,6 +223,7 @@ impl Image {
             on_damage: RwLock::new(None),
             unsure: AtomicBool::new(false),
             passing: parking_lot::Mutex::default(),
+            reserved: std::sync::OnceLock::new(),
             readers: Epochs::default(),
             live: Arc::default(),
             crypt,

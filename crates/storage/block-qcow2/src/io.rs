@@ -52,7 +52,7 @@ impl Image {
     /// Reads a range of the guest's bytes as this image and its backing file show them; zeros beyond the virtual size.
     pub async fn read_guest<H: Host>(&self, h: &H, off: u64, buf: IoBuf) -> IoResult<()> {
         let _reading = self.readers.enter();
-        let end = self.virtual_size();
+        let end = self.limit(off);
         let len = buf.len() as u64;
         let inside = len.min(end.saturating_sub(off));
         if inside < len {
@@ -80,7 +80,9 @@ impl Image {
     }
 
     async fn read_backing<H: Host>(&self, h: &H, off: u64, buf: IoBuf) -> IoResult<()> {
-        let have = h.backing_len().unwrap_or(0).saturating_sub(off).min(buf.len() as u64) as usize;
+        // Of a longer backing file nothing shows behind the disk's end.
+        let backing = h.backing_len().filter(|_| off < self.virtual_size()).unwrap_or(0);
+        let have = backing.saturating_sub(off).min(buf.len() as u64) as usize;
         if have < buf.len() {
             buf.slice(have..buf.len()).fill(0);
         }
@@ -120,7 +122,7 @@ impl Image {
         if len == 0 {
             return Ok(());
         }
-        if off.checked_add(len).is_none_or(|e| e > self.virtual_size()) {
+        if off.checked_add(len).is_none_or(|e| e > self.limit(off)) {
             return Err(Errno::IO);
         }
         self.modify(h).await?;
@@ -342,6 +344,14 @@ impl Image {
         let zero_there = self.crypt.is_none() && host >= h.data_len()?;
         let head_buf = self.old_bytes(h, step.fill.start, head).await?;
         let tail_buf = self.old_bytes(h, step.fill.end - tail as u64, tail).await?;
+        let fast = head + tail > 0 && head_buf.is_none() && tail_buf.is_none() && self.crypt.is_none();
+        if fast {
+            h.event(Event::ClusterAllocSpace).await;
+            if h.data_zero_fast(host, step.fill.end - step.fill.start).await.is_ok() {
+                h.event(Event::WriteAio).await;
+                return self.write_data(h, host_data, data).await;
+            }
+        }
         let (skip_head, skip_tail) = (
             head_buf.is_none() && (zero_there || head == 0),
             tail_buf.is_none() && (zero_there || tail == 0),
@@ -376,8 +386,8 @@ impl Image {
 
     /// Whether a range is known to read as zeros without reading data.
     pub(crate) async fn reads_as_zero<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<bool> {
-        let end = (off + len).min(self.virtual_size());
-        let backing = h.backing_len().unwrap_or(0);
+        let end = (off + len).min(self.limit(off));
+        let backing = h.backing_len().filter(|_| off < self.virtual_size()).unwrap_or(0);
         let mut at = off;
         while at < end {
             let (kind, n) = self.lookup(h, at, end - at).await?;

@@ -45,6 +45,7 @@ pub mod snapshot;
 pub mod snapshots;
 pub mod spec;
 mod table;
+mod vmstate;
 mod zero;
 
 pub use driver::{DRIVERS, QCOW2};

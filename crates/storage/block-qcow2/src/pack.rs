@@ -29,10 +29,6 @@ impl Image {
         while at < end {
             let n = g.cluster_size().min(end - at);
             let part = buf.slice((at - off) as usize..(at + n - off) as usize);
-            if part.is_zero() && self.reads_as_zero(h, at, n).await? {
-                at += n;
-                continue;
-            }
             let mut plain = part.to_vec();
             plain.resize(g.cluster_size() as usize, 0);
             let kind = self.shown.read().header.compression;

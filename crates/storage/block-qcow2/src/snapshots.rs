@@ -288,8 +288,7 @@ impl Image {
         let clusters = g.clusters(l1.len() as u64 * 8);
         let first = self.alloc(h, m, clusters).await?;
         let plain: Vec<u64> = l1.iter().map(|e| e & spec::OFFSET_MASK).collect();
-        let mut bytes = spec::table_to_bytes(&plain);
-        bytes.resize((clusters << g.cluster_bits) as usize, 0);
+        let bytes = spec::table_to_bytes(&plain);
         self.unflushed.store(true, Ordering::Release);
         if let Err(e) = write_bytes(h, first << g.cluster_bits, &bytes).await {
             self.unalloc(h, m, first, clusters).await;

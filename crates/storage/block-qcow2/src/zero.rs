@@ -343,17 +343,13 @@ impl Image {
             if from < old {
                 self.unmap_tail(h, from, old - from).await?;
             }
-            // What is left of the last cluster must not come back when the image grows again.
-            if g.in_cluster(len) != 0 {
-                self.zero_part(h, len, (from - len).min(old - len)).await?;
-            }
         }
         {
             let mut m = self.meta.lock().await;
             self.begin_modify(h, &mut m).await?;
             self.write_back(h, &mut m).await?;
             if len > old {
-                self.grow_l1(h, &mut m, g.l1_entries_for(len)).await?;
+                self.grow_l1(h, &mut m, g.l1_entries_for(len), true).await?;
             }
             self.barrier(h).await?;
             crate::host::write_bytes(h, spec::field::SIZE as u64, &len.to_be_bytes()).await?;
@@ -366,8 +362,11 @@ impl Image {
             h.data_truncate(len, Prealloc::Off).await?;
         }
         if len > old && g.in_cluster(old) != 0 {
-            // Whatever another program left behind the old end in its last cluster.
-            self.zero_part(h, old, (g.cluster_size() - g.in_cluster(old)).min(len - old)).await?;
+            // Whatever stands behind the old end in its last cluster was not seen, and must not be now.
+            let n = (g.cluster_size() - g.in_cluster(old)).min(len - old);
+            if !matches!(self.lookup(h, old, n).await?, (RunKind::Unallocated, run) if run >= n) {
+                self.zero_part(h, old, n).await?;
+            }
         }
         if prealloc != Prealloc::Off && len > old {
             self.preallocate(h, old, len - old, prealloc).await?;
@@ -375,7 +374,15 @@ impl Image {
         Ok(())
     }
 
-    async fn grow_l1<H: Host>(&self, h: &H, m: &mut crate::image::Meta, entries: u64) -> IoResult<()> {
+    /// Moves the L1 table so that it has so many entries: no more of them if that is `exact`ly what it takes, otherwise some
+    /// for what comes next.
+    pub(crate) async fn grow_l1<H: Host>(
+        &self,
+        h: &H,
+        m: &mut crate::image::Meta,
+        entries: u64,
+        exact: bool,
+    ) -> IoResult<()> {
         let old_entries = self.map.read().l1.len() as u64;
         if entries <= old_entries {
             return Ok(());
@@ -384,7 +391,11 @@ impl Image {
             return Err(Errno::FBIG);
         }
         let g = self.geo;
-        let entries = entries.max(old_entries * 3 / 2).min(spec::MAX_L1_BYTES / 8);
+        let mut grown = if exact { entries } else { old_entries.max(1) };
+        while grown < entries {
+            grown = (grown * 3).div_ceil(2);
+        }
+        let entries = grown.min(spec::MAX_L1_BYTES / 8);
         let clusters = g.clusters(entries * 8);
         h.event(Event::L1GrowAllocTable).await;
         let first = self.alloc(h, m, clusters).await?;
@@ -417,7 +428,10 @@ impl Image {
         self.places.write().protected.moved(crate::overlap::Section::ActiveL1, first..first + clusters);
         self.barrier(h).await?;
         if old_size > 0 {
-            self.release(m, old_off >> g.cluster_bits, g.clusters(old_size * 8), false);
+            // Nothing on the disk leads to it any more. One that cannot be counted is leaked.
+            for c in 0..g.clusters(old_size * 8) {
+                let _ = self.drop_reference(h, m, (old_off >> g.cluster_bits) + c).await;
+            }
         }
         Ok(())
     }
@@ -443,8 +457,10 @@ impl Image {
             let (host, fresh) = self.new_place(h, &mut m, at, count).await?;
             // An encrypted data file is no disk for anybody else.
             let raw = m.header.raw_data_file() && self.crypt.is_none();
-            // What the place held before does not show, but for a data file that is the disk.
-            let flag = if self.version >= 3 && !g.extended && !raw { spec::ZERO } else { 0 };
+            // What the place held before does not show, but for a data file that is the disk. Behind the file's end there
+            // is nothing; what encrypted clusters hold is never zeroes by itself.
+            let fresh_space = !g.data_file && self.crypt.is_none() && host >= h.file_len()?;
+            let flag = if self.version >= 3 && !g.extended && !raw && !fresh_space { spec::ZERO } else { 0 };
             let bits = match (g.extended, raw, h.backing_len()) {
                 (false, ..) => 0,
                 (true, true, _) => ALL_HERE,

@@ -467,6 +467,13 @@ pub trait Driver: Send + Sync + 'static {
         Below::Told
     }
 
+    /// Whether block status looks into the child for what reads as zeroes there ([`ExtentKind::Child`]). Where it does not,
+    /// what a format stores is data; where space was only reserved, it should.
+    fn looks_below<'a>(&'a self, cx: &'a Cx<'a>) -> IoFuture<'a, bool> {
+        let _ = cx;
+        Box::pin(async { Ok(true) })
+    }
+
     /// Taken before [`Driver::locate`] is asked for a read, and kept until the bytes were read from where it said.
     fn hold(&self) -> Hold {
         Hold::default()
@@ -477,6 +484,13 @@ pub trait Driver: Send + Sync + 'static {
     fn read<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a> {
         let _ = (cx, off, buf);
         Box::pin(async { Err(Errno::NOTSUP) })
+    }
+
+    /// Reads from, or writes to, the state of a virtual machine that the image keeps beside its disk. `None`: the node keeps
+    /// none itself; the child that holds its bytes may.
+    fn vm_state<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, write: bool) -> Option<IoFuture<'a>> {
+        let _ = (cx, off, buf, write);
+        None
     }
 
     /// Whether a filter wants to be handed every read ([`Driver::read`]), rather than have the core follow
@@ -964,6 +978,11 @@ impl<'a> Cx<'a> {
     /// The child's length, bytes.
     pub fn child_len(&self, slot: ChildSlot) -> IoResult<u64> {
         self.child(slot).map(|c| c.len())
+    }
+
+    /// How many bytes a child's file takes on the disk, where that is known.
+    pub fn child_allocated(&self, slot: ChildSlot) -> Option<u64> {
+        crate::query::allocated(self.child(slot).ok()?)
     }
 
     /// The child's limits.

@@ -26,16 +26,19 @@ pub(crate) struct Place {
     depth: usize,
     /// The image files further up, to notice a chain that bites its tail.
     files: Vec<PathBuf>,
+    /// The image at the top may be written.
+    writing: bool,
 }
 
 impl Place {
     /// The place of a node that stands for itself.
     pub(crate) fn top() -> Place {
-        Place { parent: None, depth: 0, files: Vec::new() }
+        Place { parent: None, depth: 0, files: Vec::new(), writing: false }
     }
 
     fn below(&self, id: NodeId, flags: NodeFlags, role: Role) -> Place {
-        Place { parent: Some((id, flags, role)), depth: self.depth + 1, files: self.files.clone() }
+        let writing = if self.depth == 0 { !flags.read_only } else { self.writing };
+        Place { parent: Some((id, flags, role)), depth: self.depth + 1, files: self.files.clone(), writing }
     }
 }
 
@@ -339,7 +342,12 @@ impl Txn<'_> {
         let path = resolve(&hint, own.as_deref())?;
         let file = canonical(&path).await;
         if place.files.contains(&file) {
-            return Err(qerr!("The chain of backing files comes back to '{path}'"));
+            // One that is written is in nobody else's hands, nor in ours a second time.
+            return Err(match place.writing {
+                true => qerr!("Failed to get shared \"write\" lock")
+                    .with_hint(format!("Is another process using the image [{path}]?")),
+                false => qerr!("The chain of backing files comes back to '{path}'"),
+            });
         }
         // A name that is relative to that of an image on a server is one on that server.
         if !path.starts_with('/') && self.is_remote(id) {

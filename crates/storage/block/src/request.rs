@@ -542,10 +542,24 @@ impl<'a> Cx<'a> {
             && let Ok(backing) = self.child_len(ChildSlot::Backing)
             && backing > old
         {
-            self.write_zeroes_checked(old, len.min(backing) - old, ZeroFlags::MAY_UNMAP).await?;
+            self.write_zeroes_checked(old, len - old, ZeroFlags::MAY_UNMAP).await?;
         }
         self.graph.resized(self.node.id);
         Ok(())
+    }
+
+    /// Reads from, or writes to, the state of a virtual machine that the image keeps. `ENOTSUP` where it cannot.
+    pub(crate) async fn node_vm_state(&self, off: u64, buf: IoBuf, write: bool) -> IoResult<()> {
+        let mut cx = *self;
+        loop {
+            if let Some(done) = cx.driver()?.vm_state(&cx, off, buf.clone(), write) {
+                let done = done.await;
+                cx.node.live.wrote();
+                return done;
+            }
+            let edge = cx.node.primary().ok_or(Errno::NOTSUP)?;
+            cx = cx.child(edge.slot)?;
+        }
     }
 
     // ---- where the bytes are ----
@@ -592,7 +606,7 @@ impl<'a> Cx<'a> {
                     let below = self.child_status(slot, offset, n).await?;
                     return Ok(Status { eof: off + below.len >= total, len: below.len.min(n), ..below });
                 }
-                let rule = driver.below(off);
+                let rule = if driver.looks_below(self).await? { driver.below(off) } else { Below::Data };
                 if rule == Below::Data
                     && let Some(name) = child.node.driver.as_ref().and_then(|d| d.filename())
                 {

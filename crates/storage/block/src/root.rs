@@ -205,6 +205,22 @@ impl Root {
         .await
     }
 
+    /// Reads from the state of a virtual machine that the image keeps. `ENOTSUP` where it keeps none.
+    pub async fn read_vm_state(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.request(move |p| async move { p.cx().node_vm_state(off, buf, false).await }).await
+    }
+
+    /// Writes to the state of a virtual machine that the image keeps.
+    pub async fn write_vm_state(&self, off: u64, buf: IoBuf) -> IoResult<()> {
+        self.request(move |p| async move {
+            if !p.cx().node.writable() || !p.perm.contains(Perm::WRITE) {
+                return Err(Errno::PERM);
+            }
+            p.cx().node_vm_state(off, buf, true).await
+        })
+        .await
+    }
+
     /// Makes all completed writes stable.
     pub async fn flush(&self) -> IoResult<()> {
         self.counted(Access::Flush, 0, |p| async move { p.cx().node_flush().await }).await

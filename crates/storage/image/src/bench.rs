@@ -47,7 +47,7 @@ pub async fn run(root: &Arc<Root>, load: Load) -> IoResult<Duration> {
         }
         if len <= load.size {
             at = 0;
-        } else if at > len - load.size {
+        } else if i > 0 && at > len - load.size {
             at %= len - load.size;
         }
         let buf = free.pop().unwrap_or_else(|| {

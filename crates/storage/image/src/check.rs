@@ -84,7 +84,16 @@ async fn backing_files(
         return Ok(());
     }
     match open(&named, look).await {
-        Ok(image) => image.close().await,
+        Ok(image) => {
+            let encrypted =
+                image.graph.image_info(&image.node).is_some_and(|i| i.base.encrypted == Some(true));
+            image.close().await;
+            if encrypted {
+                // Whoever checks an image must be able to read it.
+                let look = OpenFlags { no_io: false, ..look };
+                open(&named, look).await.map_err(CheckError::Open)?.close().await;
+            }
+        }
         Err(e) if e.desc().starts_with("Could not open backing file") => return Err(CheckError::Open(e)),
         // What is wrong with the image itself is what the check tells.
         Err(_) => {}

@@ -13,6 +13,8 @@ use rt::{IoThread, JoinHandle};
 
 /// The longest piece that is read at a time, bytes. What was read should still be in the processor's cache when it is compared.
 const PIECE: u64 = 256 << 10;
+/// A step of what is told, bytes.
+const STEP: u64 = 2 << 20;
 /// Pieces that a thread reads at a time.
 const WORKERS: usize = 2;
 /// Pieces that wait at most.
@@ -239,7 +241,9 @@ async fn survey(
                 let disk = |st: &Status, root: &Arc<Root>| (!st.zero).then(|| root.clone());
                 crew.start(Piece { disks: (disk(&one, first), disk(&two, second)), at, len }).await;
                 at += len;
-                tell(at, all);
+                if (at - pos).is_multiple_of(STEP) {
+                    tell(at, all);
+                }
             }
         }
         pos += n;

@@ -24,6 +24,8 @@ use crate::pool::Pool;
 const PIECE: u64 = 1 << 20;
 /// How much is looked at in one go, bytes.
 const LOOK: u64 = 16 << 40;
+/// A step of what is told, bytes.
+const STEP: u64 = 2 << 20;
 /// The longest request for zeroes, bytes.
 const ZEROES: u64 = 1 << 30;
 /// Pieces of several hundred clusters would keep each other waiting: larger clusters are copied in parts.
@@ -56,6 +58,8 @@ pub struct Plan {
     pub salvage: bool,
     /// Bytes a second at most.
     pub rate: Option<u64>,
+    /// Somebody wants to hear how far it is.
+    pub telling: bool,
 }
 
 /// What went wrong, and where (bytes).
@@ -81,8 +85,8 @@ impl std::fmt::Display for Failure {
 
 /// What is told while it goes on.
 pub enum Told {
-    /// So many bytes are done.
-    At(u64),
+    /// So many bytes of so many are done: of those that are copied.
+    At(u64, u64),
     /// These bytes could not be read and are zeroes now.
     Lost(u64, Errno),
 }
@@ -93,6 +97,19 @@ enum Kind {
     Data,
     Zero,
     Leave,
+}
+
+/// How far it is: told in steps of what is copied, as scripts know them.
+#[derive(Default)]
+struct Meter {
+    /// Bytes that are copied in all.
+    weight: u64,
+    /// Bytes that were told of.
+    done: u64,
+    /// Where the next step begins.
+    pos: u64,
+    /// How many bytes of data follow there.
+    left: u64,
 }
 
 struct Engine {
@@ -138,7 +155,6 @@ pub async fn copy(plan: Plan, tell: &mut dyn FnMut(Told)) -> Result<(), Failure>
 }
 
 struct Flying<T> {
-    end: u64,
     task: JoinHandle<T>,
 }
 
@@ -161,6 +177,10 @@ impl Engine {
         let piece = self.plan.compress.unwrap_or(PIECE.max(granule));
         let begun = rt::now();
         let (mut pos, mut moved) = (0, 0u64);
+        let mut meter = match self.plan.telling {
+            true => Some(Meter { weight: self.weigh().await?, ..Meter::default() }),
+            false => None,
+        };
         while pos < total {
             let (kind, n) = self.look(pos).await?;
             let end = pos + n;
@@ -199,14 +219,58 @@ impl Engine {
                     }
                 }
             }
-            tell(Told::At(run.writes.front().map_or(pos, |w| w.end.saturating_sub(PIECE)).min(pos)));
+            if let Some(m) = &mut meter {
+                self.tell_upto(m, pos, tell).await?;
+            }
         }
         self.settle(run, tell, 0).await?;
         while let Some(w) = run.writes.pop_front() {
             w.task.await?;
-            tell(Told::At(w.end));
         }
         self.tell_lost(tell);
+        Ok(())
+    }
+
+    /// The data from `pos` on, and how far it goes; `None` where there is something else.
+    async fn data_at(&self, pos: u64) -> Result<(Option<u64>, u64), Failure> {
+        let (kind, n) = self.look(pos).await?;
+        let end = match self.plan.compress {
+            Some(c) if kind == Kind::Data => align_up(pos + n, c).unwrap_or(pos + n).min(self.plan.total),
+            _ => pos + n,
+        };
+        Ok(((kind == Kind::Data).then_some(end - pos), end))
+    }
+
+    /// How many bytes are copied in all.
+    async fn weigh(&self) -> Result<u64, Failure> {
+        let (mut pos, mut sum) = (0, 0);
+        while pos < self.plan.total {
+            let (data, end) = self.data_at(pos).await?;
+            sum += data.unwrap_or(0);
+            pos = end;
+        }
+        Ok(sum)
+    }
+
+    /// Tells of each step of what is copied up to `pos`.
+    async fn tell_upto(&self, m: &mut Meter, pos: u64, tell: &mut dyn FnMut(Told)) -> Result<(), Failure> {
+        let step = self.plan.compress.unwrap_or(STEP);
+        while m.pos < pos {
+            if m.left == 0 {
+                let (data, end) = self.data_at(m.pos).await?;
+                match data {
+                    Some(n) => m.left = n,
+                    None => m.pos = end,
+                }
+                continue;
+            }
+            let n = m.left.min(step);
+            if m.pos + n > pos {
+                break;
+            }
+            (m.pos, m.left, m.done) = (m.pos + n, m.left - n, m.done + n);
+            tell(Told::At(m.done, m.weight));
+        }
         Ok(())
     }
 
@@ -227,7 +291,7 @@ impl Engine {
         self.settle(run, tell, self.plan.parallel - 1).await?;
         let me = self.clone();
         let task = rt::spawn_local(async move { me.read_piece(from, to - from).await });
-        run.reads.push_back(Flying { end: to, task });
+        run.reads.push_back(Flying { task });
         Ok(to)
     }
 
@@ -240,16 +304,14 @@ impl Engine {
     ) -> Result<(), Failure> {
         while run.reads.len() > left || run.reads.front().is_some_and(|r| r.task.is_finished()) {
             let Some(r) = run.reads.pop_front() else { break };
-            let end = r.end;
             let piece = r.task.await?;
             while run.writes.len() >= self.plan.parallel {
                 let Some(w) = run.writes.pop_front() else { break };
                 w.task.await?;
-                tell(Told::At(w.end));
             }
             let me = self.clone();
             let task = rt::spawn_local(async move { me.write_piece(piece).await });
-            run.writes.push_back(Flying { end, task });
+            run.writes.push_back(Flying { task });
         }
         if !self.lost.borrow().is_empty() {
             self.tell_lost(tell);
@@ -356,6 +418,11 @@ impl Engine {
                     false => self.zeroes(off, buf.len() as u64).await,
                 };
             }
+            if !self.plan.zero_init
+                && is_stored(target, off, buf.len() as u64).await.map_err(|e| Failure::Look(off, e))?
+            {
+                return Err(Failure::Write(off, Errno::IO));
+            }
             return target.write(off, buf.clone(), WriteFlags::COMPRESSED).await.map_err(failed(off));
         }
         if self.plan.sparse == 0 {
@@ -406,6 +473,15 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether an image has a place for what begins at `off` already: the tools write compressed clusters once.
+///
+/// # Errors
+/// The storage's.
+pub(crate) async fn is_stored(root: &Root, off: u64, len: u64) -> IoResult<bool> {
+    let st = root.map_own(off, len).await?;
+    Ok(st.data || st.compressed || (st.zero && st.offset.is_some()))
 }
 
 /// Waits until `moved` bytes since `begun` are no more than `rate` a second.

@@ -102,7 +102,13 @@ async fn create_file(name: &str, options: &Options) -> Result<(), QError> {
         dict.insert("location", location);
         dict.insert("driver", ty.name);
     }
-    let typed: BlockdevCreateOptions = qapi::from_keyval_dict(dict)?;
+    let typed: BlockdevCreateOptions = qapi::from_keyval_dict(dict).map_err(|e| {
+        let value = e.desc().strip_prefix("Parameter 'preallocation' does not accept value '");
+        match value.and_then(|v| v.strip_suffix('\'')) {
+            Some(v) => qerr!("invalid parameter value: {v}"),
+            None => e,
+        }
+    })?;
     let cx = CreateCx::new(new_graph());
     create(&cx, &typed).await
 }
@@ -164,9 +170,22 @@ pub(crate) fn contract(
 pub async fn create(image: &NewImage) -> Result<(), QError> {
     let (ty, creation) = maker(&image.format)?;
     let (Some(make), false) = (creation.create, ty.kind == Kind::Protocol) else {
-        return create_file(&image.name, &image.options).await;
+        let made = create_file(&image.name, &image.options).await;
+        return made.map_err(|e| match e.desc() {
+            "Could not resize file: File too large" => {
+                qerr!("The image size is too large for file format '{}'", image.format)
+            }
+            _ => e,
+        });
     };
-    let (options, parts) = contract(image, ty, creation)?;
+    let (options, parts) = match contract(image, ty, creation) {
+        Ok(c) => c,
+        Err(e) => {
+            // The file was to be made anew, and what it was is of no use to anybody.
+            remove(&image.name).await;
+            return Err(e);
+        }
+    };
     let mut plain = Options::default();
     for name in ["nocow", "extent_size_hint", "preallocation"] {
         // VDI images have it, though their options do not say so.

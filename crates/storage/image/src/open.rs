@@ -325,7 +325,7 @@ fn fill(d: &mut Dict) -> std::pin::Pin<Box<dyn Future<Output = Result<(), QError
         {
             e.insert("format", "luks");
         }
-        for child in ["file", "data-file", "backing"] {
+        for child in ["file", "image", "raw", "data-file", "backing"] {
             let Some(Value::Dict(c)) = d.get_mut(child) else { continue };
             fill(c).await?;
             if c.contains_key("driver") {

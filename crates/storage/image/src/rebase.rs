@@ -32,6 +32,8 @@ use crate::pool::Pool;
 const PIECE: u64 = 256 << 10;
 /// Pieces in flight.
 const PARALLEL: usize = 8;
+/// A step of what is told, bytes.
+const STEP: u64 = 2 << 20;
 /// How much is looked at in one go, bytes.
 const LOOK: u64 = 16 << 40;
 
@@ -243,11 +245,12 @@ async fn sweep(
     tell: &mut dyn FnMut(u64, u64),
 ) -> Result<(), Failure> {
     let size = plan.image.len();
+    let mut steps = Steps { all: size.div_ceil(STEP.min(size.max(1))), ..Steps::default() };
     let mut at = 0;
     while at < size {
-        tell(at, size);
-        let (n, differs) = look(plan, at, size).await.map_err(Failure::Look)?;
+        let (n, differs, kept) = look(plan, at, size).await.map_err(Failure::Look)?;
         let end = at + n;
+        steps.go(n, kept, tell);
         if !differs {
             at = end;
             continue;
@@ -267,35 +270,68 @@ async fn sweep(
         }
         at = stop.max(end);
     }
-    tell(size, size);
+    steps.go(0, true, tell);
     Ok(())
+}
+
+/// What is told: steps of what is gone through, of all that there are.
+#[derive(Default)]
+struct Steps {
+    all: u64,
+    done: u64,
+    /// Bytes of the step that has begun.
+    begun: u64,
+}
+
+impl Steps {
+    /// The next `n` bytes; they are `kept` as they are without a look at either backing file.
+    fn go(&mut self, mut n: u64, kept: bool, tell: &mut dyn FnMut(u64, u64)) {
+        if kept {
+            if std::mem::take(&mut self.begun) > 0 {
+                self.step(tell);
+            }
+            return;
+        }
+        while self.begun + n >= STEP {
+            n -= STEP - self.begun;
+            self.begun = 0;
+            self.step(tell);
+        }
+        self.begun += n;
+    }
+
+    fn step(&mut self, tell: &mut dyn FnMut(u64, u64)) {
+        self.done += 1;
+        tell(self.done.min(self.all), self.all);
+    }
 }
 
 fn up(v: u64, unit: u64) -> u64 {
     align_up(v, unit).unwrap_or(v)
 }
 
-/// How far things are alike from `at` on, and whether the old and the new backing file may show different bytes there.
-async fn look(plan: &Plan, at: u64, size: u64) -> IoResult<(u64, bool)> {
+/// How far things are alike from `at` on, whether the old and the new backing file may show different bytes there, and whether
+/// that is known without either.
+async fn look(plan: &Plan, at: u64, size: u64) -> IoResult<(u64, bool, bool)> {
     let own = plan.image.map_own(at, LOOK.min(size - at)).await?;
     if own.allocated || own.compressed {
-        return Ok((own.len, false));
+        return Ok((own.len, false, true));
     }
     let mut n = own.len;
     if let Some(shared) = plan.above {
-        let Shared::Below(bottom) = shared else { return Ok((n, false)) };
+        let Shared::Below(bottom) = shared else { return Ok((n, false, true)) };
         if let Some(old) = plan.old.as_ref().filter(|o| at < o.len()) {
             let st = old.map_down_to(at, n.min(old.len() - at), bottom).await?;
             n = n.min(st.len);
             if !(st.allocated || st.compressed || st.zero) {
-                return Ok((n, false));
+                return Ok((n, false, true));
             }
         }
     }
     let old = shown(plan.old.as_ref(), at, n).await?;
     let new = shown(plan.new.as_ref(), at, old.len).await?;
     let alike = (old.zero && new.zero) || old.same_place(&new);
-    Ok((new.len, !alike))
+    Ok((new.len, !alike, false))
 }
 
 /// What a backing file shows from `at` on, `len` bytes at most; behind its end zeroes.

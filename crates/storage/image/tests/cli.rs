@@ -345,7 +345,10 @@ fn encrypted_qcow2_images() {
         assert!(out.contains(part), "{out}");
     }
     let sound = "No errors were found on the image.\nImage end offset: 2359296\n";
-    assert_eq!(run("check @e"), (0, sound.into(), String::new()));
+    // Whoever checks an image must be able to read it.
+    let (code, out, err) = run("check @e");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.ends_with("Parameter 'encrypt.key-secret' is required for cipher\n"), "{err}");
     assert_eq!(run("check SECRETS DESC"), (0, sound.into(), String::new()));
     // An overlay needs no key to be made; and repairs go by a description, too.
     let (code, out, err) = run("create -f qcow2 -b e -F qcow2 @o");
@@ -358,7 +361,7 @@ fn encrypted_qcow2_images() {
     assert_eq!(run("check -q SECRETS DESC").0, 3);
     let (code, out, err) = run("check -r leaks SECRETS DESC");
     assert!(code == 0 && out.contains("    1 leaked clusters\n"), "{out}{err}");
-    assert_eq!(run("check -q @e").0, 0);
+    assert_eq!(run("check -q SECRETS DESC").0, 0);
     assert_eq!(run("check --image-opts driver=raw,file.filename=@e").0, 63);
     assert_eq!(run(make).0, 0);
     if !have_reference() {
@@ -480,9 +483,7 @@ fn images_are_amended_as_the_reference_does() {
             assert_eq!(about(&mine, name), about(&other, name), "{line}: {name}");
         }
     }
-    for name in ["p", "e"] {
-        assert_eq!(img(&mine, &format!("check -q @{name}")), (0, String::new(), String::new()));
-    }
+    assert_eq!(img(&mine, "check -q @p"), (0, String::new(), String::new()));
     let (_, out, _) = img(&mine, "amend -p -o lazy_refcounts=off @p");
     assert_eq!(out, "    (0.00/100%)\r    (100.00/100%)\r\n");
     for line in ["amend -f qcow2 -o help", "amend -f luks -o help", "amend -o help @p", "amend --help"] {

@@ -224,3 +224,33 @@ fn a_crash_leaves_the_old_or_the_new_state() {
         });
     }
 }
+
+#[test]
+fn the_state_of_a_machine_stands_behind_the_disk() {
+    for seed in 0..6 {
+        Sim::new(seed).block_on(async {
+            let mut w = world(seed % 2 == 1, seed % 3 == 2).await;
+            let model = initial(&w);
+            let cover = w.image.geometry().l2_coverage();
+            let at = [0, 700, cover - 100, 3 * cover][seed as usize % 4];
+            let bytes = IoBuf::from_bytes(&[7; 1000]);
+            w.image.write_vm_state(&w.host, at, bytes).await.unwrap();
+            again(&mut w).await;
+            no_errors(&w.host, false).await;
+            let seen = async |w: &World, at: u64, n: usize| {
+                let buf = IoBuf::zeroed(n);
+                w.image.read_vm_state(&w.host, at, buf.clone()).await.unwrap();
+                buf.to_vec()
+            };
+            assert_eq!(seen(&w, at, 1000).await, [7; 1000]);
+            assert_eq!(seen(&w, at + 1000, 512).await, [0; 512]);
+            // The disk shows nothing of it.
+            assert_eq!(read_all(&w).await, model);
+            w.image.write_vm_state(&w.host, at + 10, IoBuf::from_bytes(&[9; 5])).await.unwrap();
+            assert_eq!(seen(&w, at + 8, 9).await, [7, 7, 9, 9, 9, 9, 9, 7, 7]);
+            let far = w.image.write_vm_state(&w.host, u64::MAX - 5, IoBuf::zeroed(5)).await;
+            assert_eq!(far, Err(base::Errno::FBIG));
+            assert!(w.image.read_vm_state(&w.host, 1 << 60, IoBuf::zeroed(5)).await.is_err());
+        });
+    }
+}

@@ -37,19 +37,19 @@ const fn opt(name: &'static str, ty: Type, help: &'static str) -> Opt {
 }
 
 const QCOW2: &[Opt] = &[
-    opt("backing_file", Type::Str, "Name of the image behind this one; it cannot be changed here"),
-    opt("backing_fmt", Type::Str, "Format of the image behind this one; it cannot be changed here"),
-    opt("compat", Type::Str, "Version: v2 (0.10) or v3 (1.1)"),
-    opt("data_file", Type::Str, "Name of the file that holds the data"),
-    opt("data_file_raw", Type::Bool, "The data file alone is the disk, too"),
-    opt("encrypt.iter-time", Type::Num, "Milliseconds that deriving a key takes"),
-    opt("encrypt.keyslot", Type::Num, "The key slot"),
-    opt("encrypt.new-secret", Type::Str, "Id of the secret with the new password"),
-    opt("encrypt.old-secret", Type::Str, "Id of the secret with the password whose slots are erased"),
-    opt("encrypt.state", Type::Str, "What becomes of the slots (active, inactive)"),
-    opt("lazy_refcounts", Type::Bool, "Put updates of refcounts off"),
-    opt("refcount_bits", Type::Num, "Bits of a refcount (1 to 64)"),
-    opt("size", Type::Size, "Bytes that a guest sees"),
+    opt("backing_file", Type::Str, "File name of a base image"),
+    opt("backing_fmt", Type::Str, "Image format of the base image"),
+    opt("compat", Type::Str, "Compatibility level (v2 [0.10] or v3 [1.1])"),
+    opt("data_file", Type::Str, "File name of an external data file"),
+    opt("data_file_raw", Type::Bool, "The external data file must stay valid as a raw image"),
+    opt("encrypt.iter-time", Type::Num, "Time to spend in PBKDF in milliseconds"),
+    opt("encrypt.keyslot", Type::Num, "Select a single keyslot to modify explicitly"),
+    opt("encrypt.new-secret", Type::Str, "New secret to set in the matching keyslots. Empty string to erase"),
+    opt("encrypt.old-secret", Type::Str, "Select all keyslots that match this password"),
+    opt("encrypt.state", Type::Str, "Select new state of affected keyslots (active/inactive)"),
+    opt("lazy_refcounts", Type::Bool, "Postpone refcount updates"),
+    opt("refcount_bits", Type::Num, "Width of a reference count entry in bits"),
+    opt("size", Type::Size, "Virtual disk size"),
 ];
 
 const LUKS: &[Opt] = &[

@@ -85,7 +85,7 @@ struct Job {
     options: Vec<String>,
     backing: Option<String>,
     backing_format: Option<String>,
-    cache: Cache,
+    cache: String,
     compress: bool,
     create: bool,
     target_is_zero: bool,
@@ -167,7 +167,9 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         return tool.fail("No support for concatenating multiple snapshot");
     }
     let source_cache = tool.cache(&p, "source-cache", "writeback", "source cache")?;
-    let cache = tool.cache(&p, "target-cache", "unsafe", "cache")?;
+    if let Some(s) = p.get("snapshot") {
+        snapshot_parameters(tool, s)?;
+    }
     let mut sources = Vec::new();
     for name in names {
         sources.push(tool.source(&p, name)?);
@@ -192,7 +194,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         options,
         backing: p.get("backing").map(str::to_owned),
         backing_format: p.get("backing-format").map(str::to_owned),
-        cache,
+        cache: p.get("target-cache").unwrap_or("unsafe").to_owned(),
         compress,
         create: !p.has("no-create"),
         target_is_zero: p.has("target-is-zero"),
@@ -317,14 +319,17 @@ impl Job {
                     secrets.push((name.to_owned(), v.to_owned()));
                 }
             }
-        } else if self.bitmaps && !self.target.image_opts {
+        }
+        if self.bitmaps && !self.target.image_opts {
             self.check_bitmaps(&self.format)?;
         }
+        // Looked at when there is something to open.
+        let cache = Cache::parse(&self.cache).ok_or_else(|| qerr!("Invalid cache option: {}", self.cache))?;
         let flags = OpenFlags {
             write: true,
             // What an existing image shows through its backing file is overwritten too.
             chain: backing || !self.create,
-            cache: self.cache,
+            cache,
             unmap: self.sparse > 0,
             ..OpenFlags::default()
         };
@@ -387,11 +392,8 @@ impl Job {
                 return Err(qerr!("Compression and preallocation not supported at the same time"));
             }
         }
-        if self.bitmaps {
-            if disks.len() > 1 {
-                return Err(qerr!("Copying bitmaps only possible with single source"));
-            }
-            self.check_bitmaps(&self.format)?;
+        if self.bitmaps && disks.len() > 1 {
+            return Err(qerr!("Copying bitmaps only possible with single source"));
         }
         options.set("size", total.to_string());
         Ok(NewImage {
@@ -413,7 +415,7 @@ impl Job {
         progress: &mut Progress<'_>,
         said: &mut Vec<String>,
     ) -> Result<(), QError> {
-        let root = image.writer().await?;
+        let root = image.writer().await.map_err(|e| could_not_open(&self.target.name, &e))?;
         let done = self.fill(disks, image, &root, total, backing, progress, said).await;
         root.detach().await;
         done?;
@@ -467,9 +469,10 @@ impl Job {
             parallel: if self.compress { self.parallel.max(16) } else { self.parallel },
             salvage: self.salvage,
             rate: self.rate,
+            telling: progress.is_shown(),
         };
         let mut tell = |t: Told| match t {
-            Told::At(at) => progress.at(at, total),
+            Told::At(at, of) => progress.at(at, of),
             Told::Lost(at, e) => said.push(format!("error while reading offset {at}: {e}")),
         };
         copy(plan, &mut tell).await.map_err(|e| qerr!("{e}"))?;
@@ -483,6 +486,21 @@ fn unit(info: Option<&api::block_core::BlockNodeInfo>, cluster: u64) -> u64 {
     use api::block_core::ImageInfoSpecific::Qcow2;
     let parts = matches!(info.and_then(|i| i.format_specific.as_ref()), Some(Qcow2(q)) if q.extended_l2 == Some(true));
     if parts { cluster / 32 } else { cluster }
+}
+
+/// Refuses parameters of a snapshot that are none.
+pub(super) fn snapshot_parameters(tool: &mut Tool<'_>, text: &str) -> Result<(), super::Failed> {
+    if !text.starts_with("snapshot.") {
+        return Ok(());
+    }
+    for part in crate::options::split(text) {
+        let name = part.split('=').next().unwrap_or_default();
+        if !["snapshot.id", "snapshot.name"].contains(&name) {
+            tool.report(&format!("Invalid parameter '{name}'"), None);
+            return tool.fail(&format!("Failed in parsing snapshot param '{text}'"));
+        }
+    }
+    Ok(())
 }
 
 /// The id and the name that a snapshot's parameters give.

@@ -165,7 +165,7 @@ impl Job<'_> {
             return if format.is_none() { Err(missing()) } else { Ok(None) };
         }
         let source = Source::file(&path, format);
-        let flags = OpenFlags { no_io: true, ..OpenFlags::default() };
+        let flags = OpenFlags { no_io: true, chain: true, ..OpenFlags::default() };
         let opened = open(&source, flags)
             .await
             .map_err(|e| qerr!("{}", e.desc()).with_hint("Could not open backing image."))?;

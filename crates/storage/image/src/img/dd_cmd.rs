@@ -106,6 +106,7 @@ async fn fill(from: &Opened, to: &Opened, skip: u64, total: u64) -> Result<(), Q
         parallel: 8,
         salvage: false,
         rate: None,
+        telling: false,
     };
     let done = copy(plan, &mut |_| ()).await.map_err(|e| qerr!("{e}"));
     input.detach().await;

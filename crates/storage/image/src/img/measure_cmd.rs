@@ -4,7 +4,7 @@ use block::create::Measure;
 use qapi::{Dict, QError, Value, qerr};
 
 use super::args::{FORMAT, HELP, IMAGE_OPTS, OBJECT, OUTPUT, Parsed, SHARE, value};
-use super::convert_cmd::snapshot_of;
+use super::convert_cmd::{snapshot_of, snapshot_parameters};
 use super::create_cmd::list_options;
 use super::{CmdResult, Command, Tool, could_not_open, wait};
 use crate::create::{NewImage, options_of};
@@ -59,6 +59,9 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         }
     } else if size.is_some() {
         return tool.fail("--size N cannot be used together with a filename.");
+    }
+    if let Some(s) = p.get("snapshot") {
+        snapshot_parameters(tool, s)?;
     }
     let source = tool.source(&p, filename.map_or("", String::as_str))?;
     let flags = OpenFlags { force_share: p.has("force-share"), chain: true, ..OpenFlags::default() };

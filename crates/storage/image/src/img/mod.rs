@@ -174,10 +174,30 @@ fn wait<F: Future>(tool: &mut Tool<'_>, f: F) -> Result<F::Output, Failed> {
     }
 }
 
+/// What an `--object` that asks for help is answered with.
+pub(crate) fn object_help(given: &str) -> Option<Result<String, QError>> {
+    let asks = |t: &str| t == "help" || t == "?";
+    if asks(given) {
+        return Some(Ok(qom::help()));
+    }
+    let (kind, rest) = given.split_once(',')?;
+    let kind = kind.strip_prefix("qom-type=").unwrap_or(kind);
+    crate::options::split(rest).iter().any(|o| asks(o)).then(|| qom::type_help(kind))
+}
+
 /// Makes the objects that `--object` describes.
 fn objects(tool: &mut Tool<'_>, given: &[String]) -> Result<Arc<ObjectTree>, Failed> {
     let tree = ObjectTree::new();
     for g in given {
+        if let Some(text) = object_help(g) {
+            return match text {
+                Ok(text) => {
+                    tool.print(&text);
+                    Err(Failed(0))
+                }
+                Err(e) => tool.fail_with(&e),
+            };
+        }
         let made = qapi::from_arg(g, Some("qom-type")).and_then(|o| tree.add(&o));
         if let Err(e) = made {
             return tool.fail_with(&e);

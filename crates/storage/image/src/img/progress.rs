@@ -39,6 +39,11 @@ impl<'a> Progress<'a> {
         Progress { shown, out, last: 0.0, drawn: false }
     }
 
+    /// Whether anybody sees it.
+    pub fn is_shown(&self) -> bool {
+        !matches!(self.shown, Shown::Nowhere)
+    }
+
     /// The work begins.
     pub fn begin(&mut self) {
         self.print(0.0);
@@ -47,7 +52,7 @@ impl<'a> Progress<'a> {
     /// `done` of `all` is done.
     pub fn at(&mut self, done: u64, all: u64) {
         let percent = if all == 0 { 100.0 } else { done as f64 * 100.0 / all as f64 };
-        if percent - self.last >= 1.0 {
+        if percent > self.last + 1.0 || percent >= 100.0 {
             self.last = percent;
             self.print(percent);
         }

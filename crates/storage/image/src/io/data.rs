@@ -14,9 +14,6 @@ use std::time::Duration;
 /// What is written where nothing else is asked for.
 const FILL: u8 = 0xcd;
 
-/// No driver keeps the state of a virtual machine yet.
-const STATE: Errno = Errno::NOTSUP;
-
 /// How a request is told of.
 #[derive(Clone, Copy)]
 struct Telling {
@@ -82,6 +79,14 @@ async fn fetch(root: &Root, offset: u64, len: u64) -> IoResult<(IoBuf, Duration)
     Ok((buf, rt::now() - begun))
 }
 
+/// The same of the state of a virtual machine.
+async fn fetch_state(root: &Root, offset: u64, len: u64) -> IoResult<(IoBuf, Duration)> {
+    let begun = rt::now();
+    let buf = IoBuf::zeroed(len as usize);
+    root.read_vm_state(offset, buf.clone()).await?;
+    Ok((buf, rt::now() - begun))
+}
+
 /// The text about a finished read, and whether all was as expected.
 fn tell_read(
     buf: &IoBuf,
@@ -139,9 +144,12 @@ async fn read_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
     let root = s.root()?;
     if l.has('b') {
         sectors(s, offset, count)?;
-        return Err(failed(STATE));
     }
-    let (buf, time) = fetch(&root, offset, count).await.map_err(failed)?;
+    let (buf, time) = match l.has('b') {
+        true => fetch_state(&root, offset, count).await,
+        false => fetch(&root, offset, count).await,
+    }
+    .map_err(failed)?;
     let (text, right) = tell_read(&buf, offset, time, expected, Telling::of(&l));
     s.text.print(&text);
     Ok(if right { Done::Well } else { Done::Failed })
@@ -254,10 +262,16 @@ enum How {
     Plain,
     Stable,
     Compressed,
+    /// To the state of a virtual machine.
+    State,
 }
 
 async fn store(root: &Root, offset: u64, len: u64, what: &What, how: How) -> IoResult<Duration> {
     let begun = rt::now();
+    if how == How::State {
+        root.write_vm_state(offset, what.buffer(len)).await?;
+        return Ok(rt::now() - begun);
+    }
     fits(root, offset, len)?;
     match (what, how) {
         (What::Zeroes(flags), _) => root.write_zeroes(offset, len, *flags).await?,
@@ -282,11 +296,10 @@ async fn compressed(root: &Root, offset: u64, buf: IoBuf) -> IoResult<()> {
     let mut at = 0;
     while at < len {
         let n = cluster.min(len - at);
-        let there = root.map(offset + at, n).await?;
-        let done = if (there.data || there.compressed) && there.depth == 0 {
-            Err(Errno::IO)
-        } else {
-            root.write(offset + at, buf.slice(at as usize..(at + n) as usize), WriteFlags::COMPRESSED).await
+        let part = buf.slice(at as usize..(at + n) as usize);
+        let done = match crate::convert::is_stored(root, offset + at, n).await? {
+            true => Err(Errno::IO),
+            false => root.write(offset + at, part, WriteFlags::COMPRESSED).await,
         };
         result = result.and(done);
         at += n;
@@ -341,9 +354,6 @@ async fn write_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
     if has('b') || has('c') {
         sectors(s, offset, count)?;
     }
-    if has('b') {
-        return Err(s.fail(&format!("write failed: {STATE}")));
-    }
     let what = match l.value('s') {
         Some(name) => What::File(source(name, count).await.map_err(|e| {
             s.text.warn(&e);
@@ -353,6 +363,7 @@ async fn write_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
         None => What::Byte(byte.unwrap_or(FILL)),
     };
     let how = match () {
+        () if has('b') => How::State,
         () if has('c') => How::Compressed,
         () if has('f') => How::Stable,
         () => How::Plain,
@@ -467,6 +478,9 @@ async fn truncate_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
     let root = s.root()?;
     match root.truncate(size, false, mode).await {
         Ok(()) => Ok(Done::Well),
+        Err(Errno::INVAL) if !size.is_multiple_of(512) && root.info().cluster_size.is_some() => {
+            Err(s.error("The new size must be a multiple of 512"))
+        }
         Err(Errno::INVAL) if mode != Prealloc::Off && size < root.len() => {
             Err(s.error("Preallocation can't be used for shrinking an image"))
         }

@@ -132,9 +132,18 @@ fn work(prog: &str, given: &[String], text: &Rc<Text>, executor: &rt::Executor) 
                 image_opts = true;
                 continue;
             }
-            "object" if v == "help" => {
-                text.print(&qom::help());
-                return 0;
+            "object" if crate::img::object_help(&v).is_some() => {
+                return match crate::img::object_help(&v) {
+                    Some(Err(e)) => {
+                        s.error_of(&e);
+                        1
+                    }
+                    Some(Ok(help)) => {
+                        text.print(&help);
+                        0
+                    }
+                    None => 0,
+                };
             }
             "object" => {
                 let made = qapi::from_arg(&v, Some("qom-type")).and_then(|o| s.objects.add(&o));

@@ -52,6 +52,11 @@ pub(super) async fn sigraise(s: &mut Session, w: Words<'_>) -> Done {
     let Some(n) = i32::try_from(n).ok().filter(|n| *n <= 65) else {
         return s.fail(&format!("signal argument '{given}' is too large to be a valid signal"));
     };
+    // The reference's threads keep these two for themselves.
+    let kept = [rustix::process::Signal::USR1, rustix::process::Signal::ALARM].map(|s| s.as_raw());
+    if kept.contains(&n) {
+        return Done::Well;
+    }
     s.text.flush();
     if let Some(signal) = rustix::process::Signal::from_named_raw(n) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), signal);

@@ -6,7 +6,8 @@ use base::Errno;
 
 /// Reads the numbers and tells that it cannot be done.
 fn refuse(s: &Session, w: &Words<'_>, what: &str) -> Done {
-    for word in w.words {
+    // The option of an append.
+    for word in w.words.iter().filter(|w| *w != "-p") {
         if let Err(failed) = s.size(word) {
             return failed;
         }
