@@ -14,15 +14,18 @@ const PATIENCE: &str = "30";
 /// What cases have for servers: waiting for a file, for the end of the process whose number is in a file, and ending that one.
 const HELPERS: [(&str, &str); 3] = [
     ("came", "for i in $(seq 500); do [ -e \"$1\" ] && exit 0; sleep 0.02; done; exit 1"),
+    // A server that misses the end of its last client, or a signal, since it was just starting, is told again.
     (
         "gone",
         "p=$(cat \"$1\" 2>/dev/null) || exit 0\n\
-         for i in $(seq 500); do grep -q '^State:.[^ZX]' /proc/$p/status 2>/dev/null || exit 0; sleep 0.02; done; exit 1",
+         for i in $(seq 500); do grep -q '^State:.[^ZX]' /proc/$p/status 2>/dev/null || exit 0; \
+         [ $i = 150 ] && kill $p; [ $i = 300 ] && kill -9 $p; sleep 0.02; done; exit 1",
     ),
     (
         "stop",
         "p=$(cat \"$1\") && kill ${2:--TERM} $p\n\
-         for i in $(seq 500); do grep -q '^State:.[^ZX]' /proc/$p/status 2>/dev/null || exit 0; sleep 0.02; done; exit 1",
+         for i in $(seq 500); do grep -q '^State:.[^ZX]' /proc/$p/status 2>/dev/null || exit 0; \
+         [ $((i % 50)) = 0 ] && kill ${2:--TERM} $p; sleep 0.02; done; exit 1",
     ),
 ];
 
