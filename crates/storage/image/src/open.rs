@@ -300,6 +300,7 @@ async fn described(source: &Source) -> Result<Dict, QError> {
     if let Some(f) = &source.format {
         d.insert("driver", f.as_str());
     }
+    block::filename::modern(&drivers(), &mut d)?;
     Ok(d)
 }
 

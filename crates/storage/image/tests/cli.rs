@@ -43,6 +43,20 @@ fn have_reference() -> bool {
 }
 
 #[test]
+fn descriptions_may_have_the_older_names_of_options() {
+    let d = Dir::new("older");
+    // Nobody listens there.
+    for line in [
+        "info --image-opts driver=nbd,host=127.0.0.1,port=1",
+        "info --image-opts driver=raw,file.driver=nbd,file.host=127.0.0.1,file.port=1",
+        "info json:{\"driver\":\"nbd\",\"host\":\"127.0.0.1\",\"port\":\"1\"}",
+    ] {
+        let (code, _, err) = img(&d, line);
+        assert!(code == 1 && err.contains("Connection refused"), "{line}: {err}");
+    }
+}
+
+#[test]
 fn create_info_check() {
     let d = Dir::new("basic");
     let (code, out, err) = img(&d, "create -f qcow2 @a 64M");
