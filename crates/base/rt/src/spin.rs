@@ -19,7 +19,7 @@ pub struct Polling {
     pub most: Duration,
     /// What the time is multiplied with where it was too short; 0 for 2.
     pub grow: u32,
-    /// What the time is divided by where waits are longer than `most`; 0 to begin anew.
+    /// What the time is divided by where waits are much longer than `most`; 0 to begin anew.
     pub shrink: u32,
 }
 
@@ -68,7 +68,8 @@ impl Spin {
             self.skip = self.penalty;
         }
         let Polling { most, grow, shrink } = self.how;
-        if idle > most {
+        // Being woken is a part of what a wait through sleep took: without it, it may be short enough.
+        if idle > most * 2 {
             self.window = self.window.checked_div(shrink).unwrap_or_default();
         } else if idle > looked {
             let factor = if grow == 0 { 2 } else { grow };
@@ -114,6 +115,8 @@ mod tests {
         }
         s.slept(us(0), us(1000));
         assert_eq!(s.window(), us(16));
+        s.slept(us(0), us(60));
+        assert_eq!(s.window(), us(32), "looking may find what sleep found later");
         s.how.most = us(1);
         s.slept(us(0), us(1));
         assert_eq!(s.window(), us(1), "even where that is shorter than what is worth while");
