@@ -178,14 +178,8 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
             _ => e,
         });
     };
-    let (options, parts) = match contract(image, ty, creation) {
-        Ok(c) => c,
-        Err(e) => {
-            // The file was to be made anew, and what it was is of no use to anybody.
-            remove(&image.name).await;
-            return Err(e);
-        }
-    };
+    // Options that are refused leave a file of that name as it is.
+    let (options, parts) = contract(image, ty, creation)?;
     let mut plain = Options::default();
     for name in ["nocow", "extent_size_hint", "preallocation"] {
         // VDI images have it, though their options do not say so.
