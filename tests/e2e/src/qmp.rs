@@ -73,7 +73,8 @@ impl Qmp {
     /// conversation, the inner one the command's.
     pub fn try_run(&mut self, command: &str, arguments: Value) -> Result<Result<Value, QmpError>> {
         let request = json!({ "execute": command, "arguments": arguments });
-        writeln!(self.writer, "{request}")?;
+        // At once: who is told to quit may be gone before the end of the line.
+        self.writer.write_all(format!("{request}\n").as_bytes())?;
         loop {
             let mut reply = self.line()?;
             if reply.get("event").is_some() {

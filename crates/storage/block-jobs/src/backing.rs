@@ -1,7 +1,7 @@
 //! `change-backing-file`: what an image's header says of its backing file.
 
 use crate::commit::chain;
-use crate::setup::{find, find_node, is_root, write_hint};
+use crate::setup::{find, find_node, is_root};
 use api::block_core::ChangeBackingFile;
 use block::driver::{BackingHint, Kind};
 use block::job::Jobs;
@@ -25,5 +25,5 @@ pub async fn change_backing_file(jobs: &Arc<Jobs>, c: ChangeBackingFile) -> Resu
     let format = if backing.ty.kind == Kind::Protocol { "raw" } else { backing.ty.name };
     let name = c.backing_file;
     let hint = (!name.is_empty()).then(|| BackingHint { filename: name, format: Some(format.to_owned()) });
-    write_hint(graph, image.id, hint).await
+    graph.write_backing_hint(image.id, hint).await
 }

@@ -7,7 +7,7 @@
 use crate::copy::{Failed, Zeroes, copy_range, has, plain};
 use crate::flow::{Bounds, Buffers, Flow, Sweep, Work};
 use crate::mirror::{self, After, Mirrored};
-use crate::setup::{Frozen, begin, config, find_node, hint, is_root, job_id, undo, write_hint};
+use crate::setup::{Frozen, begin, config, find_node, hint, is_root, job_id, undo};
 use api::block_core::{BlockCommit, BlockdevOnError};
 use api::job::JobType;
 use base::IoResult;
@@ -84,12 +84,10 @@ impl Body for Commit {
     fn prepare<'a>(&'a self, _: &'a Arc<Job>) -> CtlFuture<'a> {
         Box::pin(async move {
             // The base has all that the images above it have: a header may name it before the graph does.
-            for overlay in self.overlays() {
-                write_hint(&self.graph, overlay, self.hint.clone()).await?;
-            }
+            let names = self.overlays().into_iter().map(|o| (o, self.hint.clone())).collect();
             let (frozen, filter, base, ro, root) =
                 (self.frozen.clone(), self.filter, self.base, self.base_ro, self.root.id());
-            let change = self.graph.change(vec![filter], move |c| {
+            let change = self.graph.change_naming(vec![filter], names, move |c| {
                 frozen.thaw(c);
                 c.remove_filter(filter, base);
                 c.drop_root(root);

@@ -136,21 +136,6 @@ pub(crate) fn hint(
     Some(BackingHint { filename, format: Some(format.to_owned()) })
 }
 
-/// Writes into an image's header which backing file it has; a read-only image is made writable for that.
-pub(crate) async fn write_hint(
-    graph: &BlockGraph,
-    node: NodeId,
-    hint: Option<BackingHint>,
-) -> Result<(), QError> {
-    let was = graph.change(vec![node], move |c| Ok(c.set_read_only(node, false))).await?;
-    let done = graph.write_backing_hint(node, hint).await;
-    if was {
-        let back = graph.change(vec![node], move |c| Ok(c.set_read_only(node, true))).await;
-        return done.and(back.map(drop));
-    }
-    done
-}
-
 /// Undoes what a job did to the graph. A driver may fail to stage; what failed for a moment is tried again.
 pub(crate) async fn undo(
     graph: &BlockGraph,

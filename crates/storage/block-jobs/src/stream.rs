@@ -4,7 +4,7 @@ use crate::commit::chain;
 use crate::copy::{Failed, has, plain};
 use crate::flow::{Bounds, Buffers, Flow, Sweep, Work};
 use crate::mirror::{filters, top_image};
-use crate::setup::{Frozen, begin, config, find, find_node, hint, job_id, undo, write_hint};
+use crate::setup::{Frozen, begin, config, find, find_node, hint, job_id, undo};
 use api::block_core::{BlockStream, BlockdevOnError};
 use api::job::JobType;
 use base::IoResult;
@@ -111,9 +111,8 @@ impl Body for Stream {
     fn prepare<'a>(&'a self, _: &'a Arc<Job>) -> CtlFuture<'a> {
         Box::pin(async move {
             // What has no backing file keeps the name of one that it may have.
-            if self.lacking.base || self.lacking.bottom != Some(self.image) {
-                write_hint(&self.graph, self.image, self.hint.clone()).await?;
-            }
+            let named = self.lacking.base || self.lacking.bottom != Some(self.image);
+            let names = named.then(|| (self.image, self.hint.clone())).into_iter().collect();
             let (frozen, filter, source, image, base, ro, root) = (
                 self.frozen.clone(),
                 self.filter,
@@ -123,7 +122,7 @@ impl Body for Stream {
                 self.was_ro.clone(),
                 self.root.id(),
             );
-            let change = self.graph.change(vec![filter], move |c| {
+            let change = self.graph.change_naming(vec![filter], names, move |c| {
                 frozen.thaw(c);
                 c.remove_filter(filter, source);
                 c.drop_root(root);

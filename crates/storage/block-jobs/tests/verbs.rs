@@ -334,6 +334,28 @@ fn frozen_links() {
     });
 }
 
+/// A header names another backing file only where the graph changes with it.
+#[test]
+fn a_stream_that_may_not_change_the_graph_changes_no_header() {
+    run(|b| async move {
+        b.graph.add(common::arg("{'driver':'raw','node-name':'over','file':'hd2'}")).await.unwrap();
+        let dismissed = "'auto-finalize':false,'auto-dismiss':false";
+        b.stream(&format!("{{'job-id':'s','device':'hd2','base-node':'hd0',{dismissed}}}")).await.unwrap();
+        b.until("s", "pending").await;
+        b.mirror("{'job-id':'m','device':'over','target':'hd3','sync':'full'}").await.unwrap();
+        b.until("m", "ready").await;
+        let job = b.jobs.get("s").unwrap();
+        _ = b.jobs.finalize_job(&job).await;
+        b.until("s", "concluded").await;
+        let failed = job.error();
+        assert_eq!(failed.as_deref(), Some("Cannot change frozen 'backing' link from 'hd2' to 'hd1'"));
+        assert_eq!(b.child("hd2", "backing").as_deref(), Some("hd1"));
+        let named = b.graph.image_info("hd2").unwrap().base.backing_filename;
+        assert_eq!(named.as_deref(), Some("h1"));
+        b.jobs.cancel_all().await;
+    });
+}
+
 /// `block-job-change`: a mirror copies each write before it is acknowledged from then on.
 #[test]
 fn the_copy_mode_is_changed_live() {

@@ -344,7 +344,10 @@ impl Image {
         let zero_there = self.crypt.is_none() && host >= h.data_len()?;
         let head_buf = self.old_bytes(h, step.fill.start, head).await?;
         let tail_buf = self.old_bytes(h, step.fill.end - tail as u64, tail).await?;
-        let fast = head + tail > 0 && head_buf.is_none() && tail_buf.is_none() && self.crypt.is_none();
+        // Of a cluster that is there already, some subclusters may hold what somebody reads, now or after a crash.
+        let unseen = step.fresh.is_some() || !self.geo.extended;
+        let zero_around = head + tail > 0 && head_buf.is_none() && tail_buf.is_none();
+        let fast = unseen && zero_around && self.crypt.is_none();
         if fast {
             h.event(Event::ClusterAllocSpace).await;
             if h.data_zero_fast(host, step.fill.end - step.fill.start).await.is_ok() {

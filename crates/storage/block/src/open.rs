@@ -36,9 +36,14 @@ impl Place {
         Place { parent: None, depth: 0, files: Vec::new(), writing: false }
     }
 
+    /// Whether the image at the top may be written, for the place of a node with these flags.
+    fn writing(&self, flags: NodeFlags) -> bool {
+        if self.depth == 0 { !flags.read_only } else { self.writing }
+    }
+
     fn below(&self, id: NodeId, flags: NodeFlags, role: Role) -> Place {
-        let writing = if self.depth == 0 { !flags.read_only } else { self.writing };
-        Place { parent: Some((id, flags, role)), depth: self.depth + 1, files: self.files.clone(), writing }
+        let (files, writing) = (self.files.clone(), self.writing(flags));
+        Place { parent: Some((id, flags, role)), depth: self.depth + 1, files, writing }
     }
 }
 
@@ -343,7 +348,8 @@ impl Txn<'_> {
         let file = canonical(&path).await;
         if place.files.contains(&file) {
             // One that is written is in nobody else's hands, nor in ours a second time.
-            return Err(match place.writing {
+            let flags = self.next.node(id).map_or_else(NodeFlags::default, |n| n.flags);
+            return Err(match place.writing(flags) {
                 true => qerr!("Failed to get shared \"write\" lock")
                     .with_hint(format!("Is another process using the image [{path}]?")),
                 false => qerr!("The chain of backing files comes back to '{path}'"),

@@ -208,6 +208,14 @@ impl<'g> Txn<'g> {
         Ok(())
     }
 
+    /// Whether the graph may be so; drivers are not asked.
+    pub(crate) fn possible(&self) -> Result<(), QError> {
+        if let Some((id, at)) = self.next.broken_frozen_link(&self.base, &self.thawed) {
+            return Err(frozen(&self.base, id, at));
+        }
+        self.perms().map(drop)
+    }
+
     /// The permissions of the edited graph.
     pub(crate) fn perms(&self) -> Result<crate::graph::Effective, QError> {
         self.next.check().map_err(|e| self.explain(&e))

@@ -91,15 +91,22 @@ fn a_chain_that_bites_its_tail_is_an_error() {
         create_cow(&b.world, "y", SIZE, Some("x"));
         create_cow(&b.world, "z", SIZE, Some("z"));
         create_cow(&b.world, "u", SIZE, Some("json:{}"));
-        for (name, what) in
-            [("x", "comes back to 'x'"), ("z", "comes back to 'z'"), ("u", "no plain file name")]
-        {
+        // Who writes has the lock that the image below would need.
+        let lock = "Failed to get shared \"write\" lock";
+        for (name, read_only, what) in [
+            ("x", false, lock),
+            ("z", false, lock),
+            ("x", true, "comes back to 'x'"),
+            ("z", true, "comes back to 'z'"),
+            ("u", false, "no plain file name"),
+        ] {
+            let file = format!("{{'driver':'file','filename':'{name}'}}");
             let e = b
                 .add_err(&format!(
-                    "{{'driver':'qcow2','node-name':'n','file':{{'driver':'file','filename':'{name}'}}}}"
+                    "{{'driver':'qcow2','node-name':'n','read-only':{read_only},'file':{file}}}"
                 ))
                 .await;
-            assert!(e.contains(what), "{e}");
+            assert!(e.contains(what), "{name}: {e}");
         }
     });
 }

@@ -56,7 +56,7 @@ fn fixed_and_free() {
         let e = qmp(&b, "blockdev-insert-medium", &insert("nope", "hd1")).await.unwrap_err();
         assert_eq!(e, "DeviceNotFound: Device 'nope' not found");
         let e = qmp(&b, "blockdev-insert-medium", &insert("vd1", "hd1")).await.unwrap_err();
-        assert_eq!(e, "GenericError: Device 'vd1' is not removable");
+        assert_eq!(e, "GenericError: Device is not removable");
         let user = b.writer("hd1").await;
         let e = qmp(&b, "blockdev-insert-medium", &insert("vd1", "hd1")).await.unwrap_err();
         assert_eq!(e, "GenericError: Node 'hd1' is already in use");

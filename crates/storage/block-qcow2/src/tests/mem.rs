@@ -179,6 +179,9 @@ impl Host for MemHost {
         apply(&mut d.borrow_mut(), &Event::Zero(off, len));
         Ok(())
     }
+    async fn data_zero_fast(&self, off: u64, len: u64) -> IoResult<()> {
+        self.data_write_zeroes(off, len).await
+    }
     async fn data_discard(&self, off: u64, len: u64) -> IoResult<()> {
         let Some(d) = &self.data else { return self.discard(off, len).await };
         let len = len.min((d.borrow().len() as u64).saturating_sub(off));

@@ -132,6 +132,25 @@ fn a_small_write_takes_a_subcluster_only() {
 }
 
 #[test]
+fn a_write_beside_data_zeroes_nothing_that_is_there() {
+    Sim::new(1).block_on(async {
+        let host = MemHost::new(Vec::new());
+        crate::create::create(&host, &extended(1 << 20, 65536)).await.unwrap();
+        let image = open(&host, true).await;
+        image.write(&host, 4096, IoBuf::from_bytes(&[1; 2048])).await.unwrap();
+        host.logging.set(true);
+        // From the middle of one subcluster over what was written to the middle of another.
+        image.write(&host, 3072, IoBuf::from_bytes(&[2; 4096])).await.unwrap();
+        let log = host.log.borrow();
+        let zeroed = log.iter().filter(|e| matches!(e, super::mem::Event::Zero(..))).count();
+        assert_eq!(zeroed, 0, "{log:?}");
+        drop(log);
+        let now = read_all(&World { host, image }).await;
+        assert!(now[3072..7168].iter().all(|b| *b == 2) && now[7168..].iter().all(|b| *b == 0));
+    });
+}
+
+#[test]
 fn after_a_crash_subclusters_are_the_old_or_the_new_ones() {
     for seed in 0..16u64 {
         Sim::new(seed).block_on(async {

@@ -84,40 +84,100 @@ impl BlockGraph {
         self.run(|me| async move {
             me.sound(&drain).await;
             let _one = me.changing.lock().await;
-            let mut txn = Txn::new(&me);
-            txn.drain(&drain).await;
-            if let Some(node) = stable.and_then(|n| txn.base.node(n)) {
-                let cx = Cx { graph: &txn.base, node };
-                cx.node_flush().await.map_err(|e| qerr!("{e}"))?;
-            }
-            let mut change = Change::new(&mut txn);
-            let done = f(&mut change).await?;
-            let moved = change.moved;
-            txn.finish().await?;
-            let graph = txn.commit().await;
-            for r in moved {
-                if let Some(f) = graph.root(r).and_then(|r| r.on_change.as_ref()) {
-                    f(RootEvent::Replaced);
-                }
-            }
-            Ok(done)
+            edit(&me, drain, stable, f).await
         })
         .await
     }
 
-    /// Writes into the header of an image which backing file it has.
+    /// As [`BlockGraph::change`] together with what headers say of backing files (see
+    /// [`BlockGraph::write_backing_hint`]): no header changes unless the graph may. `f` is called twice, first to find
+    /// that out.
+    pub async fn change_naming<T: 'static>(
+        &self,
+        drain: Vec<NodeId>,
+        names: Vec<(NodeId, Option<BackingHint>)>,
+        f: impl Fn(&mut Change<'_, '_>) -> Result<T, QError> + 'static,
+    ) -> Result<T, QError> {
+        self.run(|me| async move {
+            let all: Vec<NodeId> = drain.iter().copied().chain(names.iter().map(|(n, _)| *n)).collect();
+            me.sound(&all).await;
+            let _one = me.changing.lock().await;
+            if !names.is_empty() {
+                let mut txn = Txn::new(&me);
+                f(&mut Change::new(&mut txn))?;
+                txn.possible()?;
+                drop(txn);
+                write_names(&me, names).await?;
+            }
+            edit(&me, drain, None, async move |c: &mut Change<'_, '_>| f(c)).await
+        })
+        .await
+    }
+
+    /// Writes into the header of an image which backing file it has. One that is read-only is made writable for that.
     pub async fn write_backing_hint(&self, node: NodeId, hint: Option<BackingHint>) -> Result<(), QError> {
         self.run(|me| async move {
             me.sound(&[node]).await;
             let _one = me.changing.lock().await;
-            let graph = me.snapshot();
-            let node = graph.node(node).ok_or_else(|| qerr!("The node has gone"))?;
-            let cx = Cx { graph: &graph, node };
-            let driver = cx.driver().map_err(|e| qerr!("{e}"))?;
-            driver.write_backing_hint(&cx, hint).await
+            write_names(&me, vec![(node, hint)]).await
         })
         .await
     }
+}
+
+/// A transaction; the caller has the lock on changes.
+async fn edit<T>(
+    me: &BlockGraph,
+    drain: Vec<NodeId>,
+    stable: Option<NodeId>,
+    f: impl AsyncFnOnce(&mut Change<'_, '_>) -> Result<T, QError>,
+) -> Result<T, QError> {
+    let mut txn = Txn::new(me);
+    txn.drain(&drain).await;
+    if let Some(node) = stable.and_then(|n| txn.base.node(n)) {
+        let cx = Cx { graph: &txn.base, node };
+        cx.node_flush().await.map_err(|e| qerr!("{e}"))?;
+    }
+    let mut change = Change::new(&mut txn);
+    let done = f(&mut change).await?;
+    let moved = change.moved;
+    txn.finish().await?;
+    let graph = txn.commit().await;
+    for r in moved {
+        if let Some(f) = graph.root(r).and_then(|r| r.on_change.as_ref()) {
+            f(RootEvent::Replaced);
+        }
+    }
+    Ok(done)
+}
+
+/// Writes into headers which backing files images have; the caller has the lock on changes.
+async fn write_names(me: &BlockGraph, names: Vec<(NodeId, Option<BackingHint>)>) -> Result<(), QError> {
+    let g = me.snapshot();
+    let read_only = |id: &NodeId| g.node(*id).is_some_and(|n| n.flags.read_only);
+    let opened: Vec<NodeId> = names.iter().map(|(n, _)| *n).filter(read_only).collect();
+    let set = async |to: bool| {
+        let nodes = opened.clone();
+        let change = async move |c: &mut Change<'_, '_>| {
+            nodes.iter().for_each(|n| _ = c.set_read_only(*n, to));
+            Ok(())
+        };
+        if opened.is_empty() { Ok(()) } else { edit(me, opened.clone(), None, change).await }
+    };
+    set(false).await?;
+    let graph = me.snapshot();
+    let write = async || {
+        for (node, hint) in names {
+            let node = graph.node(node).ok_or_else(|| qerr!("The node has gone"))?;
+            let cx = Cx { graph: &graph, node };
+            let driver = cx.driver().map_err(|e| qerr!("{e}"))?;
+            driver.write_backing_hint(&cx, hint).await?;
+        }
+        Ok(())
+    };
+    let done = write().await;
+    let back = set(true).await;
+    done.and(back)
 }
 
 impl BlockGraph {
