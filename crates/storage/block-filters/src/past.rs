@@ -134,8 +134,11 @@ impl Past {
     }
 
     /// The first range at or behind `off` that has not been copied yet: offset and length, whole pieces (the last may be
-    /// short).
+    /// short). Nothing is behind the end, which may be within the last piece.
     pub fn next(&self, off: u64) -> Option<(u64, u64)> {
+        if off >= self.len() {
+            return None;
+        }
         self.0.todo.next_dirty(align_down(off, self.piece()), self.len())
     }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 const BAD: u64 = 224 * 1024;
 
 /// A target of which one sector fails with this error.
-async fn bad_target(b: &Bed, name: &str, sector: u64, errno: i32) {
-    b.world.create(name, vec![0; SIZE as usize]);
+async fn bad_target(b: &Bed, name: &str, len: u64, sector: u64, errno: i32) {
+    b.world.create(name, vec![0; len as usize]);
     let add = format!(
         "{{'driver':'blkdebug','node-name':'{name}','image':{{'driver':'file','node-name':'{name}-file','filename':'{name}'}},'inject-error':[{{'event':'none','iotype':'write','errno':{errno},'sector':{sector}}},{{'event':'none','iotype':'write-zeroes','errno':{errno},'sector':{sector}}}]}}"
     );
@@ -37,7 +37,7 @@ fn a_mirror_that_writes_to_both() {
     ] {
         run(|b| async move {
             let what = format!("{policy}, error {errno}");
-            bad_target(&b, "t", BAD / 512, errno).await;
+            bad_target(&b, "t", SIZE, BAD / 512, errno).await;
             let user = b.user("hd2").await;
             b.mirror(&format!(
                 "{{'job-id':'m','device':'hd2','target':'t','sync':'full','copy-mode':'write-blocking','granularity':4096,'on-target-error':'{policy}','auto-dismiss':false}}"
@@ -95,7 +95,7 @@ fn any_member_of_a_group() {
                 let name = format!("t{i}");
                 // The last sector is written last of all.
                 let sector = if i == bad { SIZE / 512 - 1 } else { SIZE };
-                bad_target(&b, &name, sector, 5).await;
+                bad_target(&b, &name, SIZE, sector, 5).await;
                 targets.push(name);
             }
             b.put("hd0", 0, 7, SIZE as usize).await;
@@ -149,4 +149,31 @@ fn a_speed_that_is_changed_in_the_middle() {
         assert!((61.0..63.0).contains(&took), "{took} s");
         assert!(b.bytes("hd3").await == b.bytes("hd2").await);
     });
+}
+
+/// A disk whose last piece is short: it is begun once, and a job that fails ends.
+#[test]
+fn a_backup_of_a_disk_that_ends_within_a_piece() {
+    const EIO: i32 = 5;
+    const LEN: u64 = 192 * 1024 + 1536;
+    for mode in ["always", "never", "on-success"] {
+        run(|b| async move {
+            b.world.create("odd", vec![7; LEN as usize]);
+            bad_target(&b, "t", LEN, LEN / 512 - 1, EIO).await;
+            let raw = "{'driver':'file','node-name':'odd','filename':'odd'}";
+            b.graph.add(common::arg(raw)).await.unwrap();
+            b.graph.bitmap_add("odd", "x", Some(65536), false, false).await.unwrap();
+            let x = b.graph.bitmap("odd", "x", Default::default()).unwrap();
+            x.set(0, LEN);
+            let more = format!(
+                "'sync':'bitmap','bitmap':'x','bitmap-mode':'{mode}','x-perf':{{'max-chunk':65536}},'on-target-error':'stop'"
+            );
+            b.backup(&format!("{{'job-id':'k','device':'odd','target':'t',{more}}}")).await.unwrap();
+            b.until("k", "paused").await;
+            let failed = b.told().iter().filter(|e| *e == "BLOCK_JOB_ERROR").count();
+            assert_eq!(failed, 1, "{mode}");
+            b.jobs.cancel_all().await;
+            assert_eq!(x.dirty_bytes(), if mode == "always" { 65536 } else { 65536 * 4 }, "{mode}");
+        });
+    }
 }
