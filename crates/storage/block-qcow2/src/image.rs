@@ -15,6 +15,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use api::block_core::BlkdebugEvent as Event;
 use base::{Errno, IoResult};
@@ -395,19 +396,34 @@ impl Image {
         self.corrupt.store(true, Ordering::Release);
     }
 
+    fn usable_and_modified(&self) -> bool {
+        !self.corrupt.load(Ordering::Acquire) && self.modifying.load(Ordering::Acquire)
+    }
+
     /// Writes back everything and clears the dirty bit: after this the file alone is the whole truth. Called when the
-    /// node closes or becomes read-only, with no request in flight.
+    /// node closes or becomes read-only, with no change in flight. Who still reads is waited for a while: what they read
+    /// may be in use no more, and is given back then.
     pub async fn make_clean<H: Host>(&self, h: &H) -> IoResult<()> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        const TURN: Duration = Duration::from_micros(500);
+        let end = rt::now() + PATIENCE;
         let mut m = self.meta.lock().await;
-        if self.corrupt.load(Ordering::Acquire) || !self.modifying.load(Ordering::Acquire) {
+        while self.usable_and_modified() {
+            self.write_back(h, &mut m).await?;
+            if m.settled.is_empty() || rt::now() >= end {
+                break;
+            }
+            drop(m);
+            rt::sleep(TURN).await;
+            m = self.meta.lock().await;
+        }
+        if !self.usable_and_modified() {
             return Ok(());
         }
         // Where this fails half-way, the next change prepares the image anew.
         self.ready.store(false, Ordering::Release);
-        // Twice: dropped references of the first round are changes of refcounts again.
-        for _ in 0..2 {
-            self.write_back(h, &mut m).await?;
-        }
+        // Once more: dropped references are changes of refcounts again.
+        self.write_back(h, &mut m).await?;
         self.write_refcounts(h, &mut m).await?;
         if m.header.has(incompat::DIRTY) {
             self.barrier(h).await?;

@@ -145,3 +145,22 @@ fn a_slice_that_was_read_too_early_is_not_believed() {
         });
     }
 }
+
+#[test]
+fn what_somebody_still_reads_is_given_back_before_the_image_is_clean() {
+    Sim::new(1).block_on(async {
+        let host = MemHost::new(Vec::new());
+        crate::create::create(&host, &options(1 << 20, 65536)).await.unwrap();
+        let image = open(&host, true).await;
+        image.write(&host, 0, IoBuf::from_bytes(&[1; 65536])).await.unwrap();
+        image.flush(&host).await.unwrap();
+        let reading = image.readers.enter();
+        image.discard(&host, 0, 65536).await.unwrap();
+        drop(rt::spawn_local(async move {
+            rt::sleep(std::time::Duration::from_millis(20)).await;
+            drop(reading);
+        }));
+        image.make_clean(&host).await.unwrap();
+        no_errors(&host, false).await;
+    });
+}
