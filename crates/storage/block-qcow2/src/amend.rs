@@ -37,14 +37,16 @@ fn io(what: &'static str) -> impl Fn(Errno) -> QError {
 
 /// Changes the image in `host`, which nobody else may use meanwhile. All of it is checked before anything is changed; each
 /// change is done one after another and leaves an image that can be used, also when it is interrupted. The texts of errors
-/// are the reference's.
-pub async fn amend<H: Host>(host: &H, a: &Amend) -> Result<(), QError> {
+/// are the reference's. `tell` hears how many steps of how many are done.
+pub async fn amend<H: Host>(host: &H, a: &Amend, tell: &mut dyn FnMut(u64, u64)) -> Result<(), QError> {
     let h = read_header(host).await?;
     let version = a.version.unwrap_or(h.version);
     let order = plan(&h, a, version)?;
     snapshots_allow(host, &h, version).await?;
     if h.version < version {
+        tell(0, 2);
         change(host, true, |h| *h = upgraded(h)).await?;
+        tell(1, 2);
     }
     if order != h.geometry.refcount_order {
         check::set_refcount_order(host, order).await?;
@@ -65,9 +67,13 @@ pub async fn amend<H: Host>(host: &H, a: &Amend) -> Result<(), QError> {
         image.make_clean(host).await.map_err(io("resize the image"))?;
     }
     if h.version > version {
-        downgrade(host, a).await?;
+        downgrade(host, a, tell).await?;
     }
-    host.flush().await.map_err(io("flush the image"))
+    host.flush().await.map_err(io("flush the image"))?;
+    if h.version < version {
+        tell(2, 2);
+    }
+    Ok(())
 }
 
 /// Whether [`amend`] would do this, as far as it can be told before anything is changed.
@@ -198,11 +204,18 @@ fn upgraded(h: &Header) -> Header {
     Header { version: 3, length: fresh.length, extensions, ..h.clone() }
 }
 
-async fn downgrade<H: Host>(host: &H, a: &Amend) -> Result<(), QError> {
+async fn downgrade<H: Host>(host: &H, a: &Amend, tell: &mut dyn FnMut(u64, u64)) -> Result<(), QError> {
     let image = unlocked(host, a).await?;
+    let own = image.virtual_size().div_ceil(image.geo.l2_coverage());
+    // There is nothing to do in those of snapshots: that was seen to before.
+    let others: u64 = image.shown.read().snapshots.iter().map(|s| u64::from(s.l1_size)).sum();
     let backed = image.header().backing_file.is_some();
     image.modify(host).await.map_err(io("prepare the image"))?;
-    image.expand_zeros(host, backed).await.map_err(io("turn zero into data clusters"))?;
+    let expanded = image.expand_zeros(host, backed, &mut |at| tell(at, own + others)).await;
+    expanded.map_err(io("turn zero into data clusters"))?;
+    for at in 1..=others {
+        tell(own + at, own + others);
+    }
     image.make_clean(host).await.map_err(io("write back the image's metadata"))?;
     drop(image);
     change(host, false, |h| {

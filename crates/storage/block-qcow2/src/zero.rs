@@ -190,10 +190,15 @@ impl Image {
     }
 
     /// Has no cluster say by a flag that it reads as zeros, for version 2: where nothing shows through it is forgotten,
-    /// otherwise zeros are written.
-    pub(crate) async fn expand_zeros<H: Host>(&self, h: &H, backed: bool) -> IoResult<()> {
+    /// otherwise zeros are written. `tell` hears of how many L2 tables, there or not, that is so.
+    pub(crate) async fn expand_zeros<H: Host>(
+        &self,
+        h: &H,
+        backed: bool,
+        tell: &mut dyn FnMut(u64),
+    ) -> IoResult<()> {
         let size = self.virtual_size();
-        let mut at = 0;
+        let (mut at, mut told) = (0, 0);
         while at < size {
             let (kind, n) = self.lookup(h, at, size - at).await?;
             let n = n.min(ZERO_BUFFER.max(self.geo.cluster_size()));
@@ -203,6 +208,12 @@ impl Image {
                 _ => {}
             }
             at += n;
+            let tables =
+                if at < size { at / self.geo.l2_coverage() } else { at.div_ceil(self.geo.l2_coverage()) };
+            while told < tables {
+                told += 1;
+                tell(told);
+            }
         }
         Ok(())
     }

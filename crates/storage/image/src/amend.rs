@@ -33,11 +33,17 @@ pub enum Change {
 }
 
 /// Changes an image that is open for writing, and closes it. `source` is what it was opened from. `force`: also what makes
-/// the data unreadable for good.
+/// the data unreadable for good. `tell` hears how many steps of how many are done.
 ///
 /// # Errors
 /// What does not fit, in the reference's words; the storage's.
-pub async fn amend(source: &Source, image: Opened, change: &Change, force: bool) -> Result<(), QError> {
+pub async fn amend(
+    source: &Source,
+    image: Opened,
+    change: &Change,
+    force: bool,
+    tell: &mut dyn FnMut(u64, u64),
+) -> Result<(), QError> {
     let open_part = async {
         match change {
             Change::Options(o) => image.graph.amend(&image.node, o, force).await.map(|()| None),
@@ -63,7 +69,7 @@ pub async fn amend(source: &Source, image: Opened, change: &Change, force: bool)
     let perm = Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE;
     let done = match file.root(&file.node, perm, Perm::CONSISTENT_READ).await {
         Ok(root) => {
-            let done = block_qcow2::amend::amend(&RootHost(&root), &rest).await;
+            let done = block_qcow2::amend::amend(&RootHost(&root), &rest, tell).await;
             root.detach().await;
             done
         }

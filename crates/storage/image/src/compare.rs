@@ -1,6 +1,6 @@
 //! Whether two images show the same.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -99,6 +99,8 @@ struct Work {
     there: Semaphore,
     /// Room in the queue.
     room: Semaphore,
+    /// Where pieces begin of which it is not known yet that they show the same.
+    doubtful: Mutex<BTreeSet<u64>>,
 }
 
 impl Work {
@@ -115,7 +117,10 @@ impl Work {
             let next = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(piece) = next.flatten() else { return };
             self.room.add(1);
-            piece.run(&self.verdict, &mut memory).await;
+            let at = piece.at;
+            if piece.run(&self.verdict, &mut memory).await {
+                self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).remove(&at);
+            }
         }
     }
 }
@@ -138,6 +143,7 @@ impl Crew {
             queue: Mutex::default(),
             there: Semaphore::new(0),
             room: Semaphore::new(QUEUE),
+            doubtful: Mutex::default(),
         });
         let workers = (0..WORKERS).map(|_| rt::spawn_local(work.clone().work())).collect();
         let alone = std::thread::available_parallelism().map_or(1, |n| n.get()) < 2;
@@ -161,6 +167,7 @@ impl Crew {
             }
         }
         self.work.room.acquire().await.forget();
+        self.work.doubtful.lock().unwrap_or_else(PoisonError::into_inner).insert(piece.at);
         self.work.put(Some(piece));
     }
 
@@ -173,6 +180,31 @@ impl Crew {
             w.await;
         }
         *self.work.verdict.bad.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How far it is: told once everything up to there shows the same.
+struct Steps<'a> {
+    work: Arc<Work>,
+    all: u64,
+    /// What is still to be told.
+    reached: VecDeque<u64>,
+    tell: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Steps<'_> {
+    /// Everything up to `at` is being compared.
+    fn reach(&mut self, at: u64) {
+        self.reached.push_back(at);
+        self.report();
+    }
+
+    fn report(&mut self) {
+        let same = self.work.doubtful.lock().unwrap_or_else(PoisonError::into_inner).first().copied();
+        while let Some(at) = self.reached.front().copied().filter(|at| same.is_none_or(|same| *at <= same)) {
+            self.reached.pop_front();
+            (self.tell)(at, self.all);
+        }
     }
 }
 
@@ -191,9 +223,12 @@ pub async fn compare(
         return Ok(Outcome::Length);
     }
     let mut crew = Crew::new(a.max(b));
-    let looked = survey(first, second, strict, &mut crew, tell).await;
+    let mut steps = Steps { work: crew.work.clone(), all: a.max(b), reached: VecDeque::new(), tell };
+    let looked = survey(first, second, strict, &mut crew, &mut steps).await;
     // The first difference counts, and what is in flight ends first.
-    match crew.end().await {
+    let bad = crew.end().await;
+    steps.report();
+    match bad {
         Some(Ok(at)) => Ok(Outcome::Differs(at)),
         Some(Err(e)) => Err(e),
         None => Ok(looked?.map_or(Outcome::Same, Outcome::Stored)),
@@ -206,7 +241,7 @@ async fn survey(
     second: &Arc<Root>,
     strict: bool,
     crew: &mut Crew,
-    tell: &mut dyn FnMut(u64, u64),
+    steps: &mut Steps<'_>,
 ) -> Result<Option<u64>, Failure> {
     let (a, b) = (first.len(), second.len());
     let (common, all) = (a.min(b), a.max(b));
@@ -242,12 +277,12 @@ async fn survey(
                 crew.start(Piece { disks: (disk(&one, first), disk(&two, second)), at, len }).await;
                 at += len;
                 if (at - pos).is_multiple_of(STEP) {
-                    tell(at, all);
+                    steps.reach(at);
                 }
             }
         }
         pos += n;
-        tell(pos, all);
+        steps.reach(pos);
     }
     Ok(None)
 }
@@ -281,16 +316,18 @@ impl Memory {
 }
 
 impl Piece {
-    /// Compares it, and says what is wrong with it.
-    async fn run(self, verdict: &Verdict, memory: &mut Memory) {
+    /// Compares it, and says what is wrong with it; answers whether nothing is.
+    async fn run(self, verdict: &Verdict, memory: &mut Memory) -> bool {
         if !verdict.open(self.at) {
-            return;
+            return false;
         }
-        match self.difference(memory).await {
-            Ok(None) => {}
-            Ok(Some(at)) => verdict.add(self.at, Ok(at)),
-            Err(e) => verdict.add(self.at, Err(e)),
-        }
+        let bad = match self.difference(memory).await {
+            Ok(None) => return true,
+            Ok(Some(at)) => Ok(at),
+            Err(e) => Err(e),
+        };
+        verdict.add(self.at, bad);
+        false
     }
 
     /// The first sector that differs.

@@ -51,7 +51,7 @@ pub fn maker(format: &str) -> Result<(&'static DriverType, &'static Creation), Q
 }
 
 /// The protocols that make no files, but whose files take images.
-const THERE_ALREADY: [&str; 1] = ["nbd"];
+const THERE_ALREADY: [&str; 2] = ["nbd", "host_device"];
 
 /// The options of an image in a file that is there already.
 static TAKEN: Creation = Creation::new(&[SIZE]);
@@ -62,7 +62,7 @@ async fn protocol(name: &str) -> Result<(&'static DriverType, &'static Creation)
     let driver = dict.get("driver").and_then(qapi::Value::as_str).unwrap_or("").to_owned();
     let ty = drivers().into_iter().find(|d| d.name == driver);
     let ty = ty.ok_or_else(|| qerr!("Unknown protocol '{driver}'"))?;
-    let creation = ty.create.or_else(|| THERE_ALREADY.contains(&ty.name).then_some(&TAKEN));
+    let creation = if THERE_ALREADY.contains(&ty.name) { Some(&TAKEN) } else { ty.create };
     let creation =
         creation.ok_or_else(|| qerr!("Protocol driver '{driver}' does not support image creation"))?;
     Ok((ty, creation))
@@ -93,7 +93,7 @@ async fn create_file(name: &str, options: &Options) -> Result<(), QError> {
     }
     let create = creation.create.ok_or_else(|| qerr!("Cannot create '{name}'"))?;
     let mut dict = creation.contract_dict(&options.pairs())?;
-    if matches!(ty.name, "file" | "host_device") {
+    if ty.name == "file" {
         dict.insert("filename", name);
         dict.insert("driver", "file");
     } else {
@@ -131,7 +131,10 @@ async fn take_file(protocol: &str, name: &str, options: &Options) -> Result<(), 
         let root = opened.writer().await?;
         let done = async {
             if options.number("size").is_some_and(|size| size > root.len()) {
-                return Err(qerr!("Cannot grow {} nodes", protocol.to_uppercase()));
+                return Err(match protocol {
+                    "host_device" => qerr!("Cannot grow device files"),
+                    other => qerr!("Cannot grow {} nodes", other.to_uppercase()),
+                });
             }
             let first = root.len().min(SECTOR);
             let zeroed = root.write_zeroes(0, first, ZeroFlags::MAY_UNMAP).await;
@@ -172,6 +175,12 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
     let (Some(make), false) = (creation.create, ty.kind == Kind::Protocol) else {
         let made = create_file(&image.name, &image.options).await;
         return made.map_err(|e| match e.desc() {
+            // No file can be so long.
+            "Could not resize file: File too large"
+                if image.options.number("size").is_some_and(|n| n > i64::MAX as u64) =>
+            {
+                qerr!("Could not resize file: Invalid argument")
+            }
             "Could not resize file: File too large" => {
                 qerr!("The image size is too large for file format '{}'", image.format)
             }

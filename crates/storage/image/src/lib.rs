@@ -23,6 +23,7 @@ pub mod open;
 pub mod options;
 mod pool;
 pub mod rebase;
+mod traces;
 pub mod tree;
 
 use block::driver::DriverType;

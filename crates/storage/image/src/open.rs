@@ -213,7 +213,7 @@ async fn open_node(
     let format = d.get("driver").and_then(Value::as_str).unwrap_or_default().to_owned();
     d.insert("node-name", FILE);
     set_flags(&mut d, flags);
-    graph.add(typed(d)?).await?;
+    graph.add(typed(d).await?).await?;
     let write_through = flags.cache.write_through;
     Ok(Opened { graph, node: FILE.into(), format, file: None, password: None, guessed: false, write_through })
 }
@@ -286,17 +286,13 @@ pub async fn open_below(source: &Source, flags: OpenFlags) -> Result<Opened, QEr
 
 /// What a description says.
 async fn described(source: &Source) -> Result<Dict, QError> {
-    let mut d = match source.name.strip_prefix("json:") {
-        Some(text) if !source.image_opts => {
-            let json = |e: QError| qerr!("Could not parse the JSON options: {}", e.desc());
-            match Value::parse_json(text).map_err(json)? {
-                Value::Dict(d) => crumpled(d),
-                _ => return Err(qerr!("Invalid JSON object given")),
-            }
-        }
-        _ => qapi::keyval_parse(&source.name, Some("file"))?,
+    let mut d = match source.name.starts_with("json:") && !source.image_opts {
+        true => match block::filename::named(&drivers(), &source.name).await? {
+            block::filename::Named::Whole(d) | block::filename::Named::Protocol(d) => d,
+        },
+        false => qapi::keyval_parse(&source.name, Some("file"))?,
     };
-    fill(&mut d).await?;
+    fill(&mut d);
     if let Some(f) = &source.format {
         d.insert("driver", f.as_str());
     }
@@ -304,55 +300,23 @@ async fn described(source: &Source) -> Result<Dict, QError> {
     Ok(d)
 }
 
-/// Dotted names become dictionaries, and plain values texts, so that both forms of descriptions are read alike.
-fn crumpled(d: Dict) -> Dict {
-    let mut out = Dict::new();
-    for (name, v) in qapi::flatten(&Value::Dict(d)) {
-        let v = match v {
-            Value::Bool(b) => Value::from(if b { "on" } else { "off" }),
-            Value::Int(_) | Value::Uint(_) | Value::Num(_) => Value::from(v.to_json()),
-            v => v,
-        };
-        block::create::put(&mut out, &name, v);
+/// Fills in what need not be said: an image knows itself how it is encrypted.
+fn fill(d: &mut Dict) {
+    if let Some(Value::Dict(e)) = d.get_mut("encrypt")
+        && !e.contains_key("format")
+    {
+        e.insert("format", "luks");
     }
-    out
+    for child in ["file", "image", "raw", "test", "data-file", "backing"] {
+        if let Some(Value::Dict(c)) = d.get_mut(child) {
+            fill(c);
+        }
+    }
 }
 
-/// Fills in what need not be said: an image knows itself how it is encrypted, and a file's name says what holds it.
-fn fill(d: &mut Dict) -> std::pin::Pin<Box<dyn Future<Output = Result<(), QError>> + '_>> {
-    Box::pin(async move {
-        if let Some(Value::Dict(e)) = d.get_mut("encrypt")
-            && !e.contains_key("format")
-        {
-            e.insert("format", "luks");
-        }
-        for child in ["file", "image", "raw", "data-file", "backing"] {
-            let Some(Value::Dict(c)) = d.get_mut(child) else { continue };
-            fill(c).await?;
-            if c.contains_key("driver") {
-                continue;
-            }
-            if let Some(name) = c.get("filename").and_then(Value::as_str).map(str::to_owned) {
-                for (k, v) in name_options(&name).await? {
-                    c.insert(k, v);
-                }
-            } else if child == "file" {
-                c.insert("driver", "file");
-            }
-        }
-        Ok(())
-    })
-}
-
-/// A node's options from those of a description, which are texts, or not.
-fn typed(d: Dict) -> Result<BlockdevOptions, QError> {
-    let unknown = |e: QError| match e.desc().strip_prefix("Parameter 'driver' does not accept value ") {
-        Some(name) => qerr!("Unknown driver {name}"),
-        None => e,
-    };
-    let mut d = crumpled(d);
-    block::filename::modern(&drivers(), &mut d)?;
-    qapi::from_keyval_dict(d).map_err(unknown)
+/// A node's options from those of a description, which may be texts.
+async fn typed(d: Dict) -> Result<BlockdevOptions, QError> {
+    block::filename::options(&drivers(), d).await
 }
 
 /// The format that a description names.
@@ -384,7 +348,7 @@ fn password_of(o: &BlockdevOptions, objects: Option<&Arc<ObjectTree>>) -> Option
 
 async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
     let mut d = described(source).await?;
-    if !d.contains_key("driver") {
+    if d.get("driver").and_then(Value::as_str).is_none() {
         match d.get("file").cloned() {
             Some(Value::Dict(file)) => {
                 let below = open_node(file, OpenFlags { write: false, ..flags }, source.objects.as_ref());
@@ -410,7 +374,7 @@ async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QEr
     if ty.supports_backing && !flags.chain && !d.contains_key("backing") {
         d.insert("backing", Value::Null);
     }
-    let o = typed(d)?;
+    let o = typed(d).await?;
     let password = password_of(&o, source.objects.as_ref());
     let node = o.node_name.clone().unwrap_or_default();
     let graph = graph(flags, source.objects.as_ref());
@@ -477,9 +441,9 @@ impl Opened {
         for (name, value) in options {
             block::create::put(&mut d, name, Value::from(value.as_str()));
         }
-        fill(&mut d).await?;
+        fill(&mut d);
         set_flags(&mut d, flags);
-        self.graph.add(typed(d)?).await?;
+        self.graph.add(typed(d).await?).await?;
         self.file = Some(FILE.into());
         self.node = TOP.into();
         Ok(self)

@@ -1,6 +1,6 @@
 //! Options of new images as `-o` writes them.
 
-use base::units::parse_size;
+use base::units::{SizeError, parse_size};
 use block::create::{CreateOption, OptionType};
 use qapi::{QError, qerr};
 
@@ -46,7 +46,7 @@ impl Options {
     /// An unknown name; a value that does not fit.
     pub fn parse(&mut self, table: &[CreateOption], texts: &[String]) -> Result<(), QError> {
         for o in texts.iter().flat_map(|o| split(o)) {
-            let (name, text) = o.split_once('=').unwrap_or((&o, "on"));
+            let (name, text) = pair(&o);
             let spec = table.iter().find(|s| s.name == name);
             let spec = spec.ok_or_else(|| qerr!("Invalid parameter '{name}'"))?;
             self.set(spec.name, checked(spec, text)?);
@@ -65,11 +65,34 @@ impl Options {
         }
     }
 
-    /// ` A=B C=D`, in the order of a table.
+    /// ` A=B C=D`, in the order of a table. Scripts may take it for a list of options: a comma is doubled.
     pub fn line(&self, table: &[CreateOption]) -> String {
-        let shown = table.iter().filter_map(|o| Some(format!(" {}={}", o.name, self.get(o.name)?)));
+        let shown = table.iter().filter_map(|o| {
+            let value = self.get(o.name)?;
+            // Scripts know numbers as those with a sign.
+            let value = match (o.ty, value.parse::<u64>()) {
+                (OptionType::Num | OptionType::Size, Ok(n)) => n.cast_signed().to_string(),
+                _ => value.replace(',', ",,"),
+            };
+            Some(format!(" {}={value}", o.name))
+        });
         shown.collect()
     }
+}
+
+/// The name and value of `A=B`; a name alone is a switch that is on, or off with `no` before it.
+pub fn pair(text: &str) -> (&str, &str) {
+    match (text.split_once('='), text.strip_prefix("no")) {
+        (Some(pair), _) => pair,
+        (None, Some(name)) => (name, "off"),
+        (None, None) => (text, "on"),
+    }
+}
+
+/// Whether a text is a list of options: there is something in it, and no comma at its ends that parts nothing.
+pub fn is_list(text: &str) -> bool {
+    let last = text.len() - text.trim_end_matches(',').len();
+    !text.is_empty() && !text.starts_with(',') && last.is_multiple_of(2)
 }
 
 /// Splits at commas; a doubled comma is one of the text.
@@ -91,6 +114,42 @@ pub fn split(text: &str) -> Vec<String> {
     out
 }
 
+/// A size in bytes; one below zero, without a suffix, is a number, but none that there is.
+///
+/// # Errors
+/// It is no number, or none that there is.
+pub fn size(text: &str) -> Result<u64, SizeError> {
+    match (parse_size(text, 1), text.trim_start().strip_prefix('-')) {
+        (Err(SizeError::Invalid), Some(t)) if !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()) => {
+            Err(SizeError::OutOfRange)
+        }
+        (done, _) => done,
+    }
+}
+
+/// A number does not fit 64 bits.
+#[derive(Debug, PartialEq)]
+struct TooLarge;
+
+/// A number in C's notation (decimal, `0x…`, `0…`); one below zero counts down from 2^64. `None`: no number.
+fn number(text: &str) -> Option<Result<u64, TooLarge>> {
+    let t = text.trim_start();
+    let (negative, t) = match t.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, t.strip_prefix('+').unwrap_or(t)),
+    };
+    let (digits, radix) = match t.strip_prefix("0x").or_else(|| t.strip_prefix("0X")) {
+        Some(hex) => (hex, 16),
+        None if t.len() > 1 && t.starts_with('0') => (&t[1..], 8),
+        None => (t, 10),
+    };
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+        return None;
+    }
+    let n = u64::from_str_radix(digits, radix).map_err(|_| TooLarge);
+    Some(n.map(|n| if negative { n.wrapping_neg() } else { n }))
+}
+
 /// A value as it is kept and printed: sizes in bytes, switches as `on` or `off`.
 ///
 /// # Errors
@@ -99,19 +158,28 @@ pub fn checked(o: &CreateOption, v: &str) -> Result<String, QError> {
     const SUFFIXES: &str = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.";
     Ok(match o.ty {
         OptionType::Str => v.to_string(),
-        OptionType::Size => parse_size(v, 1)
-            .map_err(|_| {
-                qerr!("Parameter '{}' expects a non-negative number below 2^64", o.name).with_hint(SUFFIXES)
-            })?
-            .to_string(),
+        OptionType::Size => match size(v) {
+            Ok(n) => n.to_string(),
+            Err(SizeError::OutOfRange) => {
+                return Err(qerr!("Value '{v}' is out of range for parameter '{}'", o.name));
+            }
+            Err(SizeError::Invalid) => {
+                let e = qerr!("Parameter '{}' expects a non-negative number below 2^64", o.name);
+                return Err(e.with_hint(SUFFIXES));
+            }
+        },
         OptionType::Bool => match v {
             "on" | "yes" | "true" | "y" => "on".to_string(),
             "off" | "no" | "false" | "n" => "off".to_string(),
             _ => return Err(qerr!("Parameter '{}' expects 'on' or 'off'", o.name)),
         },
-        OptionType::Num => {
-            v.parse::<u64>().map_err(|_| qerr!("Parameter '{}' expects a number", o.name))?.to_string()
-        }
+        OptionType::Num => match number(v) {
+            Some(Ok(n)) => n.to_string(),
+            Some(Err(TooLarge)) => {
+                return Err(qerr!("Value '{v}' is too large for parameter '{}'", o.name));
+            }
+            None => return Err(qerr!("Parameter '{}' expects a number", o.name)),
+        },
     })
 }
 
@@ -133,5 +201,42 @@ mod tests {
     fn option_lists_split_at_single_commas() {
         assert_eq!(split("a=b,c=d,,e,"), ["a=b", "c=d,e"]);
         assert_eq!(split(""), Vec::<String>::new());
+        for (text, is) in
+            [("a", true), ("a,,", true), ("a,", false), ("a,,,", false), (",a", false), ("", false)]
+        {
+            assert_eq!(is_list(text), is, "{text}");
+        }
+    }
+
+    #[test]
+    fn switches_are_on_or_off() {
+        let pairs = ["a=b=c", "lazy", "nolazy", "nocow", "no", "no=1"].map(pair);
+        let want = [("a", "b=c"), ("lazy", "on"), ("lazy", "off"), ("cow", "off"), ("", "off"), ("no", "1")];
+        assert_eq!(pairs, want);
+    }
+
+    #[test]
+    fn numbers_are_those_of_c() {
+        let found = ["16", "0x10", "020", "+16", "-1", "0"].map(|t| number(t).unwrap().unwrap());
+        assert_eq!(found, [16, 16, 16, 16, u64::MAX, 0]);
+        assert_eq!(number("99999999999999999999"), Some(Err(TooLarge)));
+        for bad in ["", "-", "1x", "8G", "0x", "08", "1.5", "+-1"] {
+            assert_eq!(number(bad), None, "{bad}");
+        }
+        assert_eq!(size("-1024"), Err(SizeError::OutOfRange));
+        assert_eq!(size("-1k"), Err(SizeError::Invalid));
+        assert_eq!(size("16E"), Err(SizeError::OutOfRange));
+        assert_eq!(size("-x"), Err(SizeError::Invalid));
+        assert_eq!(size("1k"), Ok(1024));
+    }
+
+    #[test]
+    fn a_line_can_be_read_again() {
+        let table =
+            [CreateOption::new("a", OptionType::Str, ""), CreateOption::new("n", OptionType::Num, "")];
+        let mut o = Options::default();
+        o.parse(&table, &["a=x,,y,n=-2".into()]).unwrap();
+        assert_eq!(o.line(&table), " a=x,,y n=-2");
+        assert_eq!(o.number("n"), Some(u64::MAX - 1));
     }
 }

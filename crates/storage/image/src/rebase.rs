@@ -73,6 +73,7 @@ pub async fn rebase(image: &Opened, what: &Rebase, tell: &mut dyn FnMut(u64, u64
     };
     let possible = || match (name, &what.format) {
         (Some(_), None) => Err(cannot("backing format must be specified")),
+        _ if node.ty.name == "parallels" => Err(qerr!("could not get block driver info")),
         _ if !node.ty.supports_backing => Err(cannot("Operation not supported")),
         _ => Ok(()),
     };

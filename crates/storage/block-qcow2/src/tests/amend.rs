@@ -57,7 +57,7 @@ fn the_disk_stays_whatever_the_image_becomes() {
                 Amend { size: Some(500 << 10), ..Amend::default() },
                 Amend { version: Some(3), refcount_bits: Some(2), ..Amend::default() },
             ] {
-                amend(&host, &a).await.unwrap();
+                amend(&host, &a, &mut |_, _| {}).await.unwrap();
                 no_errors(&host, false).await;
                 model.resize(a.size.unwrap_or(model.len() as u64) as usize, 0);
                 let now;
@@ -91,7 +91,7 @@ fn what_cannot_be_changes_nothing() {
         let host = filled(4096, true).await;
         let before = host.bytes();
         let fails = async |a: Amend, text: &str| {
-            assert_eq!(amend(&host, &a).await.unwrap_err().desc(), text);
+            assert_eq!(amend(&host, &a, &mut |_, _| {}).await.unwrap_err().desc(), text);
             assert!(host.bytes() == before, "{a:?}");
         };
         let a = Amend::default;
@@ -105,10 +105,10 @@ fn what_cannot_be_changes_nothing() {
         fails(Amend { data_file: Some("x".into()), ..a() }, data).await;
         let snapshots = "Internal snapshots prevent downgrade of image";
         fails(Amend { version: Some(2), ..a() }, snapshots).await;
-        let e = amend(&host, &Amend { refcount_bits: Some(1), ..a() }).await.unwrap_err();
+        let e = amend(&host, &Amend { refcount_bits: Some(1), ..a() }, &mut |_, _| {}).await.unwrap_err();
         assert!(e.desc().starts_with("Cannot decrease refcount entry width to 1 bits: Cluster at offset 0x"), "{e}");
         assert!(host.bytes() == before);
-        amend(&host, &Amend { refcount_bits: Some(2), ..a() }).await.unwrap();
+        amend(&host, &Amend { refcount_bits: Some(2), ..a() }, &mut |_, _| {}).await.unwrap();
         no_errors(&host, false).await;
     });
 }
@@ -125,7 +125,7 @@ fn a_crash_leaves_the_disk_in_an_image_that_can_be_used() {
                 1 => Amend { version: Some(2), ..Amend::default() },
                 _ => Amend { refcount_bits: Some(1), ..Amend::default() },
             };
-            amend(&host, &a).await.unwrap();
+            amend(&host, &a, &mut |_, _| {}).await.unwrap();
             let log = host.log.borrow().clone();
             let mut rng = Rng::new(seed);
             for at in 0..=log.len() {
@@ -166,7 +166,7 @@ fn the_reference_agrees() {
             Sim::new(n as u64).block_on(async {
                 let mut host = MemHost::new(std::fs::read(dir.path("a.q")).unwrap());
                 host.backing = Some(vec![0x5a; 300 << 10]);
-                amend(&host, &a).await.unwrap();
+                amend(&host, &a, &mut |_, _| {}).await.unwrap();
                 std::fs::write(dir.path("a.q"), &*host.file.borrow()).unwrap();
             });
             let said = tool("qemu-img", &dir.0, "check a.q");

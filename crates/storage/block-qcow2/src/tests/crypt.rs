@@ -231,7 +231,9 @@ fn amending_keeps_the_data() {
         image.write_zeroes(&host, 40960, 8192, true).await.unwrap();
         model[40960..49152].fill(0);
         image.make_clean(&host).await.unwrap();
-        let text = amend(&host, &Amend { refcount_bits: Some(8), ..Amend::default() }).await.unwrap_err();
+        let text = amend(&host, &Amend { refcount_bits: Some(8), ..Amend::default() }, &mut |_, _| {})
+            .await
+            .unwrap_err();
         assert_eq!(text.desc(), "Parameter 'encrypt.key-secret' is required for cipher");
         let with = |a: Amend| Amend { password: Some(password()), ..a };
         let steps = [
@@ -246,7 +248,7 @@ fn amending_keeps_the_data() {
             if let Some(s) = a.size {
                 model[s.min(700 << 10) as usize..].fill(0);
             }
-            amend(&host, &with(a)).await.unwrap();
+            amend(&host, &with(a), &mut |_, _| {}).await.unwrap();
             no_errors(&host, false).await;
             image = open(&host, true).await;
             let now = read_all(&World { host: MemHost::new(host.bytes()), image }).await;

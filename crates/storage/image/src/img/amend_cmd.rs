@@ -5,11 +5,12 @@ use api::crypto::{QCryptoBlockAmendOptions, QCryptoBlockAmendOptionsLUKS, QCrypt
 use qapi::{QError, QapiEnum, qerr};
 
 use super::args::{FORMAT, HELP, IMAGE_OPTS, OBJECT, PROGRESS, Parsed, QUIET, long_flag, value};
-use super::{CmdResult, Command, Tool, wait};
+use super::progress::Progress;
+use super::{CmdResult, Command, Tool};
 use crate::amend::{Change, amend};
 use crate::create::maker;
 use crate::open::{OpenFlags, Source, open};
-use crate::options::{Options as Values, checked, help_line, split};
+use crate::options::{Options as Values, checked, help_line, pair, split};
 use block::create::{CreateOption as Opt, OptionType as Type};
 
 /// `amend`.
@@ -90,6 +91,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     if options.is_empty() {
         return tool.usage("Must specify options (-o)");
     }
+    tool.option_lists(&options)?;
     let options: Vec<String> = options.iter().flat_map(|o| split(o)).collect();
     let help = options.iter().any(|o| o == "help" || o == "?");
     if let (true, Some(f)) = (help, &format) {
@@ -107,32 +109,46 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let show = progress && !quiet;
     // A list of options shows no progress.
     tool.line_open = show && !help;
-    let mut warning = None;
-    let mut begun = false;
-    let done = wait(tool, async {
-        // With its backing files: what is new of a longer image must not show theirs.
-        let flags = OpenFlags { write: true, chain: true, ..OpenFlags::default() };
-        let image = open(&source, flags).await.map_err(|e| e.prepend(&format!("Could not open '{name}'")))?;
-        let format = image.format.clone();
-        warning = image.warning(&source);
-        if help {
-            image.close().await;
-            return Ok(Some(format));
-        }
-        let change = options_of(&format).and_then(|known| change(&format, known, &options, &mut begun));
-        match change {
-            Ok(c) => amend(&source, image, &c, force).await.map(|()| None),
-            Err(e) => {
+    let (mut warning, mut begun) = (None, false);
+    let done = {
+        let mut progress = Progress::new(show, quiet, tool.terminal, &mut *tool.out, &mut *tool.err);
+        let work = async {
+            // With its backing files: what is new of a longer image must not show theirs.
+            let flags = OpenFlags { write: true, chain: true, ..OpenFlags::default() };
+            let image =
+                open(&source, flags).await.map_err(|e| e.prepend(&format!("Could not open '{name}'")))?;
+            let format = image.format.clone();
+            warning = image.warning(&source);
+            if help {
                 image.close().await;
-                Err(e)
+                return Ok(Some(format));
             }
+            let change = options_of(&format).and_then(|known| change(&format, known, &options, &mut begun));
+            if begun {
+                progress.begin();
+            }
+            let done = match change {
+                Ok(c) => {
+                    let tell = &mut |at, of| if at == 0 { progress.begin() } else { progress.at(at, of) };
+                    amend(&source, image, &c, force, tell).await.map(|()| None)
+                }
+                Err(e) => {
+                    image.close().await;
+                    Err(e)
+                }
+            };
+            if begun {
+                progress.finished();
+            }
+            done
+        };
+        match crate::executor() {
+            Ok(x) => x.block_on(work),
+            Err(e) => Err(qerr!("Could not start: {e}")),
         }
-    })?;
+    };
     if let Some(w) = warning {
         tool.warn(&w);
-    }
-    if show && begun {
-        tool.print("    (0.00/100%)\r    (100.00/100%)\r");
     }
     match done {
         Ok(Some(format)) => list(tool, &format),
@@ -157,7 +173,7 @@ fn list(tool: &mut Tool<'_>, format: &str) -> CmdResult {
 fn change(format: &str, known: &'static [Opt], given: &[String], begun: &mut bool) -> Result<Change, QError> {
     let mut v = Values::default();
     for o in given {
-        let (name, text) = o.split_once('=').unwrap_or((o, "on"));
+        let (name, text) = pair(o);
         let Some(spec) = known.iter().find(|s| s.name == name) else {
             let e = qerr!("Invalid parameter '{name}'");
             let other = maker(format).is_ok_and(|(_, c)| c.options.iter().any(|o| o.name == name));

@@ -41,7 +41,13 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let plan = Plan { base: p.get("base").map(str::to_owned), drop: p.has("drop"), rate };
     let flags = OpenFlags { write: true, chain: true, unmap: true, cache, ..OpenFlags::default() };
     let ended = on_image(tool, &p, (&source, flags), Begin::Opened, async |image, progress| {
-        commit(image, name, &plan, &mut |at, of| progress.at(at, of)).await
+        commit(image, name, &plan, &mut |at, of| {
+            // The end is told once the image is closed, and a job may be at its end for some time.
+            if at < of {
+                progress.at(at, of);
+            }
+        })
+        .await
     });
     if let Err(e) = ended.done {
         tool.line_open &= ended.opened;

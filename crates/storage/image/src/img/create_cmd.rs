@@ -45,6 +45,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             _ => {}
         }
     }
+    tool.option_lists(&options)?;
     if wants_help(&options) {
         return list_options(tool, &format, p.rest.first().map(String::as_str));
     }

@@ -5,12 +5,11 @@ use qapi::{Dict, QError, Value, qerr};
 
 use super::args::{FORMAT, HELP, IMAGE_OPTS, OBJECT, OUTPUT, Parsed, SHARE, value};
 use super::convert_cmd::{snapshot_of, snapshot_parameters};
-use super::create_cmd::list_options;
 use super::{CmdResult, Command, Tool, could_not_open, wait};
 use crate::create::{NewImage, options_of};
 use crate::measure::measure;
 use crate::open::{Cache, OpenFlags, open};
-use crate::options::{Options, wants_help};
+use crate::options::Options;
 
 /// `measure`.
 pub(super) static COMMAND: Command = Command {
@@ -42,9 +41,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     };
     let options = p.all("target-options");
     let format = p.get("target-format").unwrap_or("raw");
-    if wants_help(&options) && p.has("target-format") {
-        return list_options(tool, format, None);
-    }
+    tool.option_lists(&options)?;
     let filename = match &p.rest[..] {
         [] => None,
         [one] => Some(one),

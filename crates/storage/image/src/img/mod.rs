@@ -128,6 +128,14 @@ impl Tool<'_> {
         }
     }
 
+    /// Whether what `-o` was given are lists of options.
+    fn option_lists(&mut self, given: &[String]) -> Result<(), Failed> {
+        match given.iter().find(|o| !crate::options::is_list(o)) {
+            Some(o) => self.fail(&format!("Invalid option list: {o}")),
+            None => Ok(()),
+        }
+    }
+
     /// The cache mode that an option names; `default` where it is not given.
     fn cache(&mut self, p: &Parsed, option: &str, default: &str, what: &str) -> Result<Cache, Failed> {
         let mode = p.get(option).unwrap_or(default);
@@ -288,19 +296,35 @@ fn run_at(prog: &str, given: &[String], out: &mut dyn Write, err: &mut dyn Write
     code
 }
 
-/// The arguments without `-T` and `--trace`: trace points are not for the tools, but scripts switch them on.
-fn without_trace(mut given: &[String]) -> &[String] {
+/// Takes the options before the command that say what is traced; answers what follows.
+fn take_traces<'a>(tool: &mut Tool<'_>, mut given: &'a [String]) -> Result<&'a [String], Failed> {
+    let mut traced = crate::traces::Traced::default();
     loop {
-        given = match given {
-            [first, _, rest @ ..] if first == "-T" || first == "--trace" => rest,
-            [first, rest @ ..] if first.starts_with("--trace=") => rest,
-            _ => return given,
+        let (argument, rest) = match given {
+            [first, argument, rest @ ..] if first == "-T" || first == "--trace" => (argument.as_str(), rest),
+            [first, rest @ ..] if first.starts_with("--trace=") => (&first["--trace=".len()..], rest),
+            _ => break,
         };
+        match traced.add(argument) {
+            Ok(unknown) => {
+                for name in unknown {
+                    tool.report(&crate::traces::unknown(&name), None);
+                }
+            }
+            Err(e) => {
+                let prog = tool.prog.clone();
+                tool.warn(&format!("{prog}:{e}\n"));
+                return Err(Failed(1));
+            }
+        }
+        given = rest;
     }
+    traced.select();
+    Ok(given)
 }
 
 fn dispatch(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
-    let given = without_trace(given);
+    let given = take_traces(tool, given)?;
     match given.first().map(String::as_str) {
         None => tool.usage("Not enough arguments"),
         Some("-h" | "--help" | "help") => {
@@ -337,6 +361,9 @@ fn dispatch(tool: &mut Tool<'_>, given: &[String]) -> CmdResult {
                     tool.print(&text);
                     return Ok(0);
                 }
+                if let Some(asked) = p.all("object").iter().find(|o| object_help(o).is_some()) {
+                    objects(tool, std::slice::from_ref(asked))?;
+                }
                 (c.run)(tool, p)
             }
             None => tool.usage(&format!("Command not found: {name}")),
@@ -353,6 +380,7 @@ pub fn main(given: &[String]) -> i32 {
 pub fn main_as(prog: &str, given: &[String]) -> i32 {
     trace::set_program_name(prog);
     trace::init_plain();
+    progress::answer_signals();
     let terminal = std::io::stderr().is_terminal();
     run_at(prog, given, &mut std::io::stdout(), &mut std::io::stderr(), terminal)
 }

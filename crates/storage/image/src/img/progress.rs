@@ -1,6 +1,8 @@
 //! How far long work is.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Where it is shown.
 enum Shown {
@@ -11,10 +13,23 @@ enum Shown {
     Bar,
 }
 
-/// How far long work is, as `-p` shows it; or as a bar where a person looks.
+/// Somebody has asked how far the work is, by a signal.
+static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From now on `SIGUSR1` asks how far the work is, and does not end the process.
+pub fn answer_signals() {
+    let asked = ASKED.get_or_init(Arc::default).clone();
+    // Without it the signal ends the process, as it does elsewhere.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGUSR1, asked);
+}
+
+/// How far long work is, as `-p` shows it; or as a bar where a person looks. Where `-p` is not given, `SIGUSR1` has it
+/// written to standard error.
 pub struct Progress<'a> {
     shown: Shown,
     out: &'a mut dyn Write,
+    /// Where a signal is answered.
+    answers: Option<&'a mut dyn Write>,
     last: f64,
     /// Whether anything is on the bar's line.
     drawn: bool,
@@ -31,12 +46,12 @@ impl<'a> Progress<'a> {
         out: &'a mut dyn Write,
         err: &'a mut dyn Write,
     ) -> Progress<'a> {
-        let (shown, out) = match (asked, quiet, terminal) {
-            (_, true, _) | (false, _, false) => (Shown::Nowhere, out),
-            (true, _, _) => (Shown::Plain, out),
-            (false, _, true) => (Shown::Bar, err),
+        let (shown, out, answers) = match (asked, quiet, terminal) {
+            (_, true, _) | (false, _, false) => (Shown::Nowhere, out, Some(err)),
+            (true, _, _) => (Shown::Plain, out, None),
+            (false, _, true) => (Shown::Bar, err, None),
         };
-        Progress { shown, out, last: 0.0, drawn: false }
+        Progress { shown, out, answers, last: 0.0, drawn: false }
     }
 
     /// Whether anybody sees it.
@@ -52,6 +67,7 @@ impl<'a> Progress<'a> {
     /// `done` of `all` is done.
     pub fn at(&mut self, done: u64, all: u64) {
         let percent = if all == 0 { 100.0 } else { done as f64 * 100.0 / all as f64 };
+        self.answer(percent);
         if percent > self.last + 1.0 || percent >= 100.0 {
             self.last = percent;
             self.print(percent);
@@ -60,7 +76,16 @@ impl<'a> Progress<'a> {
 
     /// All is done.
     pub fn finished(&mut self) {
+        self.answer(100.0);
         self.print(100.0);
+    }
+
+    /// Answers a signal.
+    fn answer(&mut self, percent: f64) {
+        let asked = ASKED.get().is_some_and(|a| a.swap(false, Ordering::Relaxed));
+        if let (true, Some(to)) = (asked, &mut self.answers) {
+            let _ = to.write_all(format!("    ({percent:.2}/100%)\n").as_bytes()).and_then(|()| to.flush());
+        }
     }
 
     fn print(&mut self, percent: f64) {
@@ -111,5 +136,21 @@ mod tests {
         p.at(500, 1000);
         drop(p);
         assert!(String::from_utf8(err).unwrap().contains("====="));
+    }
+
+    #[test]
+    fn a_signal_is_answered_once() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let asked = ASKED.get_or_init(Arc::default);
+        let mut p = Progress::new(false, false, false, &mut out, &mut err);
+        p.begin();
+        p.at(1, 4);
+        asked.store(true, Ordering::Relaxed);
+        p.at(2, 4);
+        p.at(3, 4);
+        p.finished();
+        drop(p);
+        assert!(out.is_empty());
+        assert_eq!(err, b"    (50.00/100%)\n");
     }
 }

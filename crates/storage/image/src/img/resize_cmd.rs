@@ -1,7 +1,7 @@
 //! `resize`.
 
 use api::block_core::PreallocMode;
-use base::units::parse_size;
+use base::units::SizeError;
 use block::create::prealloc;
 use qapi::{QapiEnum, qerr};
 
@@ -60,14 +60,14 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         return tool.usage("Expecting image file name and size");
     };
     let number = size.strip_prefix(['+', '-']).unwrap_or(&size);
-    if parse_size(number.strip_prefix('-').unwrap_or(""), 1).is_ok() {
-        return tool.fail(&format!("Value '{number}' is out of range for parameter 'size'"));
-    }
-    let wanted = match (parse_size(number, 1), size.chars().next()) {
+    let wanted = match (crate::options::size(number), size.chars().next()) {
         (Ok(n), Some('+')) => Wanted::More(n),
         (Ok(n), Some('-')) => Wanted::Less(n),
         (Ok(n), _) => Wanted::Exactly(n),
-        (Err(_), _) => {
+        (Err(SizeError::OutOfRange), _) => {
+            return tool.fail(&format!("Value '{number}' is out of range for parameter 'size'"));
+        }
+        (Err(SizeError::Invalid), _) => {
             let e = qerr!("Parameter 'size' expects a non-negative number below 2^64").with_hint(
                 "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.",
             );

@@ -44,7 +44,7 @@ const SPECS: &[Spec] = &[
     flag('k', "native-aio", "-i native"),
     value('i', "aio", "MODE", "threads, native, io_uring"),
     flag('m', "misalign", "accepted for compatibility"),
-    value('T', "trace", "PATTERN", "accepted for compatibility"),
+    value('T', "trace", "PATTERN", "what is traced: [enable=]PATTERN[,events=FILE][,file=FILE]"),
     args::HELP,
     flag('V', "version", "print the version"),
 ];
@@ -110,6 +110,7 @@ fn work(prog: &str, given: &[String], text: &Rc<Text>, executor: &rt::Executor) 
         }
     };
     let (mut request, mut lines, mut format, mut image_opts) = (Request::default(), Vec::new(), None, false);
+    let mut traced = crate::traces::Traced::default();
     for (name, v) in parsed.options {
         let letter = match name {
             "help" => {
@@ -153,6 +154,18 @@ fn work(prog: &str, given: &[String], text: &Rc<Text>, executor: &rt::Executor) 
                 }
                 continue;
             }
+            "trace" => {
+                match traced.add(&v) {
+                    Ok(names) => names.iter().for_each(|n| {
+                        s.error(&crate::traces::unknown(n));
+                    }),
+                    Err(e) => {
+                        text.warn(&format!("{prog}:{e}"));
+                        return 1;
+                    }
+                }
+                continue;
+            }
             "read-only" => 'r',
             "snapshot" => 's',
             "nocache" => 'n',
@@ -169,6 +182,7 @@ fn work(prog: &str, given: &[String], text: &Rc<Text>, executor: &rt::Executor) 
             return 1;
         }
     }
+    traced.select();
     if parsed.rest.len() > 1 {
         text.print(&usage(prog));
         return 1;

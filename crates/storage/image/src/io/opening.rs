@@ -119,6 +119,7 @@ async fn open_in(s: &Session, graph: &Arc<BlockGraph>, request: Request) -> Resu
     if let Some(warning) = graph.add_drive(drive).await?
         && named
         && write
+        && !snapshot
     {
         s.text.warn(&format!("WARNING: {warning}"));
     }

@@ -53,13 +53,11 @@ pub(super) async fn sigraise(s: &mut Session, w: Words<'_>) -> Done {
         return s.fail(&format!("signal argument '{given}' is too large to be a valid signal"));
     };
     // The reference's threads keep these two for themselves.
-    let kept = [rustix::process::Signal::USR1, rustix::process::Signal::ALARM].map(|s| s.as_raw());
-    if kept.contains(&n) {
+    if [signal_hook::consts::SIGUSR1, signal_hook::consts::SIGALRM].contains(&n) {
         return Done::Well;
     }
     s.text.flush();
-    if let Some(signal) = rustix::process::Signal::from_named_raw(n) {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
-    }
+    // A number that is no signal does nothing.
+    let _ = signal_hook::low_level::raise(n);
     Done::Well
 }
