@@ -23,6 +23,14 @@ fn help_about(value: &str) -> Option<&str> {
     rest.split(',').any(is_help).then_some(name)
 }
 
+/// The drivers that a drive may have, to be written to and to be read.
+fn drive_formats() -> String {
+    let mut names: Vec<&str> = crate::storage::drivers().iter().map(|d| d.name).collect();
+    names.sort_unstable();
+    let names = names.join(" ");
+    format!("Supported formats: {names}\nSupported formats (read-only): {names}\n")
+}
+
 /// The text that the first such option asks for.
 pub(crate) fn answer(given: &[Given]) -> Result<Option<String>, String> {
     for g in given {
@@ -42,6 +50,9 @@ pub(crate) fn answer(given: &[Given]) -> Result<Option<String>, String> {
                 qom::type_help(name.strip_prefix("qom-type=").unwrap_or(name)).map_err(|e| at(g, e.desc()))?
             }
             "chardev" if is_help(value) => CHARDEV_HELP.into(),
+            "drive" if value.split(',').filter_map(|m| m.strip_prefix("format=")).any(is_help) => {
+                drive_formats()
+            }
             "d" if value.split(',').any(is_help) => trace::help(),
             "trace" if is_help(value) => TRACE_HELP.into(),
             _ => continue,
@@ -49,4 +60,24 @@ pub(crate) fn answer(given: &[Given]) -> Result<Option<String>, String> {
         return Ok(Some(text));
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_tells_the_formats_that_there_are() {
+        let ask =
+            |value: &str| answer(&super::super::parse::parse(&["-drive".into(), value.into()]).unwrap());
+        let text = ask("file=x,format=help").unwrap().unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(
+            lines[0].starts_with("Supported formats: blkdebug ") && lines[0].contains(" qcow2 "),
+            "{text}"
+        );
+        assert!(lines[1].starts_with("Supported formats (read-only): "), "{text}");
+        assert_eq!(lines.len(), 2);
+        assert_eq!(ask("file=x,format=raw"), Ok(None));
+    }
 }
