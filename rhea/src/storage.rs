@@ -71,6 +71,7 @@ impl Storage {
         block_quorum::register(commands);
         export::qmp::register(commands, &self.exports);
         chardev::register_hmp(hmp, &self.chardevs);
+        image::io::hmp::register(hmp, &self.graph);
     }
 
     /// Makes the object that `--object` describes.

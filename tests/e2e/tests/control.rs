@@ -99,6 +99,11 @@ fn queries_answer_and_show_the_device() -> Result<()> {
     ensure!(block[0]["inserted"]["drv"] == "raw", "{block}");
     let info = qmp.run("human-monitor-command", json!({ "command-line": "info block" }))?;
     ensure!(info.as_str().unwrap_or_default().contains("disk.raw"), "{info}");
+    // Its text goes to the program's output.
+    let mut io = |line: &str| qmp.run("human-monitor-command", json!({ "command-line": line }));
+    ensure!(io("qemu-io -d blk0 \"read 0 512\"")? == "");
+    let none = io("qemu-io nope \"read 0 512\"")?;
+    ensure!(none == "Error: Cannot find device='' nor node-name='nope'\r\n", "{none}");
     let info = qmp.run("human-monitor-command", json!({ "command-line": "info status" }))?;
     ensure!(info == "VM status: paused (prelaunch)\r\n", "{info}");
     let e = qmp.try_run("no-such-command", json!({}))?.unwrap_err();

@@ -220,8 +220,8 @@ impl Bed {
         let Some(done) = rt::timeout(patience, self.cmd(name, arguments)).await else {
             self.count("client went away");
             self.say(|| format!("<- nobody waits for {name}"));
-            // It may wait for requests before it takes its turn among the changes.
-            rt::sleep(Duration::from_millis(50)).await;
+            // It may wait for requests, and have slow storage flushed, before it takes its turn among the changes.
+            rt::sleep(Duration::from_millis(250)).await;
             self.settled().await;
             return Err(qerr!("the client went away"));
         };

@@ -358,6 +358,17 @@ impl BlockGraph {
         g.drive(name).is_some() || g.by_name(name).is_some()
     }
 
+    /// Another handle of the user that has this drive, or of the device of this id: requests are that user's. `None` where
+    /// nobody has it. It is never to be detached.
+    pub fn user_of(&self, drive: Option<&str>, device: Option<&str>) -> Option<Arc<Root>> {
+        let g = self.snapshot();
+        let drive = drive.and_then(|d| g.drive(d)).filter(|r| r.qdev.is_some());
+        let def = drive.or_else(|| device.and_then(|d| g.roots().find(|r| r.is_device(d))))?;
+        let stats = def.qdev.is_some().then(|| def.stats.clone());
+        let (gate, name) = (def.gate.clone(), def.name.clone());
+        Some(Arc::new(Root { ctl: self.me(), id: def.id, gate, name, stats }))
+    }
+
     async fn do_attach(&self, name: &str, config: RootConfig) -> Result<Arc<Root>, QError> {
         let _one = self.changing.lock().await;
         let mut txn = Txn::new(self);

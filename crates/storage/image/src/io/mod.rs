@@ -7,6 +7,7 @@
 mod data;
 mod debug;
 mod graph;
+pub mod hmp;
 mod letters;
 mod number;
 mod opening;

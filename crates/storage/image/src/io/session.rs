@@ -39,19 +39,20 @@ pub(super) struct Image {
 pub(super) const DRIVE: &str = "none0";
 
 impl Image {
-    /// A user of the open node.
+    /// A user of the open node, which messages call `desc`.
     pub(super) async fn attach(
         graph: &Arc<BlockGraph>,
         node: &str,
         write: bool,
         cache: Cache,
+        desc: &str,
     ) -> Result<Arc<Root>, QError> {
         let perm =
             if write { Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE } else { Perm::CONSISTENT_READ };
         let config = RootConfig {
             perm,
             shared: Perm::all(),
-            desc: "qemu-io".into(),
+            desc: desc.into(),
             write_through: cache.write_through,
             ..RootConfig::default()
         };
