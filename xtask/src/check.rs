@@ -14,9 +14,9 @@ const FLOORS: &[(&str, &[&str])] = &[
         &[
             "block",
             "block-file*",
+            "block-crypto",
             "block-formats",
             "block-filters",
-            "block-crypto",
             "block-test",
             "block-quorum",
             "block-qcow2",

@@ -48,6 +48,8 @@ fn about(g: &Given, e: QError) -> String {
 /// Builds the machine, runs it to its end, and takes it down; the exit code.
 pub(crate) async fn run(mut config: Config) -> Result<i32, String> {
     let storage = Storage::new()?;
+    let policy = block::Policy { machine: true, ..storage.graph.policy() };
+    storage.graph.set_policy(policy);
     storage.chardevs.set_escape(config.escape);
     let result = live(&mut config, &storage).await;
     storage.close().await;

@@ -8,12 +8,14 @@ mod amend;
 mod create;
 mod creation;
 mod luks;
+mod old;
 mod transform;
 pub mod volume;
 
 pub use amend::amend;
 pub use create::{Place, create};
 pub use luks::{LUKS, new_volume};
+pub use old::adapt_old;
 pub use transform::Transform;
 
 use block::driver::DriverType;

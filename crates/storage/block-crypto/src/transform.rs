@@ -1,8 +1,10 @@
 //! Data on its way between a node and its child.
 
 use base::{Errno, IoResult};
-use crypto::cipher::{SECTOR, SectorCipher};
+use crypto::Secret;
+use crypto::cipher::{SECTOR, SectorCipher, old_qcow};
 use mem::IoBuf;
+use qapi::QError;
 use zeroize::Zeroize;
 
 /// Bytes that are worked on at a time: they stay in the processor's cache.
@@ -19,6 +21,14 @@ impl Transform {
     /// With this cipher.
     pub fn new(cipher: SectorCipher) -> Transform {
         Transform { cipher }
+    }
+
+    /// The old encryption of qcow and qcow2 with this password ([`old_qcow`]).
+    ///
+    /// # Errors
+    /// As [`old_qcow`].
+    pub fn old_qcow(password: &Secret) -> Result<Transform, QError> {
+        Ok(Transform::new(old_qcow(password)?))
     }
 
     /// Decrypts `buf` in place. `pos` is where it lies in the encrypted area, in bytes; both it and the length are

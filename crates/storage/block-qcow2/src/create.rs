@@ -19,9 +19,11 @@ use crate::spec::{self, autoclear, compat};
 
 /// How the data of a new image is to be encrypted.
 #[derive(Debug)]
-pub struct Encryption {
-    new: NewVolume,
-    password: Secret,
+pub enum Encryption {
+    /// The old way, with this password.
+    Aes(Secret),
+    /// A LUKS volume, and its first password.
+    Luks(NewVolume, Secret),
 }
 
 /// What the options say about encryption. `password` finds the password that an id names.
@@ -37,12 +39,10 @@ pub fn encryption(
     };
     match &o.encrypt {
         None => Ok(None),
-        Some(QCryptoBlockCreateOptions::Qcow(_)) => {
-            Err(qerr!("Images with the old encryption 'aes' cannot be made; use 'luks'"))
-        }
+        Some(QCryptoBlockCreateOptions::Qcow(q)) => Ok(Some(Encryption::Aes(password(&id(&q.key_secret)?)?))),
         Some(QCryptoBlockCreateOptions::Luks(l)) => {
             let password = password(&id(&l.key_secret)?)?;
-            Ok(Some(Encryption { new: block_crypto::new_volume(l, false)?, password }))
+            Ok(Some(Encryption::Luks(block_crypto::new_volume(l, false)?, password)))
         }
     }
 }
@@ -71,9 +71,10 @@ pub async fn create_with<H: Host>(
     let g = header.geometry;
     let cs = g.cluster_size();
     // Before anything is lost: all that can fail without storage.
-    let volume = match encrypt {
-        Some(e) => Some(volume::generate(e.new, e.password).await?),
-        None => None,
+    let (volume, old) = match encrypt {
+        Some(Encryption::Luks(new, password)) => (Some(volume::generate(new, password).await?), None),
+        Some(Encryption::Aes(password)) => (None, Some(password)),
+        None => (None, None),
     };
     let crypto_bytes = volume.as_ref().map_or(0, |v| v.header.payload_offset());
     let crypto_clusters = g.clusters(crypto_bytes);
@@ -152,6 +153,9 @@ pub async fn create_with<H: Host>(
     let mut image = Image::open(host, "", true, |h| Config::new(h, None, false)).await?;
     if let Some(v) = &volume {
         image.unlock(host, Key::Made(v)).await?;
+    }
+    if let Some(password) = &old {
+        image.unlock(host, Key::Password(password, None)).await?;
     }
     let fail = |e: Errno| qerr!("Could not preallocate: {e}");
     image.modify(host).await.map_err(fail)?;
@@ -259,9 +263,13 @@ fn plan(o: &BlockdevCreateOptionsQcow2, data_file: Option<&str>) -> Result<Heade
     h.data_file = data_file.map(Into::into);
     h.backing_file = o.backing_file.clone();
     h.backing_format = o.backing_fmt.map(|f| f.as_str().to_string());
-    if o.encrypt.is_some() {
-        h.crypt = CryptMethod::Luks;
-        h.set_crypto(CryptoExt { offset: 0, length: 0 });
+    match &o.encrypt {
+        None => {}
+        Some(QCryptoBlockCreateOptions::Qcow(_)) => h.crypt = CryptMethod::Aes,
+        Some(QCryptoBlockCreateOptions::Luks(_)) => {
+            h.crypt = CryptMethod::Luks;
+            h.set_crypto(CryptoExt { offset: 0, length: 0 });
+        }
     }
     h.make_room();
     h.encode()?;

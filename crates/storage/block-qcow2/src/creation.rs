@@ -51,26 +51,7 @@ pub(crate) static CREATION: Creation = Creation {
 };
 
 fn adapt(d: &mut Dict) -> Result<(), QError> {
-    let old = d.remove("encryption");
-    let new = d.get("encrypt").and_then(Value::as_dict).map(|e| e.get("format").cloned());
-    if old.is_some() && matches!(new, Some(Some(_))) {
-        return Err(qerr!("'encrypt.format' and its alias 'encryption' can't be used at the same time"));
-    }
-    if old.as_ref().and_then(Value::as_str) == Some("on") {
-        return Err(aes(d));
-    }
-    match new {
-        Some(None) => return Err(qerr!("Parameter 'encrypt.format' is missing")),
-        Some(Some(f)) if f.as_str() == Some("aes") => {
-            let known = ["format", "key-secret"];
-            let other = d.get("encrypt").and_then(Value::as_dict);
-            return Err(match other.and_then(|e| e.keys().find(|k| !known.contains(k))) {
-                Some(name) => qerr!("Parameter 'encrypt.{name}' is unexpected"),
-                None => aes(d),
-            });
-        }
-        _ => {}
-    }
+    block_crypto::adapt_old(d)?;
     match d.remove("compat").as_ref().and_then(Value::as_str) {
         Some("0.10") => drop(d.insert("version", "v2")),
         Some("1.1") => drop(d.insert("version", "v3")),
@@ -81,14 +62,6 @@ fn adapt(d: &mut Dict) -> Result<(), QError> {
         d.remove("backing-file");
     }
     Ok(())
-}
-
-fn aes(d: &Dict) -> QError {
-    let encrypt = d.get("encrypt").and_then(Value::as_dict);
-    if encrypt.and_then(|e| e.get("key-secret")).is_none() {
-        return qerr!("Parameter 'encrypt.key-secret' is required for cipher");
-    }
-    qerr!("Images with the old encryption 'aes' cannot be made; use 'luks'")
 }
 
 fn parts(d: &Dict, _name: &str) -> Result<Vec<Part>, QError> {

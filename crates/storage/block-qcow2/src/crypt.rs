@@ -1,7 +1,8 @@
-//! Encryption of the guest's data: LUKS inside the image.
+//! Encryption of the guest's data: LUKS inside the image, or the old way, which is not safe.
 //!
 //! The LUKS header and its key slots lie in clusters of their own, which an extension of the header leads to. What they say
-//! about a payload's place does not count: every sector of data is encrypted by its place in the file that holds it.
+//! about a payload's place does not count: every sector of data is encrypted by its place in the file that holds it. In the
+//! old way (AES) there is no such header, the password is the key, and it is the place on the disk that counts.
 //! Metadata, dirty bitmaps and compressed clusters are not encrypted; a backing file has an encryption of its own, or none.
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ const BOUNCE: usize = 1 << 20;
 
 /// The encryption of an open image.
 pub struct Crypt {
-    /// Where the LUKS header lies, if that is the method.
+    /// Where the LUKS header lies, if that is the method; otherwise it is the old one.
     place: Option<CryptoExt>,
     /// The LUKS header, where it was looked at.
     luks: Mutex<Option<Luks>>,
@@ -104,6 +105,11 @@ impl Crypt {
         self.transform.as_deref().ok_or(Errno::PERM)
     }
 
+    /// By which place data is encrypted: that on the disk, or that in the file.
+    fn by(&self, guest: u64, host: u64) -> u64 {
+        if self.place.is_some() { host } else { guest }
+    }
+
     /// The id of the secret that the image was opened with.
     pub(crate) fn key_secret(&self) -> Option<String> {
         self.key_secret.lock().clone()
@@ -136,19 +142,19 @@ fn cipher(luks: &Luks, master: &Secret) -> Result<Arc<Transform>, QError> {
 }
 
 impl Image {
-    /// Opens the data of an image that is encrypted with LUKS; nothing happens with others. Called before the image
-    /// is used.
+    /// Opens the data of an image that is encrypted; nothing happens with others. Called before the image is used. Nothing
+    /// tells whether the password of the old encryption is right.
     ///
     /// # Errors
     /// A LUKS header that is none; a wrong password.
     pub async fn unlock<H: Host>(&mut self, h: &H, key: Key<'_>) -> Result<(), QError> {
-        let place = self.crypt.as_ref().and_then(|c| c.place);
-        let Some(place) = place else {
+        let Some(closed) = &self.crypt else {
             return match key {
-                Key::Same(known) if known.is_some() != self.crypt.is_some() => Err(changed()),
+                Key::Same(Some(_)) => Err(changed()),
                 _ => Ok(()),
             };
         };
+        let Some(place) = closed.place else { return self.unlock_old(key) };
         let area = Slots { host: h, place };
         let luks = read_luks(&area).await?;
         let (transform, id) = match key {
@@ -182,28 +188,47 @@ impl Image {
         Ok(())
     }
 
+    /// [`Image::unlock`] for the old encryption.
+    fn unlock_old(&mut self, key: Key<'_>) -> Result<(), QError> {
+        let (transform, id) = match key {
+            Key::None => (None, None),
+            Key::Password(password, id) => {
+                (Some(Arc::new(Transform::old_qcow(password)?)), id.map(Into::into))
+            }
+            Key::Made(_) => return Err(changed()),
+            Key::Same(known) => {
+                let known = known.filter(|k| k.place.is_none()).ok_or_else(changed)?;
+                (known.transform.clone(), known.key_secret())
+            }
+        };
+        let crypt = Crypt::new(None, None, transform);
+        crypt.set_key_secret(id);
+        self.crypt = Some(Arc::new(crypt));
+        Ok(())
+    }
+
     /// Whether the guest's data is encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.crypt.is_some()
     }
 
-    /// Reads the guest's data in clusters of the file; whole sectors where it is encrypted.
-    pub(crate) async fn read_data<H: Host>(&self, h: &H, host: u64, buf: IoBuf) -> IoResult<()> {
+    /// Reads what the disk has at `guest` from clusters of the file; whole sectors where it is encrypted.
+    pub(crate) async fn read_data<H: Host>(&self, h: &H, guest: u64, host: u64, buf: IoBuf) -> IoResult<()> {
         let Some(c) = &self.crypt else { return h.data_read(host, buf).await };
         let transform = c.transform()?;
         h.data_read(host, buf.clone()).await?;
-        transform.decrypt(host, &buf)
+        transform.decrypt(c.by(guest, host), &buf)
     }
 
-    /// Writes the guest's data into clusters of the file; whole sectors where it is encrypted.
-    pub(crate) async fn write_data<H: Host>(&self, h: &H, host: u64, buf: IoBuf) -> IoResult<()> {
+    /// Writes what the disk has at `guest` into clusters of the file; whole sectors where it is encrypted.
+    pub(crate) async fn write_data<H: Host>(&self, h: &H, guest: u64, host: u64, buf: IoBuf) -> IoResult<()> {
         let Some(c) = &self.crypt else { return h.data_write(host, buf).await };
         let transform = c.transform()?;
         let mut done = 0;
         while done < buf.len() {
             let part = buf.slice(done..buf.len().min(done + BOUNCE));
-            let (at, n) = (host + done as u64, part.len());
-            h.data_write(at, transform.encrypt(at, &part)?).await?;
+            let (by, n) = (done as u64, part.len());
+            h.data_write(host + by, transform.encrypt(c.by(guest, host) + by, &part)?).await?;
             done += n;
         }
         Ok(())

@@ -103,14 +103,20 @@ fn open(ocx: OpenCx<'_>) -> OpenFuture<'_> {
         let config = |h: &crate::header::Header| Config::new(h, qcow2_options(ocx.options), ocx.flags.unmap);
         let mut image = Image::open(&host, ocx.node_name, writable, config).await?;
         crate::bitmap::warn_of_lost(&image.header());
+        if ocx.machine && image.header().crypt == CryptMethod::Aes {
+            return Err(no_machine());
+        }
         let key = key_id(&image.header(), qcow2_options(ocx.options))?;
         match key {
             _ if ocx.no_io => image.unlock(&host, Key::None).await?,
-            Some(id) if image.header().crypt == CryptMethod::Luks => {
+            Some(id) if image.is_encrypted() => {
                 let password = password(ocx.objects.as_deref(), &id)?;
                 image.unlock(&host, Key::Password(&password, Some(&id))).await?;
             }
-            _ => check_openable(&image.header())?,
+            _ if image.is_encrypted() => {
+                return Err(qerr!("Parameter 'encrypt.key-secret' is required for cipher"));
+            }
+            _ => {}
         }
         let given = ocx.cx.has_child(DATA);
         match image.header() {
@@ -149,19 +155,12 @@ fn key_id(h: &Header, o: Option<&BlockdevOptionsQcow2>) -> Result<Option<String>
     }
 }
 
-/// Without a key, only data that is not encrypted can be used.
-fn check_openable(h: &Header) -> Result<(), QError> {
-    match h.crypt {
-        CryptMethod::None => Ok(()),
-        CryptMethod::Luks => Err(qerr!("Parameter 'encrypt.key-secret' is required for cipher")),
-        CryptMethod::Aes => Err(qerr!(
-            "Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators"
-        )
-        .with_hint(
-            "You can use 'qemu-img convert' to convert your image to an alternative supported format, \
-                     such as unencrypted qcow2, or raw with the LUKS format instead.",
-        )),
-    }
+/// What a machine says of the old encryption.
+fn no_machine() -> QError {
+    qerr!("Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators").with_hint(
+        "You can use 'qemu-img convert' to convert your image to an alternative supported format, \
+         such as unencrypted qcow2, or raw with the LUKS format instead.",
+    )
 }
 
 fn password(objects: Option<&ObjectTree>, id: &str) -> Result<crypto::Secret, QError> {

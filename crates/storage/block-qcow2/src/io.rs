@@ -65,7 +65,7 @@ impl Image {
             match kind {
                 RunKind::Normal { host, .. } => {
                     h.event(Event::ReadAio).await;
-                    self.read_data(h, host, part).await?;
+                    self.read_data(h, off + done, host, part).await?;
                 }
                 RunKind::Zero(_) => part.fill(0),
                 RunKind::Unallocated => {
@@ -150,7 +150,7 @@ impl Image {
             self.check_guest_place(h, host, n).await?;
             let from = (done + wrote) as usize;
             h.event(Event::WriteAio).await;
-            self.write_data(h, host, buf.slice(from..from + n as usize)).await?;
+            self.write_data(h, at + wrote, host, buf.slice(from..from + n as usize)).await?;
             self.unflushed.store(true, Ordering::Release);
             wrote += n;
         }
@@ -352,7 +352,7 @@ impl Image {
             h.event(Event::ClusterAllocSpace).await;
             if h.data_zero_fast(host, step.fill.end - step.fill.start).await.is_ok() {
                 h.event(Event::WriteAio).await;
-                return self.write_data(h, host_data, data).await;
+                return self.write_data(h, at, host_data, data).await;
             }
         }
         let (skip_head, skip_tail) = (
@@ -360,9 +360,9 @@ impl Image {
             tail_buf.is_none() && (zero_there || tail == 0),
         );
         let mut whole = IoBuf::new();
-        let mut start = host_data;
+        let (mut guest, mut start) = (at, host_data);
         if !skip_head {
-            start = host;
+            (guest, start) = (step.fill.start, host);
             whole.append(head_buf.unwrap_or_else(|| IoBuf::zeroed(head)));
         }
         if !skip_head || !skip_tail {
@@ -373,7 +373,7 @@ impl Image {
         if !skip_tail {
             whole.append(tail_buf.unwrap_or_else(|| IoBuf::zeroed(tail)));
         }
-        self.write_data(h, start, whole).await
+        self.write_data(h, guest, start, whole).await
     }
 
     /// The guest's bytes before an allocating write; `None` where they are known to be zeros.

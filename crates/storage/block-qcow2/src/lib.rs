@@ -10,9 +10,8 @@
 //! - [`snapshots`]: internal snapshots; [`bitmaps`]: persistent dirty bitmaps; `live`: how they survive a crash; `pack`:
 //!   compressed writes.
 //!
-//! - [`crypt`]: LUKS inside the image.
+//! - [`crypt`]: encryption: LUKS inside the image, or the old way.
 //!
-//! Not done: the old encryption `aes` (such images can be checked and told about, but not read).
 //! An option that changes nothing here: `inactive-l2` of `overlap-check` (snapshots' L2 tables are guarded by their refcounts
 //! only).
 

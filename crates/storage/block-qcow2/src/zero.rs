@@ -482,7 +482,7 @@ impl Image {
                 let (mut done, len) = (0, count << g.cluster_bits);
                 while done < len {
                     let n = (len - done).min(ZERO_BUFFER);
-                    self.write_data(h, host + done, IoBuf::zeroed(n as usize)).await?;
+                    self.write_data(h, at + done, host + done, IoBuf::zeroed(n as usize)).await?;
                     done += n;
                 }
                 self.unflushed.store(true, Ordering::Release);

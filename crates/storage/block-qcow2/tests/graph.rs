@@ -534,6 +534,54 @@ fn an_encrypted_image_keeps_its_key() {
 }
 
 #[test]
+fn the_old_encryption_is_not_for_machines() {
+    Sim::new(12).block_on(async {
+        let b = Bench::new();
+        let mut image = encrypted::image(&common::options(1 << 20, 4096, None));
+        // The method in the header; the extension that leads to the LUKS header ends the extensions.
+        image[32..36].copy_from_slice(&1u32.to_be_bytes());
+        image[112..116].fill(0);
+        b.world.create("a", image);
+        let objects = qom::ObjectTree::new();
+        let text = "{'qom-type':'secret','id':'s','data':'geheim'}";
+        objects.add(&Value::parse_json(text).and_then(from_json).unwrap()).unwrap();
+        b.graph.set_objects(Arc::new(objects));
+        let node = |more: &str| {
+            let file = "'file':{'driver':'file','filename':'a'}";
+            format!("{{'driver':'qcow2','node-name':'a',{file}{more}}}")
+        };
+        let key = ",'encrypt':{'format':'aes','key-secret':'s'}";
+        b.graph.set_policy(block::Policy { machine: true, ..b.graph.policy() });
+        for more in ["", key, ",'encrypt':{'format':'luks'}"] {
+            assert_eq!(
+                b.add(&node(more)).await.unwrap_err(),
+                "Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators"
+            );
+        }
+        b.graph.set_policy(block::Policy::default());
+        let needed = "Parameter 'encrypt.key-secret' is required for cipher";
+        assert_eq!(b.add(&node("")).await.unwrap_err(), needed);
+        b.add(&node(key)).await.unwrap();
+        let root = b.root("a", RW).await;
+        root.write(70_001, IoBuf::from_bytes(&[7; 5000]), WriteFlags::empty()).await.unwrap();
+        root.flush().await.unwrap();
+        let stored = b.world.disk("a").unwrap().stable_bytes();
+        assert!(!stored.windows(512).any(|w| w == [7; 512]));
+        root.detach().await;
+        // Somebody else has the image meanwhile.
+        for active in [false, true] {
+            b.graph.set_active(Some("a"), active).await.unwrap();
+        }
+        let root = b.root("a", RW).await;
+        let buf = IoBuf::zeroed(5000);
+        root.read(70_001, buf.clone()).await.unwrap();
+        assert!(buf.to_vec() == [7; 5000]);
+        root.detach().await;
+        b.graph.close_all().await;
+    });
+}
+
+#[test]
 fn an_image_that_cannot_be_read_again_after_a_snapshot_is_not_taken_for_corrupt() {
     use block::testing::Faults;
     let (mut good, mut bad) = (0, 0);

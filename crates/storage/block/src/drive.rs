@@ -303,6 +303,10 @@ impl Drive {
         format: &str,
         file: Option<Named>,
     ) -> Result<BlockdevOptions, QError> {
+        filename::options(drivers, self.node_dict(drivers, format, file)).await
+    }
+
+    fn node_dict(&self, drivers: &[&'static DriverType], format: &str, file: Option<Named>) -> Dict {
         let mut dict = self.options.clone();
         match file {
             Some(Named::Whole(whole)) => {
@@ -333,7 +337,7 @@ impl Drive {
             None => {}
         }
         dict.insert("driver", format);
-        filename::options(drivers, dict).await
+        dict
     }
 
     /// What the file's name stands for.
@@ -432,7 +436,9 @@ impl BlockGraph {
             (None, None) => "raw".into(),
         };
         self.driver_type(&format)?;
-        let dict = to_dict(&drive.node_options(self.drivers(), &format, named).await?);
+        let mut dict = drive.node_dict(self.drivers(), &format, named);
+        self.fill_encryption(&mut dict).await?;
+        let dict = to_dict(&filename::options(self.drivers(), dict).await?);
         let id = txn.open(dict, Place::top()).await?;
         if warning.is_some()
             && let Some(n) = txn.next.edit(id)

@@ -434,6 +434,8 @@ pub struct OpenCx<'a> {
     pub events: EventBus,
     /// No data will be read or written ([`crate::Policy::no_io`]): what only that needs, such as a key, may be left out.
     pub no_io: bool,
+    /// The node is a machine's ([`crate::Policy::machine`]).
+    pub machine: bool,
     /// The node is there to be checked ([`crate::Policy::checking`]): it repairs nothing by itself.
     pub checking: bool,
     /// The objects that users have made, where there are any.

@@ -24,6 +24,7 @@ mod copy;
 pub mod create;
 pub mod drive;
 pub mod driver;
+mod encryption;
 pub mod filename;
 pub mod gate;
 pub mod graph;

@@ -197,9 +197,18 @@ impl Txn<'_> {
         let cx = Cx { graph: &graph, node };
         let (flags, objects) = (node.flags, self.ctl.objects());
         let events = self.ctl.events().clone();
-        let crate::Policy { no_io, checking, .. } = self.ctl.policy();
-        let open =
-            OpenCx { cx, options: typed, flags, node_name: &node.name, objects, no_io, checking, events };
+        let crate::Policy { no_io, checking, machine, .. } = self.ctl.policy();
+        let open = OpenCx {
+            cx,
+            options: typed,
+            flags,
+            node_name: &node.name,
+            objects,
+            no_io,
+            checking,
+            machine,
+            events,
+        };
         let driver = (ty.open)(open).await?;
         let mut stored = driver.stored_bitmaps(&Cx { graph: &graph, node }).await?;
         while let Some(b) = stored.pop() {

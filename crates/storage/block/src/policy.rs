@@ -26,6 +26,8 @@ pub struct Policy {
     /// Nodes may have names that begin with `#`, as those have that nobody named: for programs that name nodes themselves
     /// and whose users see none.
     pub own_names: bool,
+    /// The graph is a machine's: images with the old encryption of qcow and qcow2 are refused.
+    pub machine: bool,
     /// Nodes are opened to be checked: an image that is not sound stays as it is until the check.
     pub checking: bool,
 }
@@ -39,6 +41,7 @@ impl Default for Policy {
             max_depth: 200,
             no_io: false,
             own_names: false,
+            machine: false,
             checking: false,
         }
     }

@@ -4,6 +4,7 @@ use api::block_core::BlockdevAmendOptions;
 use block::Perm;
 use block::driver::Prealloc;
 use block_qcow2::amend::Amend;
+use block_qcow2::header::CryptMethod;
 use block_qcow2::host::RootHost;
 use block_qcow2::image::read_header;
 use qapi::{QError, qerr};
@@ -94,6 +95,9 @@ async fn check(image: &Opened, change: &Change, amend: &Amend) -> Result<(), QEr
         }
         if *raw && !h.raw_data_file() {
             return Err(qerr!("data-file-raw cannot be set on existing images"));
+        }
+        if encrypt.is_some() && h.crypt == CryptMethod::Aes {
+            return Err(qerr!("Only LUKS encryption options can be amended"));
         }
         if encrypt.is_some() && h.crypto().is_none() {
             return Err(qerr!("Can't amend encryption options - encryption not present"));

@@ -292,26 +292,13 @@ async fn described(source: &Source) -> Result<Dict, QError> {
         },
         false => qapi::keyval_parse(&source.name, Some("file"))?,
     };
-    fill(&mut d);
+    // An image knows itself how it is encrypted.
+    graph(OpenFlags::default(), source.objects.as_ref()).fill_encryption(&mut d).await?;
     if let Some(f) = &source.format {
         d.insert("driver", f.as_str());
     }
     block::filename::modern(&drivers(), &mut d)?;
     Ok(d)
-}
-
-/// Fills in what need not be said: an image knows itself how it is encrypted.
-fn fill(d: &mut Dict) {
-    if let Some(Value::Dict(e)) = d.get_mut("encrypt")
-        && !e.contains_key("format")
-    {
-        e.insert("format", "luks");
-    }
-    for child in ["file", "image", "raw", "test", "data-file", "backing"] {
-        if let Some(Value::Dict(c)) = d.get_mut(child) {
-            fill(c);
-        }
-    }
 }
 
 /// A node's options from those of a description, which may be texts.
@@ -340,10 +327,15 @@ pub fn is_described(source: &Source) -> bool {
 
 /// The password that a description names.
 fn password_of(o: &BlockdevOptions, objects: Option<&Arc<ObjectTree>>) -> Option<Secret> {
-    let BlockdevDriverOptions::Qcow2(q) = &o.driver else { return None };
-    let Some(BlockdevQcow2Encryption::Luks(l)) = &q.encrypt else { return None };
+    let id = match &o.driver {
+        BlockdevDriverOptions::Qcow2(q) => match q.encrypt.as_ref()? {
+            BlockdevQcow2Encryption::Aes(a) => &a.key_secret,
+            BlockdevQcow2Encryption::Luks(l) => &l.key_secret,
+        },
+        _ => return None,
+    };
     // One that is not there is told of when the image is opened.
-    objects?.password(l.key_secret.as_deref()?).ok()
+    objects?.password(id.as_deref()?).ok()
 }
 
 async fn open_described(source: &Source, flags: OpenFlags) -> Result<Opened, QError> {
@@ -441,7 +433,7 @@ impl Opened {
         for (name, value) in options {
             block::create::put(&mut d, name, Value::from(value.as_str()));
         }
-        fill(&mut d);
+        self.graph.fill_encryption(&mut d).await?;
         set_flags(&mut d, flags);
         self.graph.add(typed(d).await?).await?;
         self.file = Some(FILE.into());

@@ -237,6 +237,8 @@ pub struct BlockdevCreateOptionsQcow {
     pub size: u64,
     /// Name of the backing file, for the header.
     pub backing_file: Option<String>,
+    /// How its data is to be encrypted: the old encryption is the only one that there is. Not unless given.
+    pub encrypt: Option<QCryptoBlockCreateOptions>,
 }
 
 /// A QED image to be made.

@@ -258,7 +258,15 @@ pub struct BlockdevOptionsGenericCOWFormat {
     pub backing: Option<BlockdevRefOrNull>,
 }
 
-/// Options of a qcow image (version 1). Encrypted images are not opened.
+/// How a qcow image is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Qapi)]
+#[qapi(tag = "format", tag_enum = "BlockdevQcowEncryptionFormat")]
+pub enum BlockdevQcowEncryption {
+    /// The old encryption of qcow and qcow2: do not use it. A machine refuses it.
+    Aes(QCryptoBlockOptionsQCow),
+}
+
+/// Options of a qcow image (version 1).
 #[derive(Clone, Debug, PartialEq, Qapi)]
 pub struct BlockdevOptionsQcow {
     /// The node that holds the image.
@@ -266,6 +274,8 @@ pub struct BlockdevOptionsQcow {
     /// The node read where the image has nothing of its own; null for none, though the image's header may name
     /// one. When left out, the header decides.
     pub backing: Option<BlockdevRefOrNull>,
+    /// How it is encrypted, and its key. Needed to read or write the data of an image that is encrypted.
+    pub encrypt: Option<BlockdevQcowEncryption>,
 }
 
 /// Options of a LUKS volume.

@@ -7,6 +7,7 @@ mod block;
 mod iv;
 mod stream;
 
+use crate::Secret;
 use api::crypto::{QCryptoCipherAlgo, QCryptoCipherMode, QCryptoHashAlgo, QCryptoIVGenAlgo};
 use base::{Errno, IoResult};
 use iv::IvGen;
@@ -70,6 +71,25 @@ pub(crate) fn of_family(family: &str, len: usize) -> Option<QCryptoCipherAlgo> {
 pub(crate) fn family(algo: QCryptoCipherAlgo) -> &'static str {
     let name = algo.as_str();
     name.split_once('-').map_or(name, |(f, _)| f)
+}
+
+/// The old encryption of qcow and qcow2: AES-128 in CBC mode, initialisation vectors `plain64`, and the password itself for a
+/// key: its first 16 bytes, with zeroes behind a shorter one. Nothing tells whether a password is the right one.
+///
+/// # Errors
+/// The library's.
+pub fn old_qcow(password: &Secret) -> Result<SectorCipher, QError> {
+    let spec = CipherSpec {
+        algo: QCryptoCipherAlgo::Aes128,
+        mode: QCryptoCipherMode::Cbc,
+        ivgen: QCryptoIVGenAlgo::Plain64,
+        ivgen_hash: None,
+    };
+    let mut key = Secret::new(vec![0; spec.key_len()]);
+    for (k, p) in key.iter_mut().zip(password.iter()) {
+        *k = *p;
+    }
+    SectorCipher::new(&spec, &key)
 }
 
 /// Encrypts and decrypts sectors with one key. Any thread may call, several at once.

@@ -6,11 +6,13 @@ use base::{Errno, IoResult};
 use block::check::{Fix, Report};
 use block::driver::{
     BackingHint, Below, Caps, ChildSlot, CtlFuture, Cx, Driver, DriverInfo, Extent, ExtentKind, IoFuture,
-    NodeFlags, NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags,
+    Limits, NodeFlags, NodePlan, OpenCx, OpenFuture, Prealloc, Staged, Support, WriteFlags, ZeroFlags,
 };
+use crypto::cipher::SECTOR;
 use mem::IoBuf;
 use parking_lot::RwLock;
 use qapi::{QError, qerr};
+use qom::ObjectTree;
 use std::sync::Arc;
 
 /// A node of a format that keeps its image in the child `file`.
@@ -18,13 +20,16 @@ pub struct Formatted<F: Format> {
     /// Replaced as a whole where somebody else may have changed the file.
     engine: Arc<RwLock<Arc<Engine<F>>>>,
     options: BlockdevOptions,
+    objects: Option<Arc<ObjectTree>>,
+    no_io: bool,
 }
 
 /// [`block::driver::DriverType::open`] for a format.
 pub fn open_format<F: Format>(o: OpenCx<'_>) -> OpenFuture<'_> {
     Box::pin(async move {
         let engine = Arc::new(RwLock::new(read_header(&o).await?));
-        Ok(Arc::new(Formatted::<F> { engine, options: o.options.clone() }) as Arc<dyn Driver>)
+        let OpenCx { options, objects, no_io, .. } = o;
+        Ok(Arc::new(Formatted::<F> { engine, options: options.clone(), objects, no_io }) as Arc<dyn Driver>)
     })
 }
 
@@ -33,29 +38,31 @@ async fn read_header<F: Format>(o: &OpenCx<'_>) -> Result<Arc<Engine<F>>, QError
     Ok(Arc::new(Engine::new(format, space)))
 }
 
-/// The image as it is in the file now.
-async fn again<F: Format>(
-    cx: &Cx<'_>,
-    options: &BlockdevOptions,
-    flags: NodeFlags,
-) -> Result<Arc<Engine<F>>, QError> {
-    let (node_name, events) = (cx.node_name(), monitor::EventBus::new());
-    read_header(&OpenCx {
-        cx: *cx,
-        options,
-        flags,
-        node_name,
-        events,
-        no_io: false,
-        checking: false,
-        objects: None,
-    })
-    .await
-}
-
 impl<F: Format> Formatted<F> {
     fn engine(&self) -> Arc<Engine<F>> {
         self.engine.read().clone()
+    }
+
+    /// The image as it is in the file now.
+    async fn again(
+        &self,
+        cx: &Cx<'_>,
+        options: &BlockdevOptions,
+        flags: NodeFlags,
+    ) -> Result<Arc<Engine<F>>, QError> {
+        read_header(&OpenCx {
+            cx: *cx,
+            options,
+            flags,
+            node_name: cx.node_name(),
+            events: monitor::EventBus::new(),
+            no_io: self.no_io,
+            checking: false,
+            // What a machine refuses is not open.
+            machine: false,
+            objects: self.objects.clone(),
+        })
+        .await
     }
 
     async fn finish(&self, cx: &Cx<'_>) -> IoResult<()> {
@@ -69,6 +76,13 @@ impl<F: Format> Driver for Formatted<F> {
         self.engine.read().map().disk_len()
     }
 
+    fn limits(&self, _cx: &Cx<'_>) -> Limits {
+        match self.engine.read().map().cipher() {
+            Some(_) => Limits { request_alignment: SECTOR as u32, ..Limits::default() },
+            None => Limits::default(),
+        }
+    }
+
     fn caps(&self, _cx: &Cx<'_>) -> Caps {
         Caps { fua: Support::Emulate, write_zeroes: Support::Native, discard: Support::Native }
     }
@@ -78,6 +92,10 @@ impl<F: Format> Driver for Formatted<F> {
             let engine = self.engine();
             let (place, n) = engine.lookup(Io::file(cx), off, len).await?;
             let kind = match place {
+                // Nobody is to look at encrypted data around the driver.
+                Place::Data(_) if engine.map().cipher().is_some() => {
+                    ExtentKind::Own { offset: None, zero: false }
+                }
                 Place::Unallocated => ExtentKind::Unallocated,
                 Place::Zero => ExtentKind::Zero { offset: None },
                 Place::Data(offset) => ExtentKind::Child { slot: ChildSlot::File, offset },
@@ -98,7 +116,8 @@ impl<F: Format> Driver for Formatted<F> {
     fn write<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf, flags: WriteFlags) -> IoFuture<'a> {
         Box::pin(async move {
             let engine = self.engine();
-            if flags.contains(WriteFlags::COMPRESSED) && engine.map().compresses() {
+            let plain = engine.map().cipher().is_none();
+            if flags.contains(WriteFlags::COMPRESSED) && engine.map().compresses() && plain {
                 return engine.write_packed(Io::file(cx), off, buf).await;
             }
             engine.write(Io::file(cx), off, buf).await
@@ -122,7 +141,9 @@ impl<F: Format> Driver for Formatted<F> {
     }
 
     fn compresses(&self, _cx: &Cx<'_>) -> bool {
-        self.engine.read().map().compresses()
+        // What is compressed would not be encrypted.
+        let engine = self.engine();
+        engine.map().compresses() && engine.map().cipher().is_none()
     }
 
     fn stage<'a>(&'a self, cx: &'a Cx<'a>, next: &'a NodePlan) -> CtlFuture<'a, Box<dyn Staged>> {
@@ -137,7 +158,7 @@ impl<F: Format> Driver for Formatted<F> {
                 return Ok(keeps());
             }
             // Somebody else had the image meanwhile: nothing that is in memory counts.
-            let fresh = again(cx, &next.options, next.flags).await?;
+            let fresh = self.again(cx, &next.options, next.flags).await?;
             Ok(Box::new(Replace { slot: self.engine.clone(), fresh }) as Box<dyn Staged>)
         })
     }
@@ -149,7 +170,7 @@ impl<F: Format> Driver for Formatted<F> {
             }
             let engine = self.engine();
             if engine.map().activate(engine.at(Io::file(cx))).await? {
-                let fresh = again::<F>(cx, &self.options, cx.flags()).await?;
+                let fresh = self.again(cx, &self.options, cx.flags()).await?;
                 fresh.map().was_repaired();
                 *self.engine.write() = fresh;
             }

@@ -17,6 +17,8 @@ const MAX_STEP: u64 = 4 << 20;
 const MAX_AROUND: u64 = 1 << 20;
 /// The most zeroes that are written from memory at once.
 const MAX_ZEROES: u64 = 1 << 20;
+/// The most that is encrypted before it is written, bytes.
+const MAX_BOUNCE: usize = 1 << 20;
 
 /// Where a piece of the disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +110,7 @@ impl<M: Map> Engine<M> {
             let (place, n) = self.lookup(io, off + done, len - done).await?;
             let part = buf.slice(done as usize..(done + n) as usize);
             match place {
-                Place::Data(host) => io.read(host, part).await?,
+                Place::Data(host) => self.read_data(io, off + done, host, part).await?,
                 Place::Zero => part.fill(0),
                 Place::Unallocated if M::BACKING => io.read_backing(off + done, part).await?,
                 Place::Unallocated => part.fill(0),
@@ -118,6 +120,28 @@ impl<M: Map> Engine<M> {
                     part.copy_from(0, plain.get(within..within + n as usize).ok_or(Errno::IO)?);
                 }
             }
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// Reads what the disk has at `off` from its place in the file.
+    async fn read_data(&self, io: Io<'_>, off: u64, host: u64, buf: IoBuf) -> IoResult<()> {
+        let Some(cipher) = self.map.cipher() else { return io.read(host, buf).await };
+        let key = cipher.key()?;
+        io.read(host, buf.clone()).await?;
+        key.decrypt(off, &buf)
+    }
+
+    /// Writes what the disk has at `off` to its place in the file.
+    async fn write_data(&self, io: Io<'_>, off: u64, host: u64, buf: IoBuf) -> IoResult<()> {
+        let Some(cipher) = self.map.cipher() else { return io.write(host, buf).await };
+        let key = cipher.key()?;
+        let mut done = 0;
+        while done < buf.len() {
+            let part = buf.slice(done..buf.len().min(done + MAX_BOUNCE));
+            let (by, n) = (done as u64, part.len());
+            io.write(host + by, key.encrypt(off + by, &part)?).await?;
             done += n;
         }
         Ok(())
@@ -166,7 +190,8 @@ impl<M: Map> Engine<M> {
         let mut done = from;
         while done < len {
             let (Place::Data(host), n) = self.lookup(io, off + done, len - done).await? else { break };
-            io.write(host, buf.slice(done as usize..(done + n) as usize)).await?;
+            let part = buf.slice(done as usize..(done + n) as usize);
+            self.write_data(io, off + done, host, part).await?;
             done += n;
         }
         Ok(done - from)
@@ -222,6 +247,15 @@ impl<M: Map> Engine<M> {
         let (start, stop) = (step.blocks.start * bs, step.blocks.end.saturating_mul(bs));
         let data_end = at + data.len() as u64;
         let place = |guest: u64| step.host + (guest - start);
+        if self.map.cipher().is_some() {
+            // Zeroes are written like everything else.
+            let zeroes = |from: u64, to: u64| IoBuf::zeroed((to - from) as usize);
+            let mut whole = self.old_bytes(io, start, at).await?.unwrap_or_else(|| zeroes(start, at));
+            let tail = self.old_bytes(io, data_end, stop).await?.unwrap_or_else(|| zeroes(data_end, stop));
+            whole.append(data);
+            whole.append(tail);
+            return self.write_data(io, start, step.host, whole).await;
+        }
         if (at - start) + (stop - data_end) > MAX_AROUND {
             self.move_old(io, start, at, step).await?;
             self.move_old(io, data_end, stop, step).await?;
@@ -343,8 +377,17 @@ impl<M: Map> Engine<M> {
         while done < len {
             let at = off + done;
             let shared = self.ranges.shared(at..off + len).await;
-            let (place, n) = self.lookup(io, at, len - done).await?;
+            let (place, mut n) = self.lookup(io, at, len - done).await?;
             let shows = match place {
+                Place::Data(host) if self.map.cipher().is_some() => {
+                    // What reads as zeroes is none in the file.
+                    if flags.contains(ZeroFlags::NO_FALLBACK) {
+                        return Err(Errno::NOTSUP);
+                    }
+                    n = n.min(MAX_ZEROES);
+                    self.write_data(io, at, host, IoBuf::zeroed(n as usize)).await?;
+                    false
+                }
                 Place::Data(host) => {
                     io.write_zeroes(host, n, flags).await?;
                     false
@@ -388,6 +431,10 @@ impl<M: Map> Engine<M> {
 
     /// Gives back the space of a range as far as the file below can do that in place.
     pub async fn discard(&self, io: Io<'_>, off: u64, len: u64) -> IoResult<()> {
+        if self.map.cipher().is_some() {
+            // Zeroes in the file would be anything on the disk.
+            return Ok(());
+        }
         let _shared = self.ranges.shared(off..off + len).await;
         let mut done = 0;
         while done < len {

@@ -28,6 +28,7 @@ pub use twolevel::TwoLevel;
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
 use block::driver::{BackingHint, Below, CtlFuture, Cx, DriverInfo, OpenCx, Prealloc};
+use block_crypto::Transform;
 use qapi::QError;
 
 /// Where a block is.
@@ -50,6 +51,22 @@ pub struct At<'a> {
     pub io: Io<'a>,
     /// Its tables, as they will be.
     pub meta: &'a Meta,
+}
+
+/// How the disk's bytes are encrypted: sector by sector, by their place on the disk. Blocks are whole sectors then, and so are
+/// requests.
+#[derive(Debug)]
+pub struct Cipher(Option<Transform>);
+
+impl Cipher {
+    /// With this key; without one, data can neither be read nor written.
+    pub fn new(key: Option<Transform>) -> Cipher {
+        Cipher(key)
+    }
+
+    fn key(&self) -> IoResult<&Transform> {
+        self.0.as_ref().ok_or(Errno::PERM)
+    }
 }
 
 /// Where new blocks come from.
@@ -88,6 +105,11 @@ pub trait Map: Send + Sync + Sized + 'static {
     /// What block status says of blocks that are in the file.
     fn below(&self) -> Below {
         Below::Data
+    }
+
+    /// How the disk's bytes are encrypted in the file, if they are. Compressed blocks are not.
+    fn cipher(&self) -> Option<&Cipher> {
+        None
     }
 
     /// Whether whole blocks can be marked as zeroes.

@@ -3,6 +3,7 @@
 use super::spec::{self, HEADER, Header, MAGIC, VERSION};
 use crate::making::{fill_file, switch, text};
 use api::block_core::{BlockdevCreateOptions, BlockdevDriver};
+use api::crypto::QCryptoBlockCreateOptions;
 use block::create::{CreateCx, Creation, SIZE};
 use block::driver::{CtlFuture, Prealloc};
 use qapi::{Dict, QError, QapiEnum, Value, qerr};
@@ -25,10 +26,7 @@ pub(super) static CREATION: Creation = Creation {
 };
 
 fn adapt(d: &mut Dict) -> Result<(), QError> {
-    let old = d.remove("encryption").is_some_and(|v| v.as_str() == Some("on"));
-    if old || d.remove("encrypt").is_some() {
-        return Err(qerr!("Images with the old encryption 'aes' cannot be made; use 'luks'"));
-    }
+    block_crypto::adapt_old(d)?;
     if let Some(f) = d.remove("backing-fmt").as_ref().and_then(Value::as_str)
         && BlockdevDriver::from_str(f).is_none()
     {
@@ -48,6 +46,18 @@ fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture
         if o.size == 0 {
             return Err(qerr!("Image size is too small, cannot be zero length"));
         }
+        let crypt = match &o.encrypt {
+            None => 0,
+            Some(QCryptoBlockCreateOptions::Qcow(q)) => {
+                // The header holds nothing of the key: it only has to be there.
+                let id = q.key_secret.as_deref();
+                cx.password(
+                    id.ok_or_else(|| qerr!("Parameter 'encrypt.key-secret' is required for cipher"))?,
+                )?;
+                spec::CRYPT_AES
+            }
+            Some(QCryptoBlockCreateOptions::Luks(_)) => return Err(qerr!("Unsupported encryption format")),
+        };
         let name = o.backing_file.clone().unwrap_or_default().into_bytes();
         if name.len() > spec::MAX_NAME as usize {
             return Err(qerr!("Backing file name too long"));
@@ -67,7 +77,7 @@ fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture
             size: o.size,
             cluster_bits,
             table_bits,
-            crypt: 0,
+            crypt,
             directory,
         };
         fill_file(cx, &o.file, |f| {

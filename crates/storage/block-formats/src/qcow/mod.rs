@@ -1,14 +1,19 @@
-//! `qcow`: the first version of qcow, without encryption.
+//! `qcow`: the first version of qcow.
+//!
+//! Its encryption is the old one, which is not safe: a machine refuses such images, tools read and write them.
 
 mod create;
 pub mod spec;
 
 use self::spec::{COMPRESSED, HEADER, Header, MAGIC, VERSION};
 use crate::Fault;
-use crate::blockmap::{At, Format, Io, Map, Slot, Space, TwoLevel};
+use crate::blockmap::{At, Cipher, Format, Io, Map, Slot, Space, TwoLevel};
 use crate::fields::be32;
+use api::block_core::{BlockdevDriverOptions, BlockdevQcowEncryption};
+use api::crypto::QCryptoBlockOptionsQCow;
 use base::{Errno, IoResult};
 use block::driver::{BackingHint, CtlFuture, Cx, DriverInfo, DriverType, Kind, OpenCx, default_child_perm};
+use block_crypto::Transform;
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 use qapi::{QError, qerr};
 
@@ -36,6 +41,7 @@ pub struct Qcow {
     header: Header,
     tables: TwoLevel,
     backing: Option<String>,
+    cipher: Option<Cipher>,
 }
 
 fn supported(h: &Header) -> Result<(), QError> {
@@ -60,14 +66,7 @@ fn supported(h: &Header) -> Result<(), QError> {
         return Err(QError::new("L2 table size must be between 512 and 64k"));
     }
     match h.crypt {
-        0 => {}
-        spec::CRYPT_AES => {
-            return Err(qerr!("Use of AES-CBC encrypted qcow images is no longer supported in system emulators")
-                .with_hint(
-                    "You can use 'qemu-img convert' to convert your image to an alternative supported format, such as \
-                     unencrypted qcow, or raw with the LUKS format instead.\n",
-                ));
-        }
+        0 | spec::CRYPT_AES => {}
         _ => return Err(QError::new("invalid encryption method in qcow header")),
     }
     let coverage = 1u64 << (h.cluster_bits + h.table_bits);
@@ -78,6 +77,35 @@ fn supported(h: &Header) -> Result<(), QError> {
         return Err(QError::new("Image not in qcow format"));
     }
     Ok(())
+}
+
+/// How the data is encrypted, with the key that the options name.
+fn cipher(h: &Header, o: &OpenCx<'_>) -> Result<Option<Cipher>, QError> {
+    let given = match &o.options.driver {
+        BlockdevDriverOptions::Qcow(q) => q.encrypt.as_ref(),
+        _ => None,
+    };
+    if h.crypt == 0 {
+        return match given {
+            Some(_) => Err(qerr!("No encryption in image header, but options specified format 'aes'")),
+            None => Ok(None),
+        };
+    }
+    if o.machine {
+        let e = qerr!("Use of AES-CBC encrypted qcow images is no longer supported in system emulators");
+        return Err(e.with_hint(
+            "You can use 'qemu-img convert' to convert your image to an alternative supported format, such as \
+             unencrypted qcow, or raw with the LUKS format instead.\n",
+        ));
+    }
+    if o.no_io {
+        return Ok(Some(Cipher::new(None)));
+    }
+    let Some(BlockdevQcowEncryption::Aes(QCryptoBlockOptionsQCow { key_secret: Some(id) })) = given else {
+        return Err(qerr!("Parameter 'encrypt.key-secret' is required for cipher"));
+    };
+    let objects = o.objects.as_ref().ok_or_else(|| qerr!("No secret with id '{id}'"))?;
+    Ok(Some(Cipher::new(Some(Transform::old_qcow(&objects.password(id)?)?))))
 }
 
 impl Qcow {
@@ -96,7 +124,12 @@ impl Map for Qcow {
     const BACKING: bool = true;
 
     fn disk_len(&self) -> u64 {
-        self.header.size
+        // What is encrypted is whole sectors.
+        self.header.size & if self.cipher.is_some() { !511 } else { !0 }
+    }
+
+    fn cipher(&self) -> Option<&Cipher> {
+        self.cipher.as_ref()
     }
 
     fn block_size(&self) -> u64 {
@@ -172,6 +205,7 @@ impl Format for Qcow {
             let fail = |e: Errno| qerr!("Could not read the qcow header: {e}");
             let header = Header::parse(&io.read_array::<HEADER>(0).await.map_err(fail)?);
             supported(&header)?;
+            let cipher = cipher(&header, o)?;
             let mut backing = None;
             if header.backing_offset != 0 {
                 let len = header.backing_len;
@@ -195,12 +229,13 @@ impl Format for Qcow {
             let len = io.file_len().map_err(fail)?;
             let covered = header.size.div_ceil(cluster << header.table_bits);
             let next = len.max(header.directory + 8 * covered);
-            Ok((Qcow { header, tables, backing }, Space { next, zero_from: len }))
+            Ok((Qcow { header, tables, backing, cipher }, Space { next, zero_from: len }))
         })
     }
 
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
-        DriverInfo { cluster_size: Some(self.cluster()), ..DriverInfo::default() }
+        let encrypted = self.cipher.is_some().then_some(true);
+        DriverInfo { cluster_size: Some(self.cluster()), encrypted, ..DriverInfo::default() }
     }
 
     fn backing_hint(&self) -> Option<BackingHint> {

@@ -13,6 +13,19 @@ use std::sync::Arc;
 
 pub use crate::conformance::*;
 
+/// The secret of encrypted images.
+const SECRET: &str = "secret,id=s,data=geheim";
+
+/// A graph with the secret.
+pub fn graph_with_secret() -> Arc<BlockGraph> {
+    let g = graph(&drivers());
+    let tree = qom::ObjectTree::new();
+    let secret = Value::parse_json("{'qom-type':'secret','id':'s','data':'geheim'}").unwrap();
+    tree.add(&from_json(secret).unwrap()).unwrap();
+    g.set_objects(Arc::new(tree));
+    g
+}
+
 pub fn drivers() -> Vec<&'static DriverType> {
     [block_file::DRIVERS, block_formats::DRIVERS].concat()
 }
@@ -49,6 +62,7 @@ pub const CASES: &[Case] = &[
     case("vmdk", "subformat=twoGbMaxExtentFlat", 5 << 20),
     case("vmdk", "subformat=monolithicFlat", 3 << 20),
     case("qcow", "encryption=off", 3 << 20),
+    case("qcow", "encrypt.format=aes,encrypt.key-secret=s", 3 << 20),
     Case { checks: true, ..case("qed", "cluster_size=65536", 5 << 20) },
     Case { checks: true, ..case("qed", "cluster_size=4096,table_size=2", 5 << 20) },
     Case { checks: true, ..case("parallels", "cluster_size=1048576", 9 << 20) },
@@ -66,12 +80,27 @@ impl Case {
         format!("{}-{}", self.format, self.make.replace([',', '='], "-"))
     }
 
+    fn encrypted(&self) -> bool {
+        self.make.contains("encrypt.")
+    }
+
     /// The options of a node over the file.
     pub fn node(&self, node: &str, path: &str) -> BlockdevOptions {
+        let key = if self.encrypted() { "'encrypt':{'format':'aes','key-secret':'s'}," } else { "" };
         options(&format!(
-            "{{'driver':'{}','node-name':'{node}','discard':'unmap','file':{{'driver':'file','filename':'{path}'}}}}",
+            "{{'driver':'{}','node-name':'{node}','discard':'unmap',{key}'file':{{'driver':'file','filename':'{path}'}}}}",
             self.format
         ))
+    }
+
+    /// How the reference's tools are given the image.
+    pub fn image(&self, path: &str) -> Vec<String> {
+        let key = format!("driver={},encrypt.key-secret=s,file.filename={path}", self.format);
+        let words: &[&str] = match self.encrypted() {
+            true => &["--object", SECRET, "--image-opts", &key],
+            false => &["-f", self.format, path],
+        };
+        words.iter().map(|w| w.to_string()).collect()
     }
 }
 
@@ -98,7 +127,8 @@ pub fn must(program: &str, args: &[&str]) -> String {
 /// An image made by the reference.
 pub fn made_by_reference(dir: &Dir, c: &Case) -> String {
     let path = dir.path(&format!("{}-refs", c.name()));
-    must("qemu-img", &["create", "-q", "-f", c.format, "-o", c.make, &path, &c.size.to_string()]);
+    let size = c.size.to_string();
+    must("qemu-img", &["create", "-q", "--object", SECRET, "-f", c.format, "-o", c.make, &path, &size]);
     path
 }
 
@@ -106,7 +136,7 @@ pub fn made_by_reference(dir: &Dir, c: &Case) -> String {
 pub async fn made_by_us(dir: &Dir, c: &Case) -> String {
     let path = dir.path(&format!("{}-ours", c.name()));
     std::fs::File::create(&path).unwrap();
-    let g = graph(&drivers());
+    let g = graph_with_secret();
     g.add(file_options("image-file", &path)).await.unwrap();
     let ty = drivers().into_iter().find(|d| d.name == c.format).unwrap();
     let creation = ty.create.unwrap();
@@ -131,13 +161,25 @@ pub async fn made_by_us(dir: &Dir, c: &Case) -> String {
 
 /// The bytes that the reference sees in an image.
 pub fn reference_bytes(dir: &Dir, format: &str, path: &str) -> Vec<u8> {
+    bytes_of(dir, &["-f", format, path].map(Into::into))
+}
+
+/// The same for an image that may be encrypted.
+pub fn reference_bytes_of(dir: &Dir, c: &Case, path: &str) -> Vec<u8> {
+    bytes_of(dir, &c.image(path))
+}
+
+fn bytes_of(dir: &Dir, image: &[String]) -> Vec<u8> {
     let raw = dir.path("as-raw");
-    must("qemu-img", &["convert", "-f", format, "-O", "raw", path, &raw]);
+    let mut args = vec!["convert", "-O", "raw"];
+    args.extend(image.iter().map(String::as_str));
+    args.push(&raw);
+    must("qemu-img", &args);
     std::fs::read(&raw).unwrap()
 }
 
 pub async fn opened(options: BlockdevOptions) -> (Arc<BlockGraph>, Arc<Root>) {
-    let g = graph(&drivers());
+    let g = graph_with_secret();
     let name = options.node_name.clone().expect("a name");
     g.add(options).await.expect("a node");
     let root = attach(&g, &name, Perm::all(), Perm::all()).await.expect("a root");

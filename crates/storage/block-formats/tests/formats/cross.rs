@@ -52,7 +52,7 @@ async fn do_ours(c: &Case, path: &str, steps: &[Step]) {
 }
 
 fn do_theirs(c: &Case, path: &str, steps: &[Step]) {
-    let mut args: Vec<String> = ["-f", c.format].map(Into::into).into();
+    let mut args = Vec::new();
     for s in steps {
         args.push("-c".into());
         args.push(match *s {
@@ -60,7 +60,7 @@ fn do_theirs(c: &Case, path: &str, steps: &[Step]) {
             Step::Zero(off, n) => format!("write -q -z {off} {n}"),
         });
     }
-    args.push(path.into());
+    args.extend(c.image(path));
     must("qemu-io", &args.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
@@ -98,7 +98,7 @@ fn both_read_what_the_other_wrote() {
                 }
                 checked(c, &path);
                 same(&ours(c, &path).await, &disk, "ours");
-                same(&reference_bytes(&dir, c.format, &path), &disk, "theirs");
+                same(&reference_bytes_of(&dir, c, &path), &disk, "theirs");
             }
             std::fs::remove_file(&path).unwrap();
         });
@@ -137,7 +137,7 @@ fn all_conform() {
         rt::block_on(async {
             let path = made_by_us(&dir, c).await;
             println!("{path}");
-            let g = graph(&drivers());
+            let g = graph_with_secret();
             g.add(c.node("n", &path)).await.unwrap();
             conformance(&g, "n", Traits { resizes: c.resizes }).await;
             g.close_all().await;

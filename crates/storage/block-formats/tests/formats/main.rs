@@ -7,6 +7,7 @@ mod bed;
 mod chains;
 mod crash;
 mod cross;
+mod encrypted;
 mod fixed;
 mod repair;
 mod vvfat;

@@ -7,7 +7,7 @@ use std::process::Command;
 use api::block_core::{BlockdevCreateOptionsQcow2, BlockdevQcow2Version, PreallocMode};
 use api::crypto::{
     QCryptoBlockAmendOptionsLUKS, QCryptoBlockCreateOptions, QCryptoBlockCreateOptionsLUKS,
-    QCryptoBlockInfoQCow2, QCryptoBlockLUKSKeyslotState,
+    QCryptoBlockInfoQCow2, QCryptoBlockLUKSKeyslotState, QCryptoBlockOptionsQCow,
 };
 use base::Errno;
 use crypto::Secret;
@@ -41,6 +41,14 @@ pub fn encrypted(size: u64, cluster: u64) -> BlockdevCreateOptionsQcow2 {
     o
 }
 
+/// The same in the old way.
+fn old(size: u64, cluster: u64) -> BlockdevCreateOptionsQcow2 {
+    let mut o = options(size, cluster);
+    o.encrypt =
+        Some(QCryptoBlockCreateOptions::Qcow(QCryptoBlockOptionsQCow { key_secret: Some("s".into()) }));
+    o
+}
+
 pub async fn make(host: &MemHost, o: &BlockdevCreateOptionsQcow2) {
     let e = encryption(o, |_| Ok(password())).unwrap();
     create_with(host, o, host.data.as_ref().map(|_| "d"), e).await.unwrap();
@@ -51,7 +59,8 @@ async fn world(backing: bool, lazy: bool) -> World {
     let rng = rt::sim::rng();
     let extended = rng.below(3) == 0;
     let cluster = if extended { 16 << 10 } else { 512 << rng.below(8) };
-    let mut o = encrypted(512 * (1 + rng.below(1200)), cluster);
+    let way = if rng.below(2) == 0 { encrypted } else { old };
+    let mut o = way(512 * (1 + rng.below(1200)), cluster);
     o.extended_l2 = Some(extended);
     o.lazy_refcounts = Some(lazy);
     o.version = (rng.below(5) == 0 && !extended && !lazy).then_some(BlockdevQcow2Version::V2);
@@ -117,9 +126,9 @@ fn any_sequence_of_requests_equals_a_flat_model() {
 fn no_byte_of_the_data_is_in_the_file() {
     const MARK: &[u8] = b"a text that everybody would know";
     Sim::new(1).block_on(async {
-        for extended in [false, true] {
+        for (extended, way) in [(false, encrypted as fn(_, _) -> _), (true, encrypted), (true, old)] {
             let host = MemHost::default();
-            let mut o = encrypted(1 << 20, 16 << 10);
+            let mut o = way(1 << 20, 16 << 10);
             o.extended_l2 = Some(extended);
             make(&host, &o).await;
             let image = open(&host, true).await;
@@ -216,10 +225,66 @@ fn keys() {
 }
 
 #[test]
+fn old_keys() {
+    Sim::new(2).block_on(async {
+        let host = MemHost::default();
+        make(&host, &old(1 << 20, 4096)).await;
+        let config = |h: &crate::header::Header| Config::new(h, None, true);
+        let mut image = Image::open(&host, "test", true, config).await.unwrap();
+        let buf = IoBuf::zeroed(512);
+        assert_eq!(image.write(&host, 0, buf.clone()).await, Err(Errno::PERM));
+        assert_eq!(image.crypt.as_ref().unwrap().info(), Some(QCryptoBlockInfoQCow2::Aes));
+        image.unlock(&host, Key::Password(&password(), Some("s"))).await.unwrap();
+        // Its place on the disk counts, not that in the file.
+        image.write(&host, 1 << 19, IoBuf::from_bytes(&[5; 512])).await.unwrap();
+        image.make_clean(&host).await.unwrap();
+        let (kind, _) = image.lookup(&host, 1 << 19, 512).await.unwrap();
+        let RunKind::Normal { host: at, .. } = kind else { panic!("{kind:?}") };
+        let mut stored = host.bytes()[at as usize..at as usize + 512].to_vec();
+        assert!(at != 1 << 19 && stored != [5; 512]);
+        let cipher = crypto::cipher::old_qcow(&password()).unwrap();
+        cipher.decrypt((1 << 19) / 512, &mut stored).unwrap();
+        assert_eq!(stored, [5; 512]);
+        // Its slots cannot be changed; it has none.
+        let change = QCryptoBlockAmendOptionsLUKS {
+            state: QCryptoBlockLUKSKeyslotState::Active,
+            new_secret: Some("n".into()),
+            old_secret: None,
+            keyslot: None,
+            iter_time: Some(1),
+            secret: None,
+        };
+        let e = image.amend_slots(&host, &change, &|_| Ok(password()), false).await.unwrap_err();
+        assert_eq!(e.desc(), "Only LUKS encryption options can be amended for qcow2 with blockdev-amend");
+        // A wrong password is not noticed, but shows nothing.
+        let mut fresh = Image::open(&host, "test", true, config).await.unwrap();
+        let wrong = Secret::new(b"not it".to_vec());
+        fresh.unlock(&host, Key::Password(&wrong, None)).await.unwrap();
+        fresh.read_guest(&host, 1 << 19, buf.clone()).await.unwrap();
+        assert_ne!(buf.to_vec(), [5; 512]);
+        fresh.unlock(&host, Key::Same(image.crypt.as_deref())).await.unwrap();
+        fresh.read_guest(&host, 1 << 19, buf.clone()).await.unwrap();
+        assert_eq!(buf.to_vec(), [5; 512]);
+        // Another kind of image in its place is noticed.
+        for o in [encrypted(1 << 20, 4096), options(1 << 20, 4096)] {
+            make(&host, &o).await;
+            let mut other = Image::open(&host, "test", true, config).await.unwrap();
+            assert!(other.unlock(&host, Key::Same(image.crypt.as_deref())).await.is_err());
+        }
+    });
+}
+
+#[test]
 fn amending_keeps_the_data() {
+    for way in [encrypted, old] {
+        amended(way);
+    }
+}
+
+fn amended(way: fn(u64, u64) -> BlockdevCreateOptionsQcow2) {
     Sim::new(3).block_on(async {
         let mut host = MemHost::default();
-        make(&host, &encrypted(1 << 20, 4096)).await;
+        make(&host, &way(1 << 20, 4096)).await;
         host.backing = Some(vec![9; 1 << 20]);
         let mut image = open(&host, true).await;
         let mut model = vec![9u8; 1 << 20];
@@ -363,31 +428,36 @@ fn the_reference_reads_and_writes_the_same() {
         return;
     }
     let dir = Dir::new("crypt");
+    const LUKS: &str = "luks,encrypt.iter-time=10";
     let shapes = [
-        (512, "", true),
-        (4096, "", false),
-        (65536, "extended_l2=on", false),
-        (16384, "extended_l2=on", true),
-        (2 << 20, "", true),
-        (65536, "compat=0.10", true),
-        (65536, "encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv", false),
+        (512, "", true, LUKS),
+        (4096, "", false, LUKS),
+        (65536, "extended_l2=on", false, LUKS),
+        (16384, "extended_l2=on", true, LUKS),
+        (2 << 20, "", true, LUKS),
+        (65536, "compat=0.10", true, LUKS),
+        (65536, "encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv", false, LUKS),
+        (4096, "", true, "aes"),
+        (65536, "", false, "aes"),
+        (65536, "compat=0.10", false, "aes"),
+        (16384, "extended_l2=on", true, "aes"),
     ];
-    for (i, (cluster, more, ours)) in shapes.into_iter().enumerate() {
+    for (i, (cluster, more, ours, format)) in shapes.into_iter().enumerate() {
         Sim::new(i as u64).block_on(async {
             const SIZE: u64 = 6 << 20;
             // Behind this, only compressed clusters.
             const PLAIN: u64 = 2 << 20;
             let mut host = MemHost::default();
             if ours {
-                let mut o = encrypted(SIZE, cluster);
+                let mut o = if format == LUKS { encrypted(SIZE, cluster) } else { old(SIZE, cluster) };
                 o.extended_l2 = (more == "extended_l2=on").then_some(true);
                 o.version = (more == "compat=0.10").then_some(BlockdevQcow2Version::V2);
                 make(&host, &o).await;
             } else {
                 let comma = if more.is_empty() { "" } else { "," };
                 let o = format!(
-                    "create -q --object secret,id=s,data=pw -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,\
-                     encrypt.iter-time=10,cluster_size={cluster}{comma}{more} a {SIZE}"
+                    "create -q --object secret,id=s,data=pw -f qcow2 -o encrypt.format={format},encrypt.key-secret=s,\
+                     cluster_size={cluster}{comma}{more} a {SIZE}"
                 );
                 tool("qemu-img", &dir.0, &o);
                 host = MemHost::new(std::fs::read(dir.path("a")).unwrap());

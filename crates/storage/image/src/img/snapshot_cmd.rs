@@ -46,7 +46,6 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         // A snapshot may be longer than the image is now.
         chain: true,
         force_share: p.has("force-share"),
-        no_io: action == "list",
         ..OpenFlags::default()
     };
     let opened = wait(tool, async {

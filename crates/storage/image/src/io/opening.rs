@@ -164,12 +164,6 @@ fn drive(r: Request) -> Result<Drive, QError> {
         }
     }
     put("discard", if r.unmap == Some(false) { "ignore" } else { "unmap" });
-    if let Some(Value::Dict(e)) = o.get_mut("encrypt")
-        && !e.contains_key("format")
-    {
-        // An image knows itself how it is encrypted.
-        e.insert("format", "luks");
-    }
     let mut d = Drive::parse("")?;
     d.options = Dict::new();
     d.copy_on_read = r.copy_on_read;
