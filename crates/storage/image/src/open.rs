@@ -210,6 +210,10 @@ async fn open_node(
     objects: Option<&Arc<ObjectTree>>,
 ) -> Result<Opened, QError> {
     let graph = graph(flags, objects);
+    if !d.contains_key("driver") {
+        let path = d.get("filename").and_then(Value::as_str).unwrap_or_default().to_owned();
+        d.insert("driver", block::probe::protocol_of(path).await);
+    }
     let format = d.get("driver").and_then(Value::as_str).unwrap_or_default().to_owned();
     d.insert("node-name", FILE);
     set_flags(&mut d, flags);
