@@ -6,11 +6,13 @@ use block::driver::{
     Caps, ChildOption, ChildSlot, Cx, Driver, DriverType, Extent, ExtentKind, IoFuture, Kind, Limits, OpenCx,
     OpenFuture, Support, WriteFlags, ZeroFlags, default_child_perm,
 };
+use block::filename::{FileNames, OTHERS};
 use block::perm::Role;
 use mem::IoBuf;
-use qapi::QError;
+use qapi::{Dict, QError, qerr};
 use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `blkverify`.
 pub static BLKVERIFY: DriverType = DriverType {
@@ -19,12 +21,39 @@ pub static BLKVERIFY: DriverType = DriverType {
     mutable_opts: &[],
     supports_backing: false,
     supports_reopen: false,
+    file_names: Some(FileNames { prefixes: &["blkverify"], parse: parse_name, older: None }),
     children,
     child_perm: default_child_perm,
     open,
     probe: None,
     ..DriverType::BASE
 };
+
+/// `blkverify:RAW:IMAGE`: a file as it is, and an image whose format is found out.
+fn parse_name(name: &str) -> Result<Dict, QError> {
+    let [(raw, ..), (test, ..)] = OTHERS;
+    let Some(rest) = name.strip_prefix("blkverify:") else {
+        return Ok(Dict::from_iter([(test, name)]));
+    };
+    let (right, image) =
+        rest.split_once(':').ok_or_else(|| qerr!("blkverify requires raw copy and original image path"))?;
+    Ok(Dict::from_iter([(raw, right), (test, image)]))
+}
+
+/// Whether two nodes have disagreed in this process.
+static DISAGREED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the nodes under any `blkverify` have disagreed since the process began. Any thread, any time.
+pub fn disagreed() -> bool {
+    DISAGREED.load(Ordering::Relaxed)
+}
+
+/// Tells what the nodes disagree about: a line of its own, as scripts look for it.
+fn tell(text: std::fmt::Arguments<'_>) -> Errno {
+    DISAGREED.store(true, Ordering::Relaxed);
+    tracing::error!(target: "plain", "blkverify: {text}");
+    Errno::IO
+}
 
 /// The node that is right.
 const RAW: ChildSlot = ChildSlot::File;
@@ -38,33 +67,25 @@ fn children(_: &BlockdevOptions) -> SmallVec<[ChildOption; 2]> {
     ]
 }
 
-struct Blkverify {
-    node_name: String,
-}
+struct Blkverify;
 
 fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
     Box::pin(async move {
         match &o.options.driver {
-            BlockdevDriverOptions::Blkverify(_) => {
-                Ok(Arc::new(Blkverify { node_name: o.node_name.to_owned() }) as Arc<dyn Driver>)
-            }
+            BlockdevDriverOptions::Blkverify(_) => Ok(Arc::new(Blkverify) as Arc<dyn Driver>),
             _ => Err(QError::new("The options are not those of 'blkverify'")),
         }
     })
 }
 
-impl Blkverify {
-    /// Both nodes must agree on how a request ended.
-    fn same(&self, what: &str, off: u64, len: u64, raw: IoResult<()>, test: IoResult<()>) -> IoResult<()> {
-        if raw == test {
-            return raw;
-        }
-        tracing::error!(
-            node = self.node_name,
-            "{what} of {len} bytes at {off} ends differently: raw {raw:?}, test {test:?}"
-        );
-        Err(Errno::IO)
+/// Both nodes must agree on how a request ended.
+fn same(what: &str, off: u64, len: u64, raw: IoResult<()>, test: IoResult<()>) -> IoResult<()> {
+    if raw == test {
+        return raw;
     }
+    let value = |r: IoResult<()>| r.err().map_or(0, |e| -e.raw());
+    let (raw, test) = (value(raw), value(test));
+    Err(tell(format_args!("{what} offset={off} bytes={len} return value mismatch {test} != {raw}")))
 }
 
 impl Driver for Blkverify {
@@ -102,13 +123,12 @@ impl Driver for Blkverify {
             let right = IoBuf::zeroed(buf.len());
             let raw = cx.child_read(RAW, off, right.clone()).await;
             let test = cx.child_read(TEST, off, buf.clone()).await;
-            self.same("a read", off, buf.len() as u64, raw, test)?;
+            same("read", off, buf.len() as u64, raw, test)?;
             let (right, read) = (right.to_vec(), buf.to_vec());
             match right.iter().zip(&read).position(|(a, b)| a != b) {
                 Some(i) => {
-                    let at = off + i as u64;
-                    tracing::error!(node = self.node_name, "contents mismatch at offset {at}");
-                    Err(Errno::IO)
+                    let (len, at) = (buf.len(), off + i as u64);
+                    Err(tell(format_args!("read offset={off} bytes={len} contents mismatch at offset {at}")))
                 }
                 None => Ok(()),
             }
@@ -120,7 +140,7 @@ impl Driver for Blkverify {
             let raw = cx.child_write(RAW, off, buf.clone(), flags).await;
             let len = buf.len() as u64;
             let test = cx.child_write(TEST, off, buf, flags).await;
-            self.same("a write", off, len, raw, test)
+            same("write", off, len, raw, test)
         })
     }
 
@@ -130,7 +150,7 @@ impl Driver for Blkverify {
             let flags = flags - ZeroFlags::NO_FALLBACK;
             let raw = cx.child_write_zeroes(RAW, off, len, flags).await;
             let test = cx.child_write_zeroes(TEST, off, len, flags).await;
-            self.same("a zero-write", off, len, raw, test)
+            same("write", off, len, raw, test)
         })
     }
 }

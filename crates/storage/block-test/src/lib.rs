@@ -13,7 +13,7 @@ mod rules;
 pub use blkdebug::BLKDEBUG;
 pub use blklogwrites::BLKLOGWRITES;
 pub use blkreplay::BLKREPLAY;
-pub use blkverify::BLKVERIFY;
+pub use blkverify::{BLKVERIFY, disagreed};
 pub use breakpoints::Breakpoints;
 
 use block::driver::DriverType;

@@ -7,16 +7,23 @@
 //! Options from names and from `json:` are less strict than those of QMP: they may be nested or have dotted names, and every
 //! value may be text. [`options`] makes typed options of them.
 
-use crate::driver::{DriverType, Kind};
+use crate::driver::{Cx, DriverType, Kind};
 use crate::options::insert_path;
-use crate::probe::protocol_of;
+use crate::probe::{probe_node, protocol_of};
+use crate::{BlockGraph, Policy};
 use api::block_core::BlockdevOptions;
+use base::Errno;
+use monitor::EventBus;
 use qapi::visit::MAX_DEPTH;
 use qapi::{Dict, QError, Value, from_keyval_dict, qerr};
 
 /// The member of a driver's options ([`FileNames::parse`]) that holds the name of the file behind it, and the child that
 /// this file becomes.
 pub const INNER: (&str, &str) = ("x-image", "image");
+
+/// The same for children of other names: what the member is called, the child, and whether the file holds an image whose format
+/// is to be found out.
+pub const OTHERS: [(&str, &str, bool); 2] = [("x-raw", "raw", false), ("x-test", "test", true)];
 
 /// Most drivers that one name may put on one another.
 const MAX_INNER: usize = 16;
@@ -65,6 +72,12 @@ fn whole(json: &str) -> Result<Dict, QError> {
 
 /// The options of the node of a protocol that a name stands for. `json:` is no protocol.
 pub async fn protocol(drivers: &[&'static DriverType], name: &str) -> Result<Dict, QError> {
+    protocol_in(drivers, name, 0).await
+}
+
+/// [`protocol`] of a name that stands in others.
+async fn protocol_in(drivers: &[&'static DriverType], name: &str, depth: usize) -> Result<Dict, QError> {
+    let too_many = || qerr!("More than {MAX_INNER} drivers stand on one another in the file name");
     let mut outer = Vec::new();
     let mut name = name.to_owned();
     let mut dict = loop {
@@ -72,14 +85,27 @@ pub async fn protocol(drivers: &[&'static DriverType], name: &str) -> Result<Dic
             Some(json) => whole(json)?,
             None => one(drivers, &name).await?,
         };
+        for (member, child, image) in OTHERS {
+            let Some(Value::Str(inner)) = dict.remove(member) else { continue };
+            if depth + outer.len() >= MAX_INNER {
+                return Err(too_many());
+            }
+            let file = Box::pin(protocol_in(drivers, &inner, depth + outer.len() + 1)).await?;
+            let found = match image {
+                true => {
+                    let format = probe_file(drivers, file.clone(), &inner).await?;
+                    Dict::from_iter([("driver", Value::from(format)), ("file", Value::Dict(file))])
+                }
+                false => file,
+            };
+            dict.insert(child, found);
+        }
         match dict.remove(INNER.0) {
-            Some(Value::Str(inner)) if outer.len() < MAX_INNER => {
+            Some(Value::Str(inner)) if depth + outer.len() < MAX_INNER => {
                 outer.push(dict);
                 name = inner;
             }
-            Some(_) => {
-                return Err(qerr!("More than {MAX_INNER} drivers stand on one another in the file name"));
-            }
+            Some(_) => return Err(too_many()),
             None => break dict,
         }
     };
@@ -88,6 +114,24 @@ pub async fn protocol(drivers: &[&'static DriverType], name: &str) -> Result<Dic
         dict = o;
     }
     Ok(dict)
+}
+
+/// The format of what a file holds, which is opened for that.
+async fn probe_file(drivers: &[&'static DriverType], mut d: Dict, name: &str) -> Result<String, QError> {
+    const NODE: &str = "#probed";
+    d.insert("node-name", NODE);
+    d.insert("read-only", true);
+    let graph = BlockGraph::new(drivers, EventBus::new());
+    graph.set_policy(Policy { own_names: true, ..graph.policy() });
+    graph.add(options(drivers, d).await?).await?;
+    let snapshot = graph.snapshot();
+    let found = match snapshot.by_name(NODE) {
+        Some(node) => probe_node(drivers, &Cx { graph: &snapshot, node }, name).await,
+        None => Err(Errno::NOENT),
+    };
+    drop(snapshot);
+    graph.close_all().await;
+    found.map_err(|e| qerr!("Could not read image for determining its format: {e}"))
 }
 
 async fn one(drivers: &[&'static DriverType], name: &str) -> Result<Dict, QError> {
@@ -285,16 +329,24 @@ fn explained(drivers: &[&'static DriverType], dict: &Dict, e: QError) -> QError 
         return match path.rsplit_once('.').map_or(path.as_str(), |(_, key)| key) {
             "driver" if path == "driver" => qerr!("Must specify either driver or file"),
             "driver" => qerr!("A block device must be specified for \"{}\"", above(&path)),
-            child @ ("file" | "image" | "test") => {
+            child @ ("file" | "image" | "raw" | "test") => {
                 qerr!("A block device must be specified for \"{child}\"")
             }
             "server" => qerr!("NBD server address missing"),
+            "dir" => qerr!("vvfat block driver requires a 'dir' option"),
             "filename" => {
                 let driver = value_at(dict, &path[..path.len() - "filename".len()]);
                 qerr!("The '{driver}' block driver requires a file name")
             }
             _ => e,
         };
+    }
+    if let Some(path) = quoted("' expects integer")
+        && let key @ ("size" | "offset") = path.rsplit('.').next().unwrap_or_default()
+    {
+        return qerr!("Parameter '{key}' expects a non-negative number below 2^64").with_hint(
+            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.",
+        );
     }
     match e.desc().strip_prefix("Parameter 'driver' does not accept value ") {
         Some(name) => qerr!("Unknown driver {name}"),

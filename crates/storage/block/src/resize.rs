@@ -68,11 +68,20 @@ impl BlockGraph {
             Errno::ROFS => qerr!("Image is read-only"),
             Errno::NOMEDIUM => qerr!("No medium inserted"),
             Errno::NOTSUP if prealloc == Prealloc::Metadata => {
-                qerr!("Unsupported preallocation mode: metadata")
+                match self.snapshot().by_name(&name).map(|n| n.ty.name) {
+                    // Nothing of their kind has another length, whatever is done about its space.
+                    Some("qcow" | "vmdk" | "vhdx" | "vpc" | "vdi" | "parallels") => {
+                        qerr!("Image format driver does not support resize")
+                    }
+                    _ => qerr!("Unsupported preallocation mode: metadata"),
+                }
             }
             Errno::NOTSUP => qerr!("Image format driver does not support resize"),
             Errno::INVAL if !size.is_multiple_of(512) => qerr!("The new size must be a multiple of 512"),
-            Errno::FBIG => qerr!("Failed to grow the L1 table: File too large"),
+            Errno::FBIG if self.snapshot().by_name(&name).is_some_and(|n| n.ty.name == "qcow2") => {
+                qerr!("Failed to grow the L1 table: File too large")
+            }
+            Errno::FBIG => qerr!("Could not resize file: File too large"),
             e => qerr!("Could not resize '{name}': {e}"),
         })
     }

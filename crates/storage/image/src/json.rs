@@ -1,82 +1,15 @@
 //! JSON in the order of members that tools' users know from image queries.
 
+use qapi::order::member_rank;
 use qapi::{Dict, Value};
 
-/// Members in their order. Members of different objects share one list: no two contradict.
-const ORDER: &[&str] = &[
-    "icount",
-    "vm-clock-nsec",
-    "children",
-    "image-end-offset",
-    "compat",
-    "compression-type",
-    "lazy-refcounts",
-    "flags",
-    "bitmaps",
-    "refcount-bits",
-    "data-file",
-    "data-file-raw",
-    "encrypt",
-    "corrupt",
-    "extended-l2",
-    "name",
-    "info",
-    "snapshots",
-    "backing-filename-format",
-    "compressed-clusters",
-    "total-clusters",
-    "corruptions",
-    "corruptions-fixed",
-    "check-errors",
-    "leaks-fixed",
-    "leaks",
-    "allocated-clusters",
-    "ivgen-alg",
-    "detached-header",
-    "hash-alg",
-    "cipher-alg",
-    "uuid",
-    "compressed",
-    "virtual-size",
-    "filename",
-    "cluster-size",
-    "format",
-    "cipher-mode",
-    "slots",
-    "active",
-    "iters",
-    "key-offset",
-    "stripes",
-    "cid",
-    "parent-cid",
-    "create-type",
-    "extents",
-    "payload-offset",
-    "master-key-iters",
-    "fragmented-clusters",
-    "actual-size",
-    "format-specific",
-    "type",
-    "data",
-    "granularity",
-    "full-backing-filename",
-    "backing-filename",
-    "encrypted",
-    "dirty-flag",
-    "date-sec",
-    "date-nsec",
-    "vm-clock-sec",
-    "id",
-    "vm-state-size",
-];
-
-/// `v` with the members of every object in order; those that are not known follow as they are.
+/// `v` with the members of every object in order. Of those that have the same place, the one that was put in last comes first.
 pub fn ordered(v: Value) -> Value {
     match v {
         Value::Dict(d) => {
-            let mut members: Vec<(String, Value)> =
-                d.into_iter().map(|(k, v)| (k.to_string(), ordered(v))).collect();
-            members.sort_by_key(|(k, _)| ORDER.iter().position(|o| o == k).unwrap_or(ORDER.len()));
+            let mut members: Vec<(String, Value)> = d.into_iter().map(|(k, v)| (k, ordered(v))).collect();
+            members.reverse();
+            members.sort_by_key(|(k, _)| member_rank(k));
             Value::Dict(members.into_iter().collect::<Dict>())
         }
         Value::List(l) => Value::List(l.into_iter().map(ordered).collect()),
@@ -84,10 +17,15 @@ pub fn ordered(v: Value) -> Value {
     }
 }
 
-/// The text: four spaces a level.
+/// The text, with the members of image queries in order: four spaces a level.
 pub fn pretty(v: Value) -> String {
+    as_it_is(&ordered(v))
+}
+
+/// The text with members as they stand.
+pub fn as_it_is(v: &Value) -> String {
     let mut out = String::new();
-    put(&mut out, &ordered(v), 0);
+    put(&mut out, v, 0);
     out.push('\n');
     out
 }
@@ -125,5 +63,41 @@ fn put(out: &mut String, v: &Value, depth: usize) {
             out.push(']');
         }
         v => out.push_str(&v.to_json()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_stand_as_they_are_known() {
+        let seen: [&[&str]; 4] = [
+            &["children", "backing-filename-format", "snapshots", "virtual-size", "filename", "dirty-flag"],
+            &[
+                "icount",
+                "vm-clock-nsec",
+                "name",
+                "date-sec",
+                "date-nsec",
+                "vm-clock-sec",
+                "id",
+                "vm-state-size",
+            ],
+            &[
+                "image-end-offset",
+                "total-clusters",
+                "corruptions-fixed",
+                "check-errors",
+                "leaks-fixed",
+                "filename",
+            ],
+            &["bitmaps", "required", "fully-allocated"],
+        ];
+        for names in seen {
+            let backwards: Dict = names.iter().rev().map(|n| (*n, Value::Null)).collect();
+            let Value::Dict(d) = ordered(Value::Dict(backwards)) else { panic!("no dictionary") };
+            assert_eq!(d.keys().collect::<Vec<_>>(), names);
+        }
     }
 }

@@ -35,7 +35,10 @@ fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture
         if cluster >= i64::MAX as u64 / 513 || cluster / 512 > i32::MAX as u64 / 513 {
             return Err(qerr!("Cluster size is too large"));
         }
-        if !cluster.is_multiple_of(512) || cluster == 0 {
+        if cluster == 0 {
+            return Err(qerr!("Image size is too large for this cluster size"));
+        }
+        if !cluster.is_multiple_of(512) {
             return Err(qerr!("Cluster size must be a multiple of 512 bytes"));
         }
         let entries = o.size.div_ceil(cluster);

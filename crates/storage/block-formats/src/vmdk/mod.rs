@@ -94,6 +94,9 @@ fn open(o: OpenCx<'_>) -> OpenFuture<'_> {
         let io = Io::file(&o.cx);
         let fail = |_: Errno| QError::new("Could not read from file");
         let file_len = io.file_len().map_err(fail)?;
+        if file_len == 0 {
+            return Err(QError::new("File is too small, not a valid image"));
+        }
         let first = io.read_vec(0, file_len.min(spec::HEADER as u64) as usize).await.map_err(fail)?;
         let vmdk = match Header::parse(&first) {
             // Only a descriptor can say what such a file is.
@@ -427,8 +430,8 @@ impl Driver for Vmdk {
     }
 
     fn compresses(&self, _cx: &Cx<'_>) -> bool {
-        let compressed = |p: &Part| p.engine.read().as_ref().is_some_and(|e| e.map().compressed());
-        self.parts.iter().all(compressed)
+        // Only streams are smaller for it; other grains are taken as they are, which users of the format rely on.
+        self.parts.iter().all(|p| matches!(p.storage, Storage::Sparse))
     }
 
     fn stage<'a>(&'a self, cx: &'a Cx<'a>, next: &'a NodePlan) -> CtlFuture<'a, Box<dyn Staged>> {

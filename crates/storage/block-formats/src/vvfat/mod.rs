@@ -38,13 +38,13 @@ fn named(name: &str) -> Result<Dict, QError> {
     let rest = name.strip_prefix("fat:");
     let mut rest = rest.ok_or_else(|| QError::new("File name string must start with 'fat:'"))?;
     let mut d = Dict::new();
-    // The directory may have a colon in its name: it begins at the first word that is none of these.
+    // The directory stands behind the last colon. Words that mean nothing are let pass.
     while let Some((word, behind)) = rest.split_once(':') {
         match word {
             "floppy" => drop(d.insert("floppy", Value::from(true))),
             "12" | "16" | "32" => drop(d.insert("fat-type", Value::from(word.parse::<i64>().unwrap_or(0)))),
-            "rw" => return Err(QError::new("Unable to set VVFAT to 'rw': it is for reading alone")),
-            _ => break,
+            "rw" => return Err(QError::new("Unable to set VVFAT to 'rw' when drive is read-only")),
+            _ => {}
         }
         rest = behind;
     }
@@ -69,7 +69,7 @@ struct Vvfat {
 
 fn open(o: OpenCx<'_>) -> OpenFuture<'_> {
     Box::pin(async move {
-        crate::readonly::may_open(&o.flags, "Block node is read-only")?;
+        crate::readonly::may_open(&o.flags, "Image is read-only")?;
         let v = options(o.options)?;
         let fat = match v.fat_type.unwrap_or(0) {
             0 => None,
@@ -207,9 +207,10 @@ mod tests {
 
     #[test]
     fn names_are_read() {
-        let d = named("fat:floppy:12:/a/b:c").unwrap();
-        assert_eq!(d.get("dir").and_then(Value::as_str), Some("/a/b:c"));
+        let d = named("fat:floppy:12:what:/a/b").unwrap();
+        assert_eq!(d.get("dir").and_then(Value::as_str), Some("/a/b"));
         assert_eq!(d.get("floppy"), Some(&Value::from(true)));
+        assert_eq!(d.get("fat-type"), Some(&Value::from(12i64)));
         assert!(named("fat:rw:/a").is_err() && named("/a").is_err());
     }
 }

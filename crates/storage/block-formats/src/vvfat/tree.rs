@@ -97,7 +97,7 @@ impl Builder<'_> {
 
     /// The entries of a directory. Its own cluster is `own`, that of the one above it `above`; 0 for the root.
     fn directory(&mut self, path: &Path, own: u32, above: u32, depth: usize) -> Result<Vec<u8>, QError> {
-        let unread = |e: std::io::Error| qerr!("Could not read directory {}: {e}", path.display());
+        let unread = |_: std::io::Error| qerr!("Could not read directory {}", path.display());
         if depth > MAX_DEPTH {
             return Err(qerr!("The directory {} lies too deep", path.display()));
         }

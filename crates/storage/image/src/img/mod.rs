@@ -76,6 +76,10 @@ impl Tool<'_> {
 
     /// `PROG: text`, and the hint on its own line.
     fn report(&mut self, text: &str, hint: Option<&str>) {
+        // What two images that must show the same disagree about has been told, and is why.
+        if block_test::disagreed() {
+            return;
+        }
         let prog = self.prog.clone();
         self.warn(&format!("{prog}: {text}\n"));
         if let Some(h) = hint {

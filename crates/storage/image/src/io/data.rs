@@ -488,7 +488,10 @@ async fn truncate_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
             Err(s.error("Unsupported preallocation mode: metadata"))
         }
         Err(Errno::NOTSUP) => Err(s.error("Image format driver does not support resize")),
-        Err(Errno::FBIG) => Err(s.error("Failed to grow the L1 table: File too large")),
+        Err(Errno::FBIG) if root.info().cluster_size.is_some() => {
+            Err(s.error("Failed to grow the L1 table: File too large"))
+        }
+        Err(Errno::FBIG) => Err(s.error("Could not resize file: File too large")),
         Err(Errno::INVAL) if !size.is_multiple_of(512) => {
             Err(s.error("The new size must be a multiple of 512"))
         }
