@@ -98,13 +98,13 @@ fn image(list: &[Image], i: &Image) -> Dict {
 
 fn link(list: &[Image], l: &Link) -> Dict {
     let mut d = Dict::from_iter([("name", l.name.as_str())]);
+    if let Target::Image(n) = l.target {
+        d.insert("filename", list[n].name.as_str());
+    }
     if let Some(f) = &l.format {
         d.insert("format", f.as_str());
     }
     d.insert("state", state(l.target));
-    if let Target::Image(n) = l.target {
-        d.insert("filename", list[n].name.as_str());
-    }
     d
 }
 
