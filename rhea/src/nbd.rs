@@ -27,7 +27,10 @@ pub(crate) fn main(program: &str, args: &[String]) -> i32 {
             Ok(0)
         }
         Wanted::List(server) => list(&server),
-        Wanted::Disconnect(device) => Err(image::nbd::no_device(&device, "Cannot open")),
+        Wanted::Disconnect(device) => image::nbd::disconnect(&device).map(|said| {
+            base::print(&said);
+            0
+        }),
         Wanted::Serve(o) if o.fork && !daemon::is_child() => {
             Ok(daemon::parent(&format!("{program}: Failed to fork")))
         }

@@ -16,6 +16,7 @@ mod driver;
 mod known;
 mod lock;
 mod name;
+pub mod nbd_device;
 mod open;
 mod stage;
 mod sys;

@@ -89,6 +89,8 @@ pub struct Handshake {
     sized: bool,
     /// TLS is to be started first.
     tls: bool,
+    /// Nothing but simple replies will be understood.
+    simple: bool,
     /// Replies seen so far: a server may not go on for ever.
     replies: u32,
 }
@@ -113,6 +115,7 @@ impl Handshake {
             offer: Offer { min_block: 1, max_block: MAX_PAYLOAD, ..Offer::default() },
             sized: false,
             tls: false,
+            simple: false,
             replies: 0,
         })
     }
@@ -137,9 +140,22 @@ impl Handshake {
         Ok(Handshake { context: name.to_owned(), ..self })
     }
 
+    /// The same for whoever understands only simple replies, as Linux's kernel does: nothing else is asked for.
+    pub fn simple(self) -> Handshake {
+        Handshake { simple: true, ..self }
+    }
+
     /// TLS is on: what is to be sent is appended to `out`.
     pub fn encrypted(&mut self, out: &mut Vec<u8>) {
-        self.ask(OPT_EXTENDED_HEADERS, &[], out);
+        self.begin(out);
+    }
+
+    /// Asks for what comes first.
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        match self.simple {
+            true => self.ask_go(out),
+            false => self.ask(OPT_EXTENDED_HEADERS, &[], out),
+        }
     }
 
     /// What is being read, for people.
@@ -273,7 +289,7 @@ impl Handshake {
         } else if fixed == 0 {
             self.ask_plain(out);
         } else {
-            self.ask(OPT_EXTENDED_HEADERS, &[], out);
+            self.begin(out);
         }
         Ok(())
     }

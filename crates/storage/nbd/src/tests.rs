@@ -97,6 +97,18 @@ fn a_client_makes_do_with_less() {
 }
 
 #[test]
+fn a_client_of_simple_replies_asks_for_no_more() {
+    for refused in [&[][..], &[OPT_GO]] {
+        let c = client::Handshake::new("a").unwrap().simple();
+        let (offer, session) = meet_as(c, refused);
+        let offer = offer.unwrap();
+        assert_eq!((offer.size, offer.mode, offer.allocation), (1 << 40, Mode::Simple, None));
+        assert_eq!(offer.flags & (TF_HAS_FLAGS | TF_SEND_FLUSH), TF_HAS_FLAGS | TF_SEND_FLUSH);
+        assert!(session.is_none_or(|s| s == (Mode::Simple, Contexts::default())));
+    }
+}
+
+#[test]
 fn an_export_that_is_not_there() {
     let e = meet("c", &[]).0.unwrap_err();
     assert_eq!(e.text, "Requested export not available");

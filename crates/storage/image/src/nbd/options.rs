@@ -178,8 +178,13 @@ const GROUPS: &[(&str, &[Row])] = &[
     (
         "Network block devices of this host's kernel",
         &[
-            (Some('c'), "connect", Some("DEV"), "connect the image to a device of the kernel; not supported"),
-            (Some('d'), "disconnect", None, "disconnect a device of the kernel, FILE; not supported"),
+            (
+                Some('c'),
+                "connect",
+                Some("DEV"),
+                "connect the image to the kernel's device DEV, and go to the background unless -v is given",
+            ),
+            (Some('d'), "disconnect", None, "disconnect the kernel's device FILE"),
         ],
     ),
     (
@@ -482,6 +487,8 @@ impl Given {
         if o.image.image_opts && o.image.format.is_some() {
             return Err("--image-opts and -f are mutually exclusive".into());
         }
+        // Whoever connects a device goes on with it.
+        self.o.fork |= self.o.device.is_some() && !self.o.verbose;
         Ok(Wanted::Serve(Box::new(self.o)))
     }
 }
@@ -583,6 +590,8 @@ mod tests {
         assert_eq!((o.persistent, o.shared, o.name.as_str(), o.depth), (true, 0, "n", true));
         assert_eq!((o.image.offset, o.image.unmap, o.image.cache.write_through), (Some(512), true, true));
         assert_eq!((o.shared, served("img").shared, served("img").handshake), (0, 1, 10));
+        assert!(served("-c /dev/nbd0 img").fork && !served("-v -c /dev/nbd0 img").fork);
+        assert!(served("-v -c /dev/nbd0 --fork img").fork && !served("img").fork);
         let o = served("-l snapshot.id=1,snapshot.name=x img");
         assert_eq!(o.image.snapshot, Some((Some("1".into()), Some("x".into()))));
         assert!(o.image.read_only);

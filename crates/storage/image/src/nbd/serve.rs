@@ -1,5 +1,6 @@
 //! Serving one image.
 
+use super::device::{self, Device};
 use super::options::{Connection, Image, Options};
 use super::snapshot;
 use crate::drivers;
@@ -14,6 +15,7 @@ use io::{Addr, Listener};
 use monitor::EventBus;
 use qapi::{Dict, QError, Value, from_json, qerr};
 use std::future::{Future, poll_fn};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -55,6 +57,11 @@ fn handed() -> u32 {
     }
 }
 
+/// Where the server of a device listens.
+fn device_socket(o: &Options, device: &str) -> PathBuf {
+    o.connection.socket.as_ref().map_or_else(|| device::socket(device), PathBuf::from)
+}
+
 /// The SELinux label of the sockets that this thread makes, until it is dropped (proc_pid_attr(5)).
 struct Label;
 
@@ -87,7 +94,10 @@ pub async fn bind(o: &Options) -> Result<Listener, QError> {
     let c = &o.connection;
     match handed() {
         0 => {
-            let addr = address(c)?;
+            let addr = match &o.device {
+                Some(d) => Addr::Unix(device_socket(o, d)),
+                None => address(c)?,
+            };
             let label = o.label.as_deref().map(|l| Label::set(l, &addr)).transpose()?;
             let listener = Listener::bind(&addr).await;
             drop(label);
@@ -114,7 +124,9 @@ async fn open(graph: &Arc<BlockGraph>, image: &Image, warn: &mut dyn FnMut(&str)
     let drive = drive(image)?;
     let name = drive.name();
     let failed = |e: QError| e.prepend(&format!("Failed to blk_new_open '{}'", image.name));
-    if let Some(warning) = graph.add_drive(drive).await.map_err(failed)? {
+    if let Some(warning) = graph.add_drive(drive).await.map_err(failed)?
+        && !image.read_only
+    {
         warn(&format!("WARNING: {warning}\n"));
     }
     let now = graph.snapshot();
@@ -197,7 +209,8 @@ async fn unless<T>(work: impl Future<Output = T>, end: impl Future<Output = ()>)
 }
 
 /// Opens the image and serves it to those who come to `listener`, until `stop` is through or, unless the export is
-/// persistent, the last client has left. `ready` is called once clients can come.
+/// persistent, the last client has left. `ready` is called once clients can come. With a device of the kernel, that is connected
+/// before, and its end is the end.
 ///
 /// # Errors
 /// The image cannot be opened or served; what `ready` says.
@@ -216,13 +229,31 @@ pub async fn serve(
     let graph = BlockGraph::new(&drivers(), EventBus::new());
     graph.set_policy(Policy::of_environment()?);
     graph.set_objects(objects.clone());
+    if o.device.is_some() {
+        // Where memory is short, the kernel must not wait on these threads for what only they can write. It takes
+        // CAP_SYS_RESOURCE; without it all goes well until then.
+        if let Err(e) = rustix::process::configure_io_flusher_behavior(true) {
+            tracing::debug!("the device's server may wait for itself where memory is short: {e}");
+        }
+    }
     let exports = Exports::new(graph.clone(), objects);
+    let mut connected = None;
     let served = async {
         let top = open(&graph, &o.image, warn).await?;
-        if let Some(device) = &o.device {
-            return Err(no_device(device, "Failed to open"));
-        }
+        let device = match &o.device {
+            Some(path) => Some((path, Device::open(path).await?)),
+            None => None,
+        };
         exports.serve(listener, server(o), export(o, top)).await?;
+        if let Some((path, device)) = device {
+            let here = connected.insert(device.connect(device_socket(o, path), o.name.clone()).await?);
+            ready()?;
+            if o.verbose {
+                base::print(&format!("NBD device {path} is now connected to {}\n", o.image.name));
+            }
+            here.ended().await;
+            return Ok(());
+        }
         ready()?;
         let visited = exports.visited(&o.name);
         match o.persistent {
@@ -232,17 +263,12 @@ pub async fn serve(
         Ok(())
     };
     let done = unless(served, stop).await.unwrap_or(Ok(()));
+    if let Some(device) = connected {
+        device.disconnect().await;
+    }
     exports.close_all().await;
     graph.close_all().await;
     done
-}
-
-/// Why a device of the kernel cannot be used.
-pub fn no_device(device: &str, what: &str) -> QError {
-    match std::fs::File::options().read(true).write(true).open(device) {
-        Err(e) => qerr!("{what} {device}: {}", base::Errno::from(e)),
-        Ok(_) => qerr!("{what} {device}: network block devices of the kernel are not supported"),
-    }
 }
 
 fn server(o: &Options) -> NbdServerOptions {
