@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use api::block_core::BlkdebugEvent as Event;
 use base::{Errno, IoResult};
-use mem::IoBuf;
 
 use crate::epoch;
 use crate::host::{Host, read_vec, write_bytes};
@@ -40,7 +39,6 @@ impl Image {
             return Ok(Some(off));
         }
         self.make_room(h, m).await?;
-        h.event(Event::RefblockLoad).await;
         let bytes = read_vec(h, off, self.geo.cluster_size() as usize).await?;
         Self::cache_block(m, off, bytes.into(), false);
         Ok(Some(off))
@@ -174,6 +172,23 @@ impl Image {
         Ok(*self.reserved.get_or_init(|| used >= many))
     }
 
+    /// Tells that refcounts of the block with this index are about to change.
+    async fn counting<H: Host>(&self, h: &H, m: &Meta, index: u64) {
+        h.event(Event::RefblockAlloc).await;
+        if m.reftable.get(index as usize).is_some_and(|e| e & !spec::REFTABLE_RESERVED != 0) {
+            h.event(Event::RefblockLoad).await;
+        }
+    }
+
+    /// [`Image::counting`] for clusters that lose references.
+    async fn freeing<H: Host>(&self, h: &H, m: &Meta, cluster: u64, count: u64) {
+        h.event(Event::ClusterFree).await;
+        let index = |c: u64| self.geo.refcount_position(c).0;
+        for i in index(cluster)..=index(cluster + count.max(1) - 1) {
+            self.counting(h, m, i).await;
+        }
+    }
+
     pub(crate) async fn set_refcount<H: Host>(
         &self,
         h: &H,
@@ -198,7 +213,6 @@ impl Image {
     /// [`Image::alloc`] for parts of clusters.
     pub(crate) async fn take<H: Host>(&self, h: &H, m: &mut Meta, want: u64) -> IoResult<u64> {
         debug_assert!(want > 0);
-        h.event(Event::RefblockAlloc).await;
         if m.pending.len() > MAX_PENDING_RANGES
             || m.pending_clusters > MAX_PENDING_BYTES >> self.geo.cluster_bits
         {
@@ -238,6 +252,9 @@ impl Image {
         }
         let first = self.geo.refcount_position(range.start).0;
         let last = self.geo.refcount_position(range.end - 1).0;
+        for index in first..=last {
+            self.counting(h, m, index).await;
+        }
         for index in (first..=last).rev() {
             if self.block(h, m, index).await?.is_none() {
                 self.add_block(h, m, index, range.clone()).await?;
@@ -405,9 +422,12 @@ impl Image {
 
     /// Gives back clusters that no table ever referred to: after a failed write.
     pub(crate) async fn unalloc<H: Host>(&self, h: &H, m: &mut Meta, cluster: u64, count: u64) {
+        self.freeing(h, m, cluster, count).await;
         for c in cluster..cluster + count {
-            // A failure leaks the cluster, which a check repairs.
-            let _ = self.drop_reference(h, m, c).await;
+            if let Err(e) = self.drop_reference(h, m, c).await {
+                not_freed(e);
+                break;
+            }
         }
     }
 
@@ -448,12 +468,15 @@ impl Image {
         let mut gone: Vec<Range<u64>> = Vec::new();
         let mut freed = false;
         for p in list {
-            h.event(Event::ClusterFree).await;
-            h.event(Event::RefblockAlloc).await;
+            self.freeing(h, m, p.cluster, p.count).await;
             for c in p.cluster..p.cluster + p.count {
-                // An error here leaks the cluster and no more.
-                if !self.drop_reference(h, m, c).await? {
-                    continue;
+                match self.drop_reference(h, m, c).await {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(e) => {
+                        not_freed(e);
+                        break;
+                    }
                 }
                 freed = true;
                 if p.discard {
@@ -549,15 +572,9 @@ impl Image {
         }
         Ok(())
     }
+}
 
-    /// Copies a whole cluster of metadata to a fresh place.
-    pub(crate) async fn copy_cluster<H: Host>(&self, h: &H, from: u64, to: u64) -> IoResult<()> {
-        let buf = IoBuf::zeroed(self.geo.cluster_size() as usize);
-        h.event(Event::L2AllocCowRead).await;
-        h.read(from, buf.clone()).await?;
-        h.event(Event::L2AllocWrite).await;
-        h.write(to, buf).await?;
-        self.unflushed.store(true, Ordering::Release);
-        Ok(())
-    }
+/// What is left of a range of clusters that were to be given up is leaked, which a check repairs.
+fn not_freed(e: Errno) {
+    tracing::error!(target: "plain", "qcow2_free_clusters failed: {e}");
 }

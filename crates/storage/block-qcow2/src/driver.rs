@@ -380,6 +380,10 @@ impl Driver for Qcow2 {
         Box::pin(async move { self.image().make_empty(&NodeHost(*cx)).await })
     }
 
+    fn truncate_failure(&self) -> Option<String> {
+        self.image().truncate_failure.lock().take()
+    }
+
     fn truncate<'a>(&'a self, cx: &'a Cx<'a>, len: u64, _exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
         Box::pin(async move { self.image().truncate(&NodeHost(*cx), len, prealloc).await })
     }
@@ -599,7 +603,7 @@ impl Driver for Qcow2 {
             if image.writable.load(Ordering::Acquire) {
                 keep_bitmaps(&image, cx).await;
             }
-            image.make_clean(&host).await
+            image.finish(&host).await
         })
     }
 

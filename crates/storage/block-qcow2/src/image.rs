@@ -111,6 +111,8 @@ pub struct Image {
     pub(crate) corrupt: AtomicBool,
     /// Damage was reported that stops nobody.
     pub(crate) told: AtomicBool,
+    /// What the last truncation that failed could not do.
+    pub(crate) truncate_failure: parking_lot::Mutex<Option<String>>,
     /// The node may write.
     pub(crate) writable: AtomicBool,
     /// The last decompressed cluster: its L2 entry and its bytes.
@@ -162,15 +164,16 @@ impl Image {
         let inside = |off: u64, want: u64| want.min(file_len.saturating_sub(off));
         let table = async |off: u64, entries: u64, what: &str| {
             let n = inside(off, entries * 8) as usize;
-            let bytes = read_vec(host, off, n).await.map_err(|e| qerr!("Could not read {what}: {e}"))?;
+            let bytes = read_vec(host, off, n).await.map_err(|e| qerr!("Could not {what}: {e}"))?;
             let mut t = spec::table_from_bytes(&bytes);
             t.resize(entries as usize, 0);
             Ok::<_, QError>(t)
         };
         let reftable_entries = u64::from(header.reftable_clusters) << (g.cluster_bits - 3);
         host.event(Event::ReftableLoad).await;
-        let reftable = table(header.reftable_offset, reftable_entries, "reference count table").await?;
-        let l1 = table(header.l1_offset, u64::from(header.l1_size), "L1 table").await?;
+        let reftable =
+            table(header.reftable_offset, reftable_entries, "initialize refcount handling").await?;
+        let l1 = table(header.l1_offset, u64::from(header.l1_size), "read L1 table").await?;
         if !config.lenient {
             header.check_snapshots()?;
         }
@@ -218,6 +221,7 @@ impl Image {
             modifying: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            truncate_failure: parking_lot::Mutex::default(),
             writable: AtomicBool::new(writable),
             decompressed: parking_lot::Mutex::new(None),
             cleaner: Cleaner::default(),
@@ -400,16 +404,17 @@ impl Image {
         !self.corrupt.load(Ordering::Acquire) && self.modifying.load(Ordering::Acquire)
     }
 
-    /// Writes back everything and clears the dirty bit: after this the file alone is the whole truth. Called when the
-    /// node closes or becomes read-only, with no change in flight. Who still reads is waited for a while: what they read
-    /// may be in use no more, and is given back then.
-    pub async fn make_clean<H: Host>(&self, h: &H) -> IoResult<()> {
+    /// Drops references that nobody on disk has any more. Who still reads is waited for a while: what they read may be in
+    /// use no more, and is given back then.
+    async fn settle<H: Host>(&self, h: &H) -> (rt::sync::MutexGuard<'_, Meta>, IoResult<()>) {
         const PATIENCE: Duration = Duration::from_secs(1);
         const TURN: Duration = Duration::from_micros(500);
         let end = rt::now() + PATIENCE;
         let mut m = self.meta.lock().await;
-        while self.usable_and_modified() {
-            self.write_back(h, &mut m).await?;
+        while self.usable_and_modified() && !(m.pending.is_empty() && m.settled.is_empty()) {
+            if let Err(e) = self.write_back(h, &mut m).await {
+                return (m, Err(e));
+            }
             if m.settled.is_empty() || rt::now() >= end {
                 break;
             }
@@ -417,18 +422,64 @@ impl Image {
             rt::sleep(TURN).await;
             m = self.meta.lock().await;
         }
+        (m, Ok(()))
+    }
+
+    /// Writes back everything and clears the dirty bit: after this the file alone is the whole truth. Called when the
+    /// node becomes read-only, with no change in flight.
+    pub async fn make_clean<H: Host>(&self, h: &H) -> IoResult<()> {
+        let (mut m, settled) = self.settle(h).await;
         if !self.usable_and_modified() {
             return Ok(());
         }
+        settled?;
+        self.write_tables(h, &mut m).await?;
+        self.write_counts(h, &mut m).await?;
+        self.mark_clean(h, &mut m).await
+    }
+
+    /// [`Image::make_clean`] for the last time, when the node closes: what cannot be written is told, and lost.
+    pub(crate) async fn finish<H: Host>(&self, h: &H) -> IoResult<()> {
+        let (mut m, settled) = self.settle(h).await;
+        if !self.usable_and_modified() {
+            return Ok(());
+        }
+        let tables = match settled {
+            Ok(()) => self.write_tables(h, &mut m).await,
+            failed => failed,
+        };
+        if let Err(e) = tables {
+            tracing::error!(target: "report", "Failed to flush the L2 table cache: {e}");
+        }
+        let counts = self.write_counts(h, &mut m).await;
+        if let Err(e) = counts {
+            tracing::error!(target: "report", "Failed to flush the refcount block cache: {e}");
+        }
+        tables.and(counts)?;
+        self.mark_clean(h, &mut m).await
+    }
+
+    async fn write_tables<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
         // Where this fails half-way, the next change prepares the image anew.
         self.ready.store(false, Ordering::Release);
-        // Once more: dropped references are changes of refcounts again.
-        self.write_back(h, &mut m).await?;
-        self.write_refcounts(h, &mut m).await?;
+        if !self.map.read().is_clean() || !m.pending.is_empty() {
+            self.write_back(h, m).await?;
+        }
+        h.flush().await
+    }
+
+    async fn write_counts<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
+        // Dropped references of the first round are changes of refcounts again.
+        self.write_back(h, m).await?;
+        self.write_refcounts(h, m).await?;
+        h.flush().await
+    }
+
+    async fn mark_clean<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
         if m.header.has(incompat::DIRTY) {
             self.barrier(h).await?;
             let bits = m.header.incompatible & !incompat::DIRTY;
-            self.put_incompatible(h, &mut m, bits).await?;
+            self.put_incompatible(h, m, bits).await?;
         }
         self.barrier(h).await?;
         self.ready.store(false, Ordering::Release);

@@ -129,6 +129,7 @@ impl Image {
         let mut done = 0;
         while done < len {
             let at = off + done;
+            self.prepare_table(h, at).await?;
             let n = match self.write_in_place(h, at, &buf, done).await? {
                 0 => self.write_allocating(h, at, &buf, done).await?,
                 n => n,

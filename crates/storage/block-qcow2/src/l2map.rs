@@ -129,6 +129,12 @@ impl L2Map {
 
     /// Sets an L1 entry; it becomes dirty.
     pub fn set_l1(&mut self, index: u64, entry: u64) {
+        self.l1_is(index, entry);
+        self.l1_dirty.insert(index / L1_SECTOR);
+    }
+
+    /// Sets an L1 entry that the disk has already.
+    pub fn l1_is(&mut self, index: u64, entry: u64) {
         let bits = self.geo.cluster_bits;
         let old = std::mem::replace(&mut self.l1[index as usize], entry) & spec::OFFSET_MASK;
         if old != 0 {
@@ -137,7 +143,6 @@ impl L2Map {
         if entry & spec::OFFSET_MASK != 0 {
             self.tables.insert((entry & spec::OFFSET_MASK) >> bits);
         }
-        self.l1_dirty.insert(index / L1_SECTOR);
     }
 
     /// The slice at a file offset, if it is cached.

@@ -10,6 +10,7 @@ use crate::geometry::{Entry, Mapping};
 use crate::host::{Host, put_words, read_words};
 use crate::image::{Image, Meta};
 use crate::l2map::{Lookup, RunKind};
+use crate::overlap::Section;
 use crate::spec;
 
 /// The slice that was looked at last by somebody who goes through the whole disk. As long as no slice leaves the cache, which
@@ -141,23 +142,15 @@ impl Image {
         }
         let cluster = self.alloc(h, m, 1).await?;
         let new = cluster << g.cluster_bits;
-        // The whole table is in the file before anything refers to it; a write-back makes it stable before the L1 entry.
-        let filled = if old == 0 {
-            self.unflushed.store(true, Ordering::Release);
-            h.event(Event::L2AllocWrite).await;
-            h.write(new, IoBuf::zeroed(g.cluster_size() as usize)).await
-        } else {
-            self.copy_cluster(h, old, new).await
-        };
-        self.unflushed.store(true, Ordering::Release);
-        if let Err(e) = filled {
+        if let Err(e) = self.fill_table(h, m, old, new).await {
             self.unalloc(h, m, cluster, 1).await;
             return Err(e);
         }
+        self.hook_up(h, m, index, l1, new).await?;
         let mut map = self.map.write();
         // Slices that were cached when the place held another table.
         map.forget_table(new);
-        map.set_l1(index, new | spec::COPIED);
+        map.l1_is(index, new | spec::COPIED);
         if old == 0 {
             // What was just written need not be read; where there is no room for it, it will be.
             let (key, words) = (map.position(new, off).0, map.slice_bytes() as usize / 8);
@@ -169,6 +162,53 @@ impl Image {
             self.release(m, old >> g.cluster_bits, 1, false);
         }
         Ok(new)
+    }
+
+    /// Sees to it that entries for a guest offset may change; nothing happens where they may already.
+    pub(crate) async fn prepare_table<H: Host>(&self, h: &H, off: u64) -> IoResult<()> {
+        if self.map.read().l1_entry(off) & spec::COPIED == 0 {
+            let mut m = self.meta.lock().await;
+            self.begin_modify(h, &mut m).await?;
+            self.own_table(h, &mut m, off).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a new table, empty or a copy of the one at `old`; it is stable when this ends, and so is its refcount.
+    async fn fill_table<H: Host>(&self, h: &H, m: &mut Meta, old: u64, new: u64) -> IoResult<()> {
+        self.write_refcounts(h, m).await?;
+        let words = IoBuf::zeroed(self.geo.cluster_size() as usize);
+        if old != 0 {
+            h.event(Event::L2AllocCowRead).await;
+            if self.map.read().slice(old).is_none() {
+                h.event(Event::L2Load).await;
+            }
+            h.read(old, words.clone()).await?;
+        }
+        h.event(Event::L2AllocWrite).await;
+        // What waits in other tables comes along.
+        if !self.map.read().is_clean() {
+            self.write_back(h, m).await?;
+        }
+        self.unflushed.store(true, Ordering::Release);
+        h.event(Event::L2Update).await;
+        h.write(new, words).await?;
+        self.unflushed.store(true, Ordering::Release);
+        self.barrier(h).await
+    }
+
+    /// Has the L1 table on disk lead to a new L2 table. Where that fails, the entry is what it was, and the new table's
+    /// cluster is free again, unless nobody knows what the disk says.
+    async fn hook_up<H: Host>(&self, h: &H, m: &mut Meta, index: u64, old: u64, new: u64) -> IoResult<()> {
+        let place = m.header.l1_offset + index * 8;
+        let put = async |entry: u64| self.write_meta(h, Section::ActiveL1, place, &entry.to_be_bytes()).await;
+        h.event(Event::L1Update).await;
+        let Err(e) = put(new | spec::COPIED).await else { return Ok(()) };
+        self.unflushed.store(true, Ordering::Release);
+        if put(old).await.is_ok() && self.barrier(h).await.is_ok() {
+            self.unalloc(h, m, new >> self.geo.cluster_bits, 1).await;
+        }
+        Err(e)
     }
 
     /// Changes the entries for `count` guest clusters from the one at `off` on, all in one L2 table: `f` gets the

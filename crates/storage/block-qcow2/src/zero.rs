@@ -8,8 +8,8 @@ use block::driver::Prealloc;
 use mem::IoBuf;
 
 use crate::geometry::{ALL_HERE, ALL_ZERO, Entry, Mapping};
-use crate::host::Host;
-use crate::image::Image;
+use crate::host::{Host, write_bytes};
+use crate::image::{Image, Meta};
 use crate::l2map::RunKind;
 use crate::spec;
 
@@ -360,10 +360,12 @@ impl Image {
             self.begin_modify(h, &mut m).await?;
             self.write_back(h, &mut m).await?;
             if len > old {
-                self.grow_l1(h, &mut m, g.l1_entries_for(len), true).await?;
+                let grown = self.grow_l1(h, &mut m, g.l1_entries_for(len), true).await;
+                grown.inspect_err(|e| self.not_truncated(format!("Failed to grow the L1 table: {e}")))?;
             }
             self.barrier(h).await?;
-            crate::host::write_bytes(h, spec::field::SIZE as u64, &len.to_be_bytes()).await?;
+            let sized = write_bytes(h, spec::field::SIZE as u64, &len.to_be_bytes()).await;
+            sized.inspect_err(|e| self.not_truncated(format!("Failed to update the image size: {e}")))?;
             m.header.size = len;
             self.header_changed(&m);
             self.size.store(len, Ordering::Release);
@@ -385,12 +387,17 @@ impl Image {
         Ok(())
     }
 
+    /// Keeps for whoever asked what a truncation could not do.
+    fn not_truncated(&self, text: String) {
+        *self.truncate_failure.lock() = Some(text);
+    }
+
     /// Moves the L1 table so that it has so many entries: no more of them if that is `exact`ly what it takes, otherwise some
     /// for what comes next.
     pub(crate) async fn grow_l1<H: Host>(
         &self,
         h: &H,
-        m: &mut crate::image::Meta,
+        m: &mut Meta,
         entries: u64,
         exact: bool,
     ) -> IoResult<()> {
@@ -413,24 +420,11 @@ impl Image {
         let mut l1 = self.map.read().l1.clone();
         l1.resize(entries as usize, 0);
         let off = first << g.cluster_bits;
-        let mut bytes = spec::table_to_bytes(&l1);
-        bytes.resize(bytes.len().next_multiple_of(512), 0);
-        self.unflushed.store(true, Ordering::Release);
-        h.event(Event::L1GrowWriteTable).await;
-        if let Err(e) = crate::host::write_bytes(h, off, &bytes).await {
+        if let Err(e) = self.put_l1(h, m, off, &l1).await {
             self.unalloc(h, m, first, clusters).await;
             return Err(e);
         }
-        self.unflushed.store(true, Ordering::Release);
-        if !self.lazy() {
-            self.write_refcounts(h, m).await?;
-        }
-        self.barrier(h).await?;
-        // The size and the place of the table are neighbours in one sector: they change together.
-        let mut fields = (entries as u32).to_be_bytes().to_vec();
-        fields.extend_from_slice(&off.to_be_bytes());
-        h.event(Event::L1GrowActivateTable).await;
-        crate::host::write_bytes(h, spec::field::L1_SIZE as u64, &fields).await?;
+        self.lead_to_l1(h, m, entries, off).await?;
         let (old_off, old_size) = (m.header.l1_offset, u64::from(m.header.l1_size));
         m.header.l1_offset = off;
         m.header.l1_size = entries as u32;
@@ -439,12 +433,42 @@ impl Image {
         self.places.write().protected.moved(crate::overlap::Section::ActiveL1, first..first + clusters);
         self.barrier(h).await?;
         if old_size > 0 {
-            // Nothing on the disk leads to it any more. One that cannot be counted is leaked.
-            for c in 0..g.clusters(old_size * 8) {
-                let _ = self.drop_reference(h, m, (old_off >> g.cluster_bits) + c).await;
-            }
+            // Nothing on the disk leads to it any more.
+            self.unalloc(h, m, old_off >> g.cluster_bits, g.clusters(old_size * 8)).await;
         }
         Ok(())
+    }
+
+    /// Writes an L1 table to a place that was allocated for it; both are stable when this ends.
+    async fn put_l1<H: Host>(&self, h: &H, m: &mut Meta, off: u64, l1: &[u64]) -> IoResult<()> {
+        self.write_refcounts(h, m).await?;
+        self.barrier(h).await?;
+        let mut bytes = spec::table_to_bytes(l1);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        self.unflushed.store(true, Ordering::Release);
+        h.event(Event::L1GrowWriteTable).await;
+        write_bytes(h, off, &bytes).await?;
+        self.unflushed.store(true, Ordering::Release);
+        self.barrier(h).await
+    }
+
+    /// Has the header lead to a new L1 table. Where that fails it says what it said, and the table's clusters are free again,
+    /// unless nobody knows what the disk says.
+    async fn lead_to_l1<H: Host>(&self, h: &H, m: &mut Meta, entries: u64, off: u64) -> IoResult<()> {
+        // The size and the place of the table are neighbours in one sector: they change together.
+        let put = async |entries: u32, off: u64| {
+            let mut fields = entries.to_be_bytes().to_vec();
+            fields.extend_from_slice(&off.to_be_bytes());
+            self.unflushed.store(true, Ordering::Release);
+            write_bytes(h, spec::field::L1_SIZE as u64, &fields).await
+        };
+        h.event(Event::L1GrowActivateTable).await;
+        let Err(e) = put(entries as u32, off).await else { return Ok(()) };
+        if put(m.header.l1_size, m.header.l1_offset).await.is_ok() && self.barrier(h).await.is_ok() {
+            let g = self.geo;
+            self.unalloc(h, m, off >> g.cluster_bits, g.clusters(entries * 8)).await;
+        }
+        Err(e)
     }
 
     /// Gives every cluster of a range that has none a host cluster that reads as zeros.

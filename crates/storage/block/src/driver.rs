@@ -590,6 +590,11 @@ pub trait Driver: Send + Sync + 'static {
         Box::pin(async { Err(Errno::NOTSUP) })
     }
 
+    /// What the last [`Driver::truncate`] that failed could not do, in words, where the error alone says too little. Told once.
+    fn truncate_failure(&self) -> Option<String> {
+        None
+    }
+
     /// Prepares a reopen or a change of permissions: opens what must be opened, takes locks (the union of old and
     /// new), writes back what a change to read-only needs. `cx` is the graph as it is now. All that can fail, fails
     /// here; dropping the returned value undoes it.

@@ -59,12 +59,14 @@ impl BlockGraph {
             true => root.truncate(size, false, prealloc).await,
             false => Err(Errno::ROFS),
         };
+        let failure = if done.is_err() { root.truncate_failure() } else { None };
         root.detach().await;
         done.map_err(|e| match e {
             Errno::NOTSUP if self.old_snapshots(&name) => {
                 qerr!("Can't resize a v2 image which has snapshots")
             }
             e if let Some(text) = self.cannot_resize(&name, size, e) => qerr!("{text}"),
+            _ if let Some(text) = &failure => qerr!("{text}"),
             Errno::ROFS => qerr!("Image is read-only"),
             Errno::NOMEDIUM => qerr!("No medium inserted"),
             Errno::NOTSUP if prealloc == Prealloc::Metadata => {

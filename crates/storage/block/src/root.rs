@@ -180,7 +180,9 @@ impl Root {
     pub async fn write(&self, off: u64, buf: IoBuf, flags: WriteFlags) -> IoResult<()> {
         self.counted(Access::Write, buf.len() as u64, move |p| async move {
             p.inside(off, buf.len() as u64)?;
-            let flags = if p.through { flags | WriteFlags::FUA } else { flags };
+            // What is compressed is written once and seldom flushed one by one.
+            let through = p.through && !flags.contains(WriteFlags::COMPRESSED);
+            let flags = if through { flags | WriteFlags::FUA } else { flags };
             p.cx().node_write(off, buf, flags, p.perm - Perm::RESIZE).await
         })
         .await
@@ -216,7 +218,8 @@ impl Root {
             if !p.cx().node.writable() || !p.perm.contains(Perm::WRITE) {
                 return Err(Errno::PERM);
             }
-            p.cx().node_vm_state(off, buf, true).await
+            p.cx().node_vm_state(off, buf, true).await?;
+            if p.through { p.cx().node_flush().await } else { Ok(()) }
         })
         .await
     }
@@ -257,6 +260,11 @@ impl Root {
     /// Sets the node's length, bytes.
     pub async fn truncate(&self, len: u64, exact: bool, prealloc: Prealloc) -> IoResult<()> {
         self.request(move |p| async move { p.cx().node_truncate(len, exact, prealloc, p.perm).await }).await
+    }
+
+    /// What the last truncation that failed could not do, where the image's driver has words for it. Told once.
+    pub fn truncate_failure(&self) -> Option<String> {
+        self.with_cx(None, |cx| cx.driver().ok()?.truncate_failure())
     }
 
     fn with_cx<T>(&self, none: T, f: impl FnOnce(Cx<'_>) -> T) -> T {

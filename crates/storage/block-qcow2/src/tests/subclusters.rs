@@ -120,7 +120,7 @@ fn a_small_write_takes_a_subcluster_only() {
             .borrow()
             .iter()
             .filter_map(|e| match e {
-                super::mem::Event::Write(_, b) if b.contains(&1) => Some(b.len()),
+                super::mem::Event::Write(_, b) if b.windows(1000).any(|w| w == [1; 1000]) => Some(b.len()),
                 _ => None,
             })
             .collect();
@@ -141,10 +141,8 @@ fn a_write_beside_data_zeroes_nothing_that_is_there() {
         host.logging.set(true);
         // From the middle of one subcluster over what was written to the middle of another.
         image.write(&host, 3072, IoBuf::from_bytes(&[2; 4096])).await.unwrap();
-        let log = host.log.borrow();
-        let zeroed = log.iter().filter(|e| matches!(e, super::mem::Event::Zero(..))).count();
-        assert_eq!(zeroed, 0, "{log:?}");
-        drop(log);
+        let zeroed = host.log.borrow().iter().filter(|e| matches!(e, super::mem::Event::Zero(..))).count();
+        assert_eq!(zeroed, 0);
         let now = read_all(&World { host, image }).await;
         assert!(now[3072..7168].iter().all(|b| *b == 2) && now[7168..].iter().all(|b| *b == 0));
     });

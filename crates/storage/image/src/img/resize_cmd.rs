@@ -1,5 +1,7 @@
 //! `resize`.
 
+use std::io::Write as _;
+
 use api::block_core::PreallocMode;
 use base::units::SizeError;
 use block::create::prealloc;
@@ -79,7 +81,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     }
     // With its backing files: what is new of a longer image must not show theirs.
     let flags = OpenFlags { write: true, chain: true, ..OpenFlags::default() };
-    let mut warning = None;
+    let (mut warning, mut told) = (None, false);
     let prog = tool.prog.clone();
     let done = wait(tool, async {
         let image = open(&source, flags).await.map_err(|e| could_not_open(&name, &e))?;
@@ -102,7 +104,13 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
                      Before performing such an operation, make sure there is no important data there."
                 )));
             }
-            image.graph.resize("", &image.node, total, prealloc(mode)).await
+            let done = image.graph.resize("", &image.node, total, prealloc(mode)).await;
+            if let (Err(e), None) = (&done, &warning) {
+                // Before what closing the image may have to tell.
+                let _ = writeln!(std::io::stderr(), "{prog}: {}", e.desc());
+                told = true;
+            }
+            done
         }
         .await;
         image.close().await;
@@ -118,6 +126,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             }
             Ok(0)
         }
+        Err(_) if told => Ok(1),
         Err(e) => tool.fail_with(&e),
     }
 }

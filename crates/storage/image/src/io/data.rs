@@ -478,6 +478,7 @@ async fn truncate_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
     let root = s.root()?;
     match root.truncate(size, false, mode).await {
         Ok(()) => Ok(Done::Well),
+        Err(_) if let Some(text) = root.truncate_failure() => Err(s.error(&text)),
         Err(Errno::INVAL) if !size.is_multiple_of(512) && root.info().cluster_size.is_some() => {
             Err(s.error("The new size must be a multiple of 512"))
         }

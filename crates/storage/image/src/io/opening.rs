@@ -14,7 +14,7 @@ use std::sync::Arc;
 const OVERLAY: &str = "overlay";
 
 /// What is to be opened.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Request {
     /// A file's name.
     pub(super) name: Option<String>,
@@ -27,6 +27,23 @@ pub(super) struct Request {
     cache: Cache,
     unmap: Option<bool>,
     aio: Option<String>,
+}
+
+impl Default for Request {
+    /// What no option is given for: every write is stable when it ends.
+    fn default() -> Request {
+        Request {
+            name: None,
+            given: Dict::new(),
+            read_only: false,
+            snapshot: false,
+            copy_on_read: false,
+            force_share: false,
+            cache: Cache { write_through: true, ..Cache::default() },
+            unmap: None,
+            aio: None,
+        }
+    }
 }
 
 impl Request {
