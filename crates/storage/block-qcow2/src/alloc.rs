@@ -466,7 +466,7 @@ impl Image {
     async fn drop_references<H: Host>(&self, h: &H, m: &mut Meta, list: Vec<PendingFree>) -> IoResult<()> {
         let bits = self.geo.cluster_bits;
         let mut gone: Vec<Range<u64>> = Vec::new();
-        let mut freed = false;
+        let (mut freed, mut result) = (false, Ok(()));
         for p in list {
             self.freeing(h, m, p.cluster, p.count).await;
             for c in p.cluster..p.cluster + p.count {
@@ -475,6 +475,7 @@ impl Image {
                     Ok(false) => continue,
                     Err(e) => {
                         not_freed(e);
+                        result = Err(e);
                         break;
                     }
                 }
@@ -494,7 +495,7 @@ impl Image {
         for r in gone {
             let _ = h.discard(r.start << bits, (r.end - r.start) << bits).await;
         }
-        Ok(())
+        result
     }
 
     async fn write_refblocks<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
