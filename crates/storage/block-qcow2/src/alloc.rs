@@ -154,9 +154,11 @@ impl Image {
         let real = allocated >> self.geo.cluster_bits;
         // A file system may keep a little less than what was written.
         let many = (real * 10 / 9).max(real + 2);
-        let end = self.geo.clusters(h.file_len()?);
         let mut used = 0;
         let mut m = self.meta.lock().await;
+        // What no refcount table leads to is not counted, however long the file.
+        let counted = (m.reftable.len() as u64).saturating_mul(self.geo.refblock_entries());
+        let end = self.geo.clusters(h.file_len()?).min(counted);
         let mut at = 0;
         while at < end && used < many {
             let (index, pos) = self.geo.refcount_position(at);
