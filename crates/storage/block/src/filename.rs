@@ -470,7 +470,10 @@ mod tests {
                 "json:{'driver':'raw','file.filename':'a','offset':'1k','size':'0.5k'}",
                 "{driver: raw, file: {driver: file, filename: a}, offset: 1024, size: 512}",
             ),
-            ("json:{'driver':'raw','file.filename':'a','offset':'1x'}", "Parameter 'offset' expects integer"),
+            (
+                "json:{'driver':'raw','file.filename':'a','offset':'1x'}",
+                "Parameter 'offset' expects a non-negative number below 2^64",
+            ),
             ("json:{'driver':'raw'}", "A block device must be specified for \"file\""),
             ("json:{'driver':'raw','file':{}}", "A block device must be specified for \"file\""),
             ("json:{'driver':'file'}", "The 'file' block driver requires a file name"),

@@ -1,14 +1,12 @@
 //! `resize`.
 
-use std::io::Write as _;
-
 use api::block_core::PreallocMode;
 use base::units::SizeError;
 use block::create::prealloc;
 use qapi::{QapiEnum, qerr};
 
 use super::args::{FORMAT, HELP, IMAGE_OPTS, OBJECT, Parsed, QUIET, Spec, long_flag, long_value};
-use super::{CmdResult, Command, Tool, could_not_open, wait};
+use super::{CmdResult, Command, Tool, could_not_open};
 use crate::open::{OpenFlags, open};
 
 /// `resize`.
@@ -81,9 +79,13 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     }
     // With its backing files: what is new of a longer image must not show theirs.
     let flags = OpenFlags { write: true, chain: true, ..OpenFlags::default() };
-    let (mut warning, mut told) = (None, false);
+    let (mut warning, mut told) = (None, None);
     let prog = tool.prog.clone();
-    let done = wait(tool, async {
+    let executor = match crate::executor() {
+        Ok(x) => x,
+        Err(e) => return tool.fail(&format!("Could not start: {e}")),
+    };
+    let done = executor.block_on(async {
         let image = open(&source, flags).await.map_err(|e| could_not_open(&name, &e))?;
         warning = image.warning(&source);
         let done = async {
@@ -107,15 +109,14 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             let done = image.graph.resize("", &image.node, total, prealloc(mode)).await;
             if let (Err(e), None) = (&done, &warning) {
                 // Before what closing the image may have to tell.
-                let _ = writeln!(std::io::stderr(), "{prog}: {}", e.desc());
-                told = true;
+                told = tool.fail_with::<()>(e).err();
             }
             done
         }
         .await;
         image.close().await;
         done
-    })?;
+    });
     if let Some(w) = warning {
         tool.warn(&w);
     }
@@ -126,7 +127,6 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             }
             Ok(0)
         }
-        Err(_) if told => Ok(1),
-        Err(e) => tool.fail_with(&e),
+        Err(e) => told.map_or_else(|| tool.fail_with(&e), Err),
     }
 }
