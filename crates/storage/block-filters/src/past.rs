@@ -171,17 +171,18 @@ impl Past {
     pub async fn before_write(&self, cx: &Cx<'_>, off: u64, len: u64) -> IoResult<()> {
         let deadline = self.0.spec.timeout.map(|t| rt::now() + t);
         match self.copy_until(cx, off, len, deadline).await.map_err(|(_, e)| e) {
-            Err(e) if self.0.spec.give_up => {
-                self.lose(e).await;
-                Ok(())
-            }
-            done => done.map(drop),
+            Err(e) if self.0.spec.give_up => _ = self.0.health.lock().lost.get_or_insert(e),
+            done => _ = done?,
         }
+        if self.lost().is_some() {
+            // Whoever gave it up; nobody else will begin to read.
+            self.no_readers().await;
+        }
+        Ok(())
     }
 
-    /// Gives the state up, and waits until nobody reads old bytes from the node any more.
-    async fn lose(&self, e: Errno) {
-        self.0.health.lock().lost.get_or_insert(e);
+    /// Waits until nobody reads old bytes from the node any more.
+    async fn no_readers(&self) {
         loop {
             let listener = self.0.ended.listen();
             if self.0.health.lock().readers == 0 {

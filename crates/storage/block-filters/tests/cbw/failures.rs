@@ -95,6 +95,41 @@ fn a_target_that_hangs_does_not_hold_the_guest_for_ever() {
 }
 
 #[test]
+fn who_reads_when_the_past_is_lost_reads_the_past() {
+    sim(6, async {
+        let bed = Bed::with(",'cbw-timeout':5,'on-cbw-error':'break-snapshot'").await;
+        let (guest, past) = (bed.guest().await, bed.reader("past").await);
+        let (source, target) = (bed.world.disk("s").unwrap(), bed.world.disk("t").unwrap());
+        target.set_hanging(true);
+        let write = |off: u64| {
+            let guest = guest.clone();
+            rt::spawn_local(async move { guest.write(off, ones(), WriteFlags::empty()).await })
+        };
+        let first = write(0);
+        rt::sleep(Duration::from_secs(4)).await;
+        source.set_stuck(true);
+        let reader = past.clone();
+        let read = rt::spawn_local(async move {
+            let buf = IoBuf::zeroed(512);
+            reader.read(5 * PIECE, buf.clone()).await.map(|()| buf.to_vec())
+        });
+        // The first gives the past up; the second finds it given up.
+        rt::sleep(Duration::from_secs(2)).await;
+        let second = write(5 * PIECE);
+        rt::sleep(Duration::from_secs(1)).await;
+        source.set_stuck(false);
+        target.set_hanging(false);
+        assert!(
+            read.await.unwrap() == bed.old[5 * PIECE as usize..][..512],
+            "what was written later was read"
+        );
+        first.await.unwrap();
+        second.await.unwrap();
+        assert_eq!(bed.read(&guest, 5 * PIECE, 512).await.unwrap(), [1; 512]);
+    });
+}
+
+#[test]
 fn a_target_that_is_too_short_is_found_out_late() {
     sim(5, async {
         let bed = Bed::bare().await;
