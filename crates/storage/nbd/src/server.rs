@@ -6,6 +6,7 @@
 
 use crate::message::{Broken, Mode, be32, be64};
 use crate::spec::*;
+use crate::told::option_name;
 
 /// What a client may be told of an export.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,23 +136,6 @@ enum Tls {
 impl Default for Handshake {
     fn default() -> Self {
         Handshake { phase: Phase::Flags, mode: Mode::Simple, no_zeroes: false, chosen: None, tls: Tls::Off }
-    }
-}
-
-/// What an option is called in messages for people.
-fn option_name(option: u32) -> &'static str {
-    match option {
-        OPT_EXPORT_NAME => "export name",
-        OPT_ABORT => "abort",
-        OPT_LIST => "list",
-        OPT_STARTTLS => "starttls",
-        OPT_INFO => "info",
-        OPT_GO => "go",
-        OPT_STRUCTURED_REPLY => "structured reply",
-        OPT_LIST_META_CONTEXT => "list meta context",
-        OPT_SET_META_CONTEXT => "set meta context",
-        OPT_EXTENDED_HEADERS => "extended headers",
-        _ => "<unknown>",
     }
 }
 
