@@ -342,18 +342,22 @@ impl Conn {
     async fn write(self: Rc<Self>) {
         let mut spare = Vec::new();
         loop {
-            let (bytes, cost) = {
-                let mut out = self.out.borrow_mut();
-                let bytes = std::mem::replace(&mut out.bytes, std::mem::take(&mut spare));
-                (bytes, std::mem::take(&mut out.cost))
+            // Looked at before anything is taken: the memory of the answers before serves those to come.
+            let idle = {
+                let out = self.out.borrow();
+                out.bytes.is_empty() && out.cost == 0
             };
-            if bytes.is_empty() && cost == 0 {
+            if idle {
                 if self.closing.get() && self.in_flight.get() == 0 {
                     return;
                 }
                 self.wake.notified().await;
                 continue;
             }
+            let (bytes, cost) = {
+                let mut out = self.out.borrow_mut();
+                (std::mem::replace(&mut out.bytes, std::mem::take(&mut spare)), std::mem::take(&mut out.cost))
+            };
             if !self.broken.get() && self.stream.write_all(&bytes).await.is_err() {
                 self.broken.set(true);
                 // Wakes the reader.
