@@ -234,24 +234,76 @@ impl Past {
         Ok(copied)
     }
 
-    /// Copies a range. Nobody changes it meanwhile.
+    /// Copies a range that begins with a piece. Nobody changes it meanwhile.
     async fn transfer(&self, cx: &Cx<'_>, at: u64, n: u64) -> Result<(), (bool, Errno)> {
-        let known = cx.child_chain_status(SOURCE, at, n).await;
-        let mut zero = known.is_ok_and(|s| s.zero && s.len >= n);
-        let mut wrote = Ok(());
-        if !zero {
-            let b = self.0.bufs.take(n);
-            cx.child_read(SOURCE, at, b.buf.clone()).await.map_err(|e| (false, e))?;
-            zero = b.buf.is_zero();
-            if !zero {
-                wrote = cx.child_write(TARGET, at, b.buf.clone(), self.0.spec.write).await;
+        let end = at + n;
+        let mut pos = at;
+        while pos < end {
+            let (stop, zero) = self.known(cx, pos, end).await;
+            if zero {
+                self.put(cx, pos, stop, None).await?;
+            } else {
+                let b = self.0.bufs.take(stop - pos);
+                cx.child_read(SOURCE, pos, b.buf.clone()).await.map_err(|e| (false, e))?;
+                // Pieces without data stay so, also where the node does not know of them.
+                let is_zero = |from| b.buf.slice(self.within(from, pos, stop)).is_zero();
+                let (mut from, mut zero) = (pos, is_zero(pos));
+                while from < stop {
+                    let mut to = from + self.piece();
+                    let mut next = zero;
+                    while to < stop {
+                        next = is_zero(to);
+                        if next != zero {
+                            break;
+                        }
+                        to += self.piece();
+                    }
+                    let to = to.min(stop);
+                    let data = (!zero).then(|| b.buf.slice((from - pos) as usize..(to - pos) as usize));
+                    self.put(cx, from, to, data).await?;
+                    (from, zero) = (to, next);
+                }
             }
+            pos = stop;
         }
-        if zero {
-            wrote = cx.child_write_zeroes(TARGET, at, n, ZeroFlags::MAY_UNMAP).await;
+        Ok(())
+    }
+
+    /// Where the piece at `from` is in a buffer that holds the bytes from `pos` to `stop`.
+    fn within(&self, from: u64, pos: u64, stop: u64) -> std::ops::Range<usize> {
+        (from - pos) as usize..((from + self.piece()).min(stop) - pos) as usize
+    }
+
+    /// Up to where pieces from `pos` on are all known to be zeroes, or may all have data.
+    async fn known(&self, cx: &Cx<'_>, pos: u64, end: u64) -> (u64, bool) {
+        let piece = self.piece();
+        // The last piece ends with the range.
+        let whole = |at: u64| if at >= end { end } else { align_down(at, piece) };
+        let (mut at, mut data) = (pos, pos);
+        while at < end {
+            let Ok(st) = cx.child_chain_status(SOURCE, at, end - at).await else { return (end, false) };
+            let next = (at + st.len.max(1)).min(end);
+            if !st.zero {
+                if data == pos && whole(at) > pos {
+                    return (whole(at), true);
+                }
+                data = next.next_multiple_of(piece).min(end);
+            } else if data > pos && whole(next) > data {
+                return (data, false);
+            }
+            at = next;
         }
+        if data > pos { (end, false) } else { (end, true) }
+    }
+
+    /// Writes pieces to the target, zeroes where there is no data.
+    async fn put(&self, cx: &Cx<'_>, at: u64, end: u64, data: Option<IoBuf>) -> Result<(), (bool, Errno)> {
+        let wrote = match data {
+            Some(data) => cx.child_write(TARGET, at, data, self.0.spec.write).await,
+            None => cx.child_write_zeroes(TARGET, at, end - at, ZeroFlags::MAY_UNMAP).await,
+        };
         wrote.map_err(|e| (true, e))?;
-        self.0.todo.reset(at, n);
+        self.0.todo.reset(at, end - at);
         Ok(())
     }
 

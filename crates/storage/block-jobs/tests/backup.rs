@@ -48,6 +48,27 @@ fn a_copy_as_it_was_at_the_beginning() {
 }
 
 #[test]
+fn what_has_no_data_has_none_in_the_copy() {
+    run(|b| async move {
+        // Known as zeroes: the last quarter. Zeroes that were written: a quarter in the midst of data.
+        b.put("hd2", 128 * 1024, 0, 64 * 1024).await;
+        b.put("hd2", 64 * 1024, 0, 64 * 1024).await;
+        b.put("hd2", 130 * 1024, 5, 1024).await;
+        b.backup(&format!("{FULL}}}")).await.unwrap();
+        b.until("k", "null").await;
+        assert!(b.bytes("hd3").await == b.bytes("hd2").await);
+        let user = b.user("hd3").await;
+        let mut at = 0;
+        while at < SIZE {
+            let st = user.map(at, SIZE - at).await.unwrap();
+            assert_eq!(st.data, at / 65536 % 2 == 0, "{at}: {st:?}");
+            at += st.len.min(65536 - at % 65536);
+        }
+        user.detach().await;
+    });
+}
+
+#[test]
 fn only_the_topmost_image_or_nothing_but_changes() {
     run(|b| async move {
         b.put("hd2", 192 * 1024, 0x77, 4096).await;
