@@ -285,6 +285,11 @@ impl Root {
         self.len() == 0
     }
 
+    /// Whether there is a node.
+    pub fn has_medium(&self) -> bool {
+        self.with_cx(false, |_| true)
+    }
+
     /// Whether the node refuses writes.
     pub fn read_only(&self) -> bool {
         self.with_cx(true, |cx| !cx.node.writable())

@@ -64,6 +64,9 @@ impl Expected {
 
 /// Whether a request fits the image. Asked before memory is taken.
 fn fits(root: &Root, offset: u64, len: u64) -> IoResult<()> {
+    if !root.has_medium() {
+        return Err(Errno::NOMEDIUM);
+    }
     match offset.checked_add(len) {
         Some(end) if end <= root.len() => Ok(()),
         _ => Err(Errno::IO),
@@ -476,6 +479,9 @@ async fn truncate_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
     // Messages name the first word, whatever that is.
     let size = number::size_called(size, &w.words[0]).map_err(|e| s.fail(&e))?;
     let root = s.root()?;
+    if !root.has_medium() {
+        return Err(s.error("No medium inserted"));
+    }
     match root.truncate(size, false, mode).await {
         Ok(()) => Ok(Done::Well),
         Err(_) if let Some(text) = root.truncate_failure() => Err(s.error(&text)),

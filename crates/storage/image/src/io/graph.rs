@@ -6,6 +6,7 @@ use super::opening::{self, Request};
 use super::session::{Done, Image, Session};
 use super::table::Words;
 use crate::open::Cache;
+use base::Errno;
 use block::Root;
 use qapi::{Dict, QError, Value, qerr};
 
@@ -43,6 +44,9 @@ pub(super) async fn close(s: &mut Session, _: Words<'_>) -> Done {
 
 pub(super) async fn length(s: &mut Session, _: Words<'_>) -> Done {
     let Ok(root) = s.root() else { return Done::Failed };
+    if !root.has_medium() {
+        return s.fail(&format!("getlength: {}", Errno::NOMEDIUM));
+    }
     s.text.line(&shown(root.len() as f64));
     Done::Well
 }
@@ -50,7 +54,9 @@ pub(super) async fn length(s: &mut Session, _: Words<'_>) -> Done {
 pub(super) async fn info(s: &mut Session, _: Words<'_>) -> Done {
     let Some(i) = &s.image else { return Done::Failed };
     let snapshot = i.graph.snapshot();
-    let Some(node) = snapshot.by_name(&i.node) else { return Done::Failed };
+    let Some(node) = snapshot.by_name(&i.node) else {
+        return s.error(&format!("{}", Errno::NOMEDIUM));
+    };
     let mut text = format!("format name: {}\n", node.ty.name);
     if node.ty.kind == block::driver::Kind::Protocol {
         text.push_str(&format!("format name: {}\n", node.ty.name));
@@ -78,6 +84,9 @@ async fn allocated(root: &Root, at: u64, len: u64) -> base::IoResult<(bool, u64)
 
 pub(super) async fn map(s: &mut Session, _: Words<'_>) -> Done {
     let Ok(root) = s.root() else { return Done::Failed };
+    if !root.has_medium() {
+        return s.error(&format!("Failed to query image length: {}", Errno::NOMEDIUM));
+    }
     let (mut at, end) = (0, root.len());
     while at < end {
         let mut run = 0;
@@ -112,6 +121,9 @@ async fn alloc_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
     let root = s.root()?;
     let start = s.size(&w.words[0])?;
     let count = w.words.get(1).map_or(Ok(SECTOR), |t| s.size(t))?;
+    if !root.has_medium() {
+        return Err(s.fail(&format!("is_allocated failed: {}", Errno::NOMEDIUM)));
+    }
     let end = start.saturating_add(count).min(root.len());
     let (mut at, mut sum) = (start, 0);
     while at < end {
@@ -165,7 +177,11 @@ async fn change(
 ) -> Result<(), QError> {
     super::debug::release(s);
     s.background.idle().await;
+    let borrowed = s.borrowed();
     let Some(i) = &mut s.image else { return Err(qerr!("no file open")) };
+    if !i.root.has_medium() {
+        return Err(qerr!("No medium inserted"));
+    }
     if write.is_some() && given.contains_key("read-only") {
         return Err(qerr!("Cannot set both -r/-w and 'read-only'"));
     }
@@ -185,6 +201,14 @@ async fn change(
     let was = !i.root.read_only();
     let now_writing = write.unwrap_or(was);
     let next = cache.unwrap_or(i.cache);
+    if borrowed {
+        // The user is a guest's device, say: it stays as it is, and the change must suit it.
+        let through = i.graph.snapshot().root(i.root.id()).is_some_and(|r| !r.writeback);
+        if cache.is_some_and(|c| c.write_through != through) {
+            return Err(qerr!("Cannot change cache.writeback: Device attached"));
+        }
+        return i.graph.reopen(vec![options]).await;
+    }
     if write.is_none() && next == i.cache {
         return i.graph.reopen(vec![options]).await;
     }

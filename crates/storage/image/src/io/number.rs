@@ -27,21 +27,9 @@ pub(super) fn size_called(text: &str, called: &str) -> Result<u64, String> {
 
 /// An integer in C's notation (decimal, `0x…`, `0…`), with a sign.
 pub(super) fn integer(text: &str) -> Option<i64> {
-    let t = text.trim_start();
-    let (negative, t) = match t.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, t.strip_prefix('+').unwrap_or(t)),
-    };
-    let (digits, radix) = match t.strip_prefix("0x").or_else(|| t.strip_prefix("0X")) {
-        Some(hex) => (hex, 16),
-        None if t.len() > 1 && t.starts_with('0') => (&t[1..], 8),
-        None => (t, 10),
-    };
-    if !digits.starts_with(|c: char| c.is_digit(radix)) {
-        return None;
-    }
-    let v = i64::from_str_radix(digits, radix).ok()?;
-    Some(if negative { -v } else { v })
+    let (negative, n) = crate::options::integer(text).ok()?;
+    let n = i64::try_from(n).ok()?;
+    Some(if negative { -n } else { n })
 }
 
 /// The byte that a pattern consists of; the error is the message.

@@ -2,18 +2,18 @@
 
 use super::number;
 use super::session::{Done, Session};
-use super::table::{COMMANDS, Words, find};
+use super::table::{COMMANDS, Words};
 use std::time::Duration;
 
 pub(super) async fn help(s: &mut Session, w: Words<'_>) -> Done {
     let Some(name) = w.words.first() else {
-        for c in COMMANDS {
+        for c in COMMANDS.iter().filter(|c| s.knows(c)) {
             s.text.line(&c.usage());
         }
         s.text.print("\nUse 'help commandname' for extended help.\n");
         return Done::Well;
     };
-    let Some(c) = find(name) else { return fail_unknown(s, name) };
+    let Some(c) = s.command(name) else { return fail_unknown(s, name) };
     s.text.line(&c.usage());
     if !c.more.is_empty() {
         s.text.print(&format!("\n{}\n", c.more));

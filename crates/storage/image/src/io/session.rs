@@ -1,5 +1,6 @@
 //! The state between commands, and how a line becomes one.
 
+use super::hmp::OF_THE_PROGRAM;
 use super::number;
 use super::table::{Command, Needs, Words, find};
 use super::text::Text;
@@ -8,7 +9,7 @@ use block::{BlockGraph, Perm, Root, RootConfig};
 use qapi::QError;
 use qom::ObjectTree;
 use rt::sync::Notify;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -100,6 +101,15 @@ impl Drop for OneOfThem {
     }
 }
 
+/// What is different where a human monitor runs a command on a node of a machine.
+#[derive(Default)]
+pub(super) struct Monitor {
+    /// The user of the node is not ours: a guest's device, say. It is never detached.
+    pub(super) borrowed: bool,
+    /// Errors: the monitor answers with them.
+    pub(super) said: RefCell<String>,
+}
+
 /// What lasts from command to command.
 pub(super) struct Session {
     /// What the program is called.
@@ -112,6 +122,8 @@ pub(super) struct Session {
     pub(super) image: Option<Image>,
     /// Requests in flight.
     pub(super) background: Rc<Background>,
+    /// Who runs commands, if that is not the program.
+    pub(super) monitor: Option<Monitor>,
 }
 
 impl Session {
@@ -123,13 +135,29 @@ impl Session {
             objects: Arc::new(ObjectTree::new()),
             image: None,
             background: Rc::default(),
+            monitor: None,
         }
+    }
+
+    /// The command of this name, if it is one here.
+    pub(super) fn command(&self, name: &str) -> Option<&'static Command> {
+        find(name).filter(|c| self.knows(c))
+    }
+
+    /// Whether the command can be used here.
+    pub(super) fn knows(&self, command: &Command) -> bool {
+        self.monitor.is_none() || !OF_THE_PROGRAM.contains(&command.name)
+    }
+
+    /// Whether the image's user is somebody else's.
+    pub(super) fn borrowed(&self) -> bool {
+        self.monitor.as_ref().is_some_and(|m| m.borrowed)
     }
 
     /// Prints a line and fails.
     pub(super) fn fail(&self, text: &str) -> Done {
         // It has been told what two images that must show the same disagree about: nothing that follows means anything.
-        if block_test::disagreed() {
+        if self.monitor.is_none() && block_test::disagreed() {
             self.text.flush();
             std::process::exit(1);
         }
@@ -139,15 +167,22 @@ impl Session {
 
     /// Tells an error by the program's name.
     pub(super) fn error(&self, text: &str) -> Done {
-        self.text.warn(&format!("{}: {text}", self.program));
+        self.complain(&format!("{}: ", self.program), text);
         Done::Failed
+    }
+
+    fn complain(&self, who: &str, text: &str) {
+        match &self.monitor {
+            Some(m) => m.said.borrow_mut().push_str(&format!("{text}\n")),
+            None => self.text.warn(&format!("{who}{text}")),
+        }
     }
 
     /// The same, with its hint.
     pub(super) fn error_of(&self, e: &QError) -> Done {
         self.error(e.desc());
         if let Some(h) = e.hint() {
-            self.text.warn(h.trim_end_matches('\n'));
+            self.complain("", h.trim_end_matches('\n'));
         }
         Done::Failed
     }
@@ -183,7 +218,7 @@ impl Session {
     pub(super) async fn run(&mut self, line: &str) -> Done {
         let words: Vec<String> = line.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
         let Some((name, words)) = words.split_first() else { return Done::Well };
-        let Some(command) = find(name) else {
+        let Some(command) = self.command(name) else {
             self.text.warn(&format!("command \"{name}\" not found"));
             return Done::Failed;
         };
@@ -197,7 +232,8 @@ impl Session {
             self.text.warn(&format!("bad argument count {n} to {name}, expected {wanted} arguments"));
             return Done::Failed;
         }
-        if command.needs == Needs::Writing && self.image.as_ref().is_some_and(|i| i.root.read_only()) {
+        let read_only = |i: &Image| i.root.has_medium() && i.root.read_only();
+        if command.needs == Needs::Writing && self.image.as_ref().is_some_and(read_only) {
             return self.error("Block node is read-only");
         }
         let done = (command.run)(self, Words { command, words }).await;

@@ -12,7 +12,8 @@ fn refuse(s: &Session, w: &Words<'_>, what: &str) -> Done {
             return failed;
         }
     }
-    s.fail(&format!("zone {what} failed: {}", Errno::NOTSUP))
+    let medium = s.image.as_ref().is_some_and(|i| i.root.has_medium());
+    s.fail(&format!("zone {what} failed: {}", if medium { Errno::NOTSUP } else { Errno::NOMEDIUM }))
 }
 
 pub(super) async fn report(s: &mut Session, w: Words<'_>) -> Done {
