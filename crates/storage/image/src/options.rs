@@ -127,12 +127,11 @@ pub fn size(text: &str) -> Result<u64, SizeError> {
     }
 }
 
-/// A number does not fit 64 bits.
-#[derive(Debug, PartialEq)]
-struct TooLarge;
-
-/// A number in C's notation (decimal, `0x…`, `0…`); one below zero counts down from 2^64. `None`: no number.
-fn number(text: &str) -> Option<Result<u64, TooLarge>> {
+/// The amount of a whole number in C's notation (decimal, `0x…`, `0…`), and whether it is below zero.
+///
+/// # Errors
+/// It is no number, or its amount does not fit 64 bits.
+pub(crate) fn integer(text: &str) -> Result<(bool, u64), SizeError> {
     let t = text.trim_start();
     let (negative, t) = match t.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -144,10 +143,15 @@ fn number(text: &str) -> Option<Result<u64, TooLarge>> {
         None => (t, 10),
     };
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
-        return None;
+        return Err(SizeError::Invalid);
     }
-    let n = u64::from_str_radix(digits, radix).map_err(|_| TooLarge);
-    Some(n.map(|n| if negative { n.wrapping_neg() } else { n }))
+    let amount = u64::from_str_radix(digits, radix).map_err(|_| SizeError::OutOfRange)?;
+    Ok((negative, amount))
+}
+
+/// A number of an option; one below zero counts down from 2^64.
+fn number(text: &str) -> Result<u64, SizeError> {
+    integer(text).map(|(negative, n)| if negative { n.wrapping_neg() } else { n })
 }
 
 /// A value as it is kept and printed: sizes in bytes, switches as `on` or `off`.
@@ -174,11 +178,11 @@ pub fn checked(o: &CreateOption, v: &str) -> Result<String, QError> {
             _ => return Err(qerr!("Parameter '{}' expects 'on' or 'off'", o.name)),
         },
         OptionType::Num => match number(v) {
-            Some(Ok(n)) => n.to_string(),
-            Some(Err(TooLarge)) => {
+            Ok(n) => n.to_string(),
+            Err(SizeError::OutOfRange) => {
                 return Err(qerr!("Value '{v}' is too large for parameter '{}'", o.name));
             }
-            None => return Err(qerr!("Parameter '{}' expects a number", o.name)),
+            Err(SizeError::Invalid) => return Err(qerr!("Parameter '{}' expects a number", o.name)),
         },
     })
 }
@@ -217,11 +221,11 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_c() {
-        let found = ["16", "0x10", "020", "+16", "-1", "0"].map(|t| number(t).unwrap().unwrap());
+        let found = ["16", "0x10", "020", "+16", "-1", "0"].map(|t| number(t).unwrap());
         assert_eq!(found, [16, 16, 16, 16, u64::MAX, 0]);
-        assert_eq!(number("99999999999999999999"), Some(Err(TooLarge)));
+        assert_eq!(number("99999999999999999999"), Err(SizeError::OutOfRange));
         for bad in ["", "-", "1x", "8G", "0x", "08", "1.5", "+-1"] {
-            assert_eq!(number(bad), None, "{bad}");
+            assert_eq!(number(bad), Err(SizeError::Invalid), "{bad}");
         }
         assert_eq!(size("-1024"), Err(SizeError::OutOfRange));
         assert_eq!(size("-1k"), Err(SizeError::Invalid));

@@ -281,14 +281,9 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// A whole number as the C library reads it.
+/// A whole number as the C library reads it, not below zero.
 fn number(text: &str) -> Option<u64> {
-    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => (hex, 16),
-        None if text.len() > 1 && text.starts_with('0') => (&text[1..], 8),
-        None => (text, 10),
-    };
-    digits.starts_with(|c: char| c.is_ascii_hexdigit()).then(|| u64::from_str_radix(digits, radix).ok())?
+    crate::options::integer(text).ok().filter(|(negative, _)| !negative).map(|(_, n)| n)
 }
 
 /// Understands the command line of `program`.
