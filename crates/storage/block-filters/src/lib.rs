@@ -19,7 +19,7 @@ pub use buffers::{Buffer, Buffers};
 pub use cbw::{COPY_BEFORE_WRITE, piece_for};
 pub use compress::COMPRESS;
 pub use cor::COPY_ON_READ;
-pub use past::{MAX_PIECE, MIN_PIECE, Past, PastSpec};
+pub use past::{MAX_PIECE, MAX_ZEROES, MIN_PIECE, Past, PastSpec};
 pub use preallocate::PREALLOCATE;
 pub use snapshot::SNAPSHOT_ACCESS;
 pub use throttle::THROTTLE;

@@ -31,6 +31,8 @@ pub const MIN_PIECE: u64 = 64 << 10;
 pub const MAX_PIECE: u64 = 64 << 20;
 /// The most bytes that are copied in one go, unless a piece is longer.
 const RUN: u64 = 1 << 20;
+/// The same of zeroes: changes of them wait only for as long as it takes to say that they are zeroes.
+pub const MAX_ZEROES: u64 = 64 << 20;
 
 /// How a past state is to be kept.
 #[derive(Clone, Debug, Default)]
@@ -134,12 +136,12 @@ impl Past {
     }
 
     /// The first range at or behind `off` that has not been copied yet: offset and length, whole pieces (the last may be
-    /// short). Nothing is behind the end, which may be within the last piece.
+    /// short), [`MAX_ZEROES`] at most. Nothing is behind the end, which may be within the last piece.
     pub fn next(&self, off: u64) -> Option<(u64, u64)> {
         if off >= self.len() {
             return None;
         }
-        self.0.todo.next_dirty(align_down(off, self.piece()), self.len())
+        self.0.todo.next_run(align_down(off, self.piece()), self.len(), MAX_ZEROES)
     }
 
     /// Says that all pieces that lie wholly within the range need not be copied, and will not be read.
@@ -161,8 +163,8 @@ impl Past {
         self.0.bufs.clear();
     }
 
-    /// Copies what has not been copied of the pieces that the range touches; returns how many bytes that was. `cx` is the
-    /// filter's. An error says whether it came from writing.
+    /// Copies what has not been copied of the pieces that the range touches; returns how many bytes of it were data. `cx` is
+    /// the filter's. An error says whether it came from writing.
     pub async fn copy(&self, cx: &Cx<'_>, off: u64, len: u64) -> Result<u64, (bool, Errno)> {
         self.copy_until(cx, off, len, None).await
     }
@@ -207,15 +209,15 @@ impl Past {
         while self.lost().is_none()
             && let Some((at, n)) = self.0.todo.next_dirty(pos, end)
         {
-            let n = n.min(RUN.max(piece));
+            let n = self.in_one_go(cx, at, n).await;
             let lock = self.0.ranges.lock(at, at + n, true);
             let ticket = in_time(deadline, lock).await.map_err(late)?;
             // Another may have copied it, or a part of it, meanwhile.
             if let Some((at, n)) = self.0.todo.next_dirty(at, at + n) {
-                match deadline {
+                copied += match deadline {
                     None => {
                         let _ticket = ticket;
-                        self.transfer(cx, at, n).await?;
+                        self.transfer(cx, at, n).await?
                     }
                     Some(_) => {
                         // A request to a child is never stopped half-way: it goes on when nobody waits for it.
@@ -224,20 +226,34 @@ impl Past {
                             let _ticket = ticket;
                             me.transfer(&errand.cx(), at, n).await
                         });
-                        in_time(deadline, task).await.map_err(late)??;
+                        in_time(deadline, task).await.map_err(late)??
                     }
-                }
-                copied += n;
+                };
             }
             pos = at;
         }
         Ok(copied)
     }
 
-    /// Copies a range that begins with a piece. Nobody changes it meanwhile.
-    async fn transfer(&self, cx: &Cx<'_>, at: u64, n: u64) -> Result<(), (bool, Errno)> {
+    /// How much of `n` bytes from a piece on is copied while all of it is locked.
+    async fn in_one_go(&self, cx: &Cx<'_>, at: u64, n: u64) -> u64 {
+        let few = RUN.max(self.piece());
+        if n <= few {
+            return n;
+        }
+        // A hint: it may become data until the range is locked.
+        let n = n.min(MAX_ZEROES);
+        match cx.child_chain_status(SOURCE, at, n).await {
+            Ok(st) if st.zero && st.len >= n => n,
+            Ok(st) if st.zero => align_down(st.len, self.piece()).max(few),
+            _ => few,
+        }
+    }
+
+    /// Copies a range that begins with a piece; answers how many bytes of it were data. Nobody changes it meanwhile.
+    async fn transfer(&self, cx: &Cx<'_>, at: u64, n: u64) -> Result<u64, (bool, Errno)> {
         let end = at + n;
-        let mut pos = at;
+        let (mut pos, mut moved) = (at, 0);
         while pos < end {
             let (stop, zero) = self.known(cx, pos, end).await;
             if zero {
@@ -261,12 +277,13 @@ impl Past {
                     let to = to.min(stop);
                     let data = (!zero).then(|| b.buf.slice((from - pos) as usize..(to - pos) as usize));
                     self.put(cx, from, to, data).await?;
+                    moved += if zero { 0 } else { to - from };
                     (from, zero) = (to, next);
                 }
             }
             pos = stop;
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Where the piece at `from` is in a buffer that holds the bytes from `pos` to `stop`.
@@ -274,26 +291,31 @@ impl Past {
         (from - pos) as usize..((from + self.piece()).min(stop) - pos) as usize
     }
 
-    /// Up to where pieces from `pos` on are all known to be zeroes, or may all have data.
+    /// Up to where pieces from `pos` on are all known to be zeroes, or may all have data; no more data than is copied in
+    /// one go.
     async fn known(&self, cx: &Cx<'_>, pos: u64, end: u64) -> (u64, bool) {
         let piece = self.piece();
+        let few = end.min(pos + RUN.max(piece));
         // The last piece ends with the range.
         let whole = |at: u64| if at >= end { end } else { align_down(at, piece) };
         let (mut at, mut data) = (pos, pos);
         while at < end {
-            let Ok(st) = cx.child_chain_status(SOURCE, at, end - at).await else { return (end, false) };
+            let Ok(st) = cx.child_chain_status(SOURCE, at, end - at).await else { return (few, false) };
             let next = (at + st.len.max(1)).min(end);
             if !st.zero {
                 if data == pos && whole(at) > pos {
                     return (whole(at), true);
                 }
                 data = next.next_multiple_of(piece).min(end);
+                if data >= few {
+                    return (few, false);
+                }
             } else if data > pos && whole(next) > data {
                 return (data, false);
             }
             at = next;
         }
-        if data > pos { (end, false) } else { (end, true) }
+        (end, data == pos)
     }
 
     /// Writes pieces to the target, zeroes where there is no data.

@@ -14,9 +14,10 @@ pub(crate) use start::{Kept, keep};
 pub use start::{backup, drive_backup};
 
 use crate::copy::{Failed, has, plain};
-use crate::flow::{Bounds, Buffers, Flow, LOOK, Work};
+use crate::flow::{Bounds, Buffers, CHUNK, Flow, LOOK, Work};
 use crate::setup::{Frozen, undo};
 use api::block_core::{BitmapSyncMode, BlockdevOnError};
+use base::units::align_down;
 use block::bitmap::{Bitmap, Bits, Busy};
 use block::driver::{CtlFuture, Cx, IoFuture};
 use block::job::filter::{Request, SOURCE, TARGET, Watch};
@@ -121,6 +122,13 @@ impl Tracked {
     }
 }
 
+/// What is known of the node from the last look at it on.
+#[derive(Default)]
+struct Zeroes {
+    end: u64,
+    zero: bool,
+}
+
 pub(crate) struct Backup {
     graph: Arc<BlockGraph>,
     root: Arc<JobRoot>,
@@ -150,11 +158,15 @@ impl Backup {
                 flow.rest(|| false).await?;
             }
         }
-        let mut at = 0;
+        let (mut at, mut zeroes) = (0, Zeroes::default());
         loop {
             let room = flow.room().await?;
             let Some((off, len)) = past.next(at) else { break };
-            let n = len.min((room / past.piece()).max(1) * past.piece());
+            let usual = (room / past.piece()).max(1) * past.piece();
+            // A job with a speed goes on in small steps, whatever they cost.
+            let n =
+                if room < self.bounds.chunk { usual } else { usual.max(self.zeroes(&mut zeroes, off).await) };
+            let n = n.min(len);
             flow.go(off, n);
             at = off + n;
         }
@@ -169,6 +181,24 @@ impl Backup {
                 Err(e) => flow.trouble((true, e)).await?,
             }
         }
+    }
+
+    /// How many bytes from `off` on are known to be zeroes, in whole pieces. A hint: users may write there at any moment.
+    async fn zeroes(&self, known: &mut Zeroes, off: u64) -> u64 {
+        let past = &self.copying.past;
+        if off >= known.end {
+            let all = LOOK.min(past.len() - off);
+            let looked = match self.root.enter().await {
+                Ok(op) => op.status(SOURCE, off, all, None).await,
+                Err(e) => Err(e),
+            };
+            // Should it fail, reading will tell.
+            *known = looked.map_or(Zeroes { end: off + CHUNK, zero: false }, |st| Zeroes {
+                end: off + st.len.max(1),
+                zero: st.zero,
+            });
+        }
+        if known.zero { align_down(known.end - off, past.piece()) } else { 0 }
     }
 
     /// Leaves out what backing files have. What users write meanwhile is copied before all the same.

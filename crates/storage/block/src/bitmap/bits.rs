@@ -106,30 +106,38 @@ impl Bits {
         }
     }
 
-    /// The next bit from `i` on that is (or is not) set; the number of bits where there is none.
-    fn next(&self, i: u64, set: bool) -> u64 {
-        let len = self.len();
+    /// The next bit from `i` on and before `end` that is (or is not) set; `end` where there is none.
+    fn next(&self, i: u64, end: u64, set: bool) -> u64 {
+        let end = end.min(self.len());
         let mut at = i;
-        while at < len {
+        while at < end {
             let w = self.words[(at / 64) as usize];
             let w = (if set { w } else { !w }) >> (at % 64);
             if w != 0 {
-                return (at + u64::from(w.trailing_zeros())).min(len);
+                return (at + u64::from(w.trailing_zeros())).min(end);
             }
             at = (at / 64 + 1) * 64;
         }
-        len
+        end
     }
 
-    /// The first run of set bits at or behind byte `off` and before `end`: (offset, length) in bytes within both.
+    /// The first run of set bits at or behind byte `off` and before `end`: (offset, length) in bytes within both. Takes no
+    /// more time than the bits between them need.
     pub fn next_dirty(&self, off: u64, end: u64) -> Option<(u64, u64)> {
+        self.next_run(off, end, u64::MAX)
+    }
+
+    /// The same, of a run of at most about `most` bytes, which are not 0.
+    pub fn next_run(&self, off: u64, end: u64, most: u64) -> Option<(u64, u64)> {
         let end = end.min(self.size);
-        let from = self.next(off >> self.shift, true);
+        let bits = |bytes: u64| bytes.div_ceil(1 << self.shift);
+        let from = self.next(off >> self.shift, bits(end), true);
         let start = (from << self.shift).max(off);
-        if from >= self.len() || start >= end {
+        if start >= end {
             return None;
         }
-        let stop = (self.next(from, false) << self.shift).min(end);
+        let end = end.min(start.saturating_add(most));
+        let stop = (self.next(from, bits(end), false) << self.shift).min(end);
         Some((start, stop - start))
     }
 
@@ -187,6 +195,7 @@ mod tests {
         fn like_a_list_of_flags(
             size in 1u64..300_000,
             ops in proptest::collection::vec((0u8..4, 0u64..330_000, 0u64..100_000), 1..40),
+            windows in proptest::collection::vec((0u64..330_000, 0u64..330_000), 8),
         ) {
             let mut b = Bits::new(size, 9).unwrap();
             let mut want = vec![false; size.div_ceil(512) as usize];
@@ -224,7 +233,18 @@ mod tests {
                 seen[(off / 512) as usize..(off + len).div_ceil(512) as usize].fill(true);
                 at = off + len;
             }
-            prop_assert_eq!(seen, want);
+            prop_assert_eq!(seen, &want[..]);
+            for (from, to) in windows {
+                let found = b.next_dirty(from, to);
+                let end = to.min(size);
+                let start = (from..end).find(|at| want[(at / 512) as usize]);
+                prop_assert_eq!(found.map(|f| f.0), start);
+                if let Some((at, n)) = found {
+                    let stop = (at..end).find(|at| !want[(at / 512) as usize]).unwrap_or(end);
+                    prop_assert_eq!(at + n, stop);
+                    prop_assert_eq!(b.next_run(from, to, 700), Some((at, n.min(700))));
+                }
+            }
             let mut copy = Bits::new(size, 9).unwrap();
             copy.load(0, &b.bytes(0, b.len().div_ceil(8) as usize));
             prop_assert_eq!(&copy, &b);

@@ -166,6 +166,11 @@ impl Bitmap {
         self.state.lock().bits.next_dirty(off, end)
     }
 
+    /// The same, of a range of at most `most` bytes, which are not 0.
+    pub fn next_run(&self, off: u64, end: u64, most: u64) -> Option<(u64, u64)> {
+        self.state.lock().bits.next_run(off, end, most)
+    }
+
     /// Whether the byte at `off` is dirty.
     pub fn is_dirty(&self, off: u64) -> bool {
         self.state.lock().bits.get(off)
