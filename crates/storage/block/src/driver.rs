@@ -759,7 +759,7 @@ pub trait Driver: Send + Sync + 'static {
     /// Writes into the image's header which backing file it has. Called while the node may write.
     fn write_backing_hint<'a>(&'a self, cx: &'a Cx<'a>, hint: Option<BackingHint>) -> CtlFuture<'a> {
         let _ = (cx, hint);
-        Box::pin(async { Err(qapi::qerr!("The image's format does not support changing the backing file")) })
+        Box::pin(async { Err(qapi::QError::new(Errno::NOTSUP.to_string())) })
     }
 
     /// Has the image hold nothing of its own any more: its backing file is seen all over. Called while the node may write and

@@ -94,7 +94,9 @@ fn request(d: &mut Dice) -> String {
     let quiet = d.one(&["", "-q "]);
     let pattern = d.one(&["", "-P 0 ", "-P 1 ", "-P 85 ", "-P 255 "]);
     let (off, len) = (offset(d), length(d));
-    match d.below(12) {
+    match d.below(14) {
+        12 => format!("write -z {quiet}{off} {len}"),
+        13 => format!("{} {off} {len}", d.one(&["write -z -u", "write -z -n"])),
         0..5 => format!("write {quiet}{pattern}{off} {len}"),
         5 => format!("read {}{off} {}", d.one(&["", "-v ", "-q "]), d.one(&["512", "64", "1k", "64k"])),
         6 => format!("read -P 1 {off} {len}"),

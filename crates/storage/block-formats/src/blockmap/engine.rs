@@ -1,5 +1,7 @@
 //! Reading and writing through a format's tables.
 
+mod zero;
+
 use super::io::checked;
 use super::{At, Io, Map, Meta, Slot, Space, clamp_len};
 use base::{Errno, IoResult};
@@ -7,6 +9,7 @@ use block::driver::{Prealloc, ZeroFlags};
 use block::ranges::RangeLocks;
 use mem::IoBuf;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +49,9 @@ pub struct Engine<M: Map> {
     ranges: RangeLocks,
     /// [`Map::begin`] was called.
     begun: AtomicBool,
+    /// Blocks whose place in the file was given up, and the place: they get it back when they are written again, so that the
+    /// file does not grow each time. Nobody else gets it, since somebody may still read there.
+    given_up: Mutex<BTreeMap<u64, u64>>,
     /// The block that was unpacked last.
     unpacked: Mutex<Option<(u64, u64, Arc<Vec<u8>>)>>,
 }
@@ -72,6 +78,7 @@ impl<M: Map> Engine<M> {
             space: rt::sync::Mutex::new(space),
             ranges: RangeLocks::default(),
             begun: AtomicBool::new(false),
+            given_up: Mutex::default(),
             unpacked: Mutex::new(None),
         }
     }
@@ -204,6 +211,20 @@ impl<M: Map> Engine<M> {
         let first = at / bs;
         let last = end.min(at.saturating_add(MAX_STEP)).div_ceil(bs);
         let _alone = self.ranges.exclusive(first * bs..last.saturating_mul(bs)).await;
+        let count = self.absent(io, first, last).await?;
+        if count == 0 {
+            return Ok(0);
+        }
+        let step = self.take(io, first, count, end).await?;
+        let stop = step.blocks.end.saturating_mul(bs).min(end);
+        let data = buf.slice(from as usize..(stop - off) as usize);
+        self.fill(io, &step, at, data).await?;
+        self.enter(io, step).await?;
+        Ok(stop - at)
+    }
+
+    /// How many blocks from `first` on, up to `last`, are not in the file as they are.
+    async fn absent(&self, io: Io<'_>, first: u64, last: u64) -> IoResult<u64> {
         let mut count = 0;
         while first + count < last {
             let (slot, n) = self.map.find(&self.at(io), first + count, last - first - count).await?;
@@ -212,24 +233,25 @@ impl<M: Map> Engine<M> {
                 _ => count += n.clamp(1, last - first - count),
             }
         }
-        if count == 0 {
-            return Ok(0);
-        }
-        let step = self.take(io, first, count, end).await?;
-        let stop = step.blocks.end.saturating_mul(bs).min(end);
-        let data = buf.slice(from as usize..(stop - off) as usize);
-        self.fill(io, &step, at, data).await?;
+        Ok(count)
+    }
+
+    /// Enters a step's blocks, which have been written, into the tables.
+    async fn enter(&self, io: Io<'_>, step: Step) -> IoResult<()> {
         let mut space = self.space.lock().await;
-        let count = step.blocks.end - step.blocks.start;
+        let (first, count) = (step.blocks.start, step.blocks.end - step.blocks.start);
         self.map.link(&self.at(io), &mut space, first, count, step.host).await?;
         if self.meta.crowded() {
             self.write_back(io, &mut space).await?;
         }
-        Ok(stop - at)
+        Ok(())
     }
 
     /// Takes space for blocks, and makes the file long enough for them; the guest writes them up to `end`.
     async fn take(&self, io: Io<'_>, first: u64, count: u64, end: u64) -> IoResult<Step> {
+        if let Some(step) = self.take_back(first, count) {
+            return Ok(step);
+        }
         let bs = self.map.block_size();
         let mut space = self.space.lock().await;
         let (host, count) = self.map.reserve(&self.at(io), &mut space, first, count).await?;
@@ -365,84 +387,6 @@ impl<M: Map> Engine<M> {
         self.map.link_packed(&self.at(io), &mut space, block, packed).await?;
         if self.meta.crowded() {
             self.write_back(io, &mut space).await?;
-        }
-        Ok(())
-    }
-
-    /// Makes a range read as zeroes, without giving space to blocks that have none.
-    pub async fn write_zeroes(&self, io: Io<'_>, off: u64, len: u64, flags: ZeroFlags) -> IoResult<()> {
-        self.begin(io).await?;
-        let bs = self.map.block_size();
-        let mut done = 0;
-        while done < len {
-            let at = off + done;
-            let shared = self.ranges.shared(at..off + len).await;
-            let (place, mut n) = self.lookup(io, at, len - done).await?;
-            let shows = match place {
-                Place::Data(host) if self.map.cipher().is_some() => {
-                    // What reads as zeroes is none in the file.
-                    if flags.contains(ZeroFlags::NO_FALLBACK) {
-                        return Err(Errno::NOTSUP);
-                    }
-                    n = n.min(MAX_ZEROES);
-                    self.write_data(io, at, host, IoBuf::zeroed(n as usize)).await?;
-                    false
-                }
-                Place::Data(host) => {
-                    io.write_zeroes(host, n, flags).await?;
-                    false
-                }
-                Place::Zero => false,
-                Place::Unallocated => M::BACKING && io.backing_part(at, n) > 0,
-                Place::Packed { .. } => true,
-            };
-            drop(shared);
-            done += match shows {
-                false => n,
-                true => self.hide(io, at, n.min(bs - at % bs), flags).await?,
-            };
-        }
-        Ok(())
-    }
-
-    /// Makes a part of one block read as zeroes that shows something else.
-    async fn hide(&self, io: Io<'_>, at: u64, n: u64, flags: ZeroFlags) -> IoResult<u64> {
-        let bs = self.map.block_size();
-        let whole = at.is_multiple_of(bs) && (n == bs || at + n == self.map.disk_len());
-        if whole && self.map.marks_zeroes() {
-            let block = at / bs;
-            let _alone = self.ranges.exclusive(at..at.saturating_add(bs)).await;
-            let (slot, _) = self.map.find(&self.at(io), block, 1).await?;
-            if matches!(slot, Slot::Data(_)) {
-                // Somebody has written there meanwhile: the caller looks again.
-                return Ok(0);
-            }
-            let mut space = self.space.lock().await;
-            self.map.mark_zero(&self.at(io), &mut space, block).await?;
-            return Ok(n);
-        }
-        if flags.contains(ZeroFlags::NO_FALLBACK) {
-            return Err(Errno::NOTSUP);
-        }
-        let n = n.min(MAX_ZEROES);
-        self.write(io, at, IoBuf::zeroed(n as usize)).await?;
-        Ok(n)
-    }
-
-    /// Gives back the space of a range as far as the file below can do that in place.
-    pub async fn discard(&self, io: Io<'_>, off: u64, len: u64) -> IoResult<()> {
-        if self.map.cipher().is_some() {
-            // Zeroes in the file would be anything on the disk.
-            return Ok(());
-        }
-        let _shared = self.ranges.shared(off..off + len).await;
-        let mut done = 0;
-        while done < len {
-            let (place, n) = self.lookup(io, off + done, len - done).await?;
-            if let Place::Data(host) = place {
-                io.cx.child_discard(io.slot, host, n).await?;
-            }
-            done += n;
         }
         Ok(())
     }

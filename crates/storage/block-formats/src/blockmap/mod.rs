@@ -44,6 +44,17 @@ pub enum Slot {
     Packed(u64),
 }
 
+/// What becomes of whole blocks of which zeroes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zeroing {
+    /// They are in the file afterwards, like others that were written.
+    Stored,
+    /// They are marked; those that are in the file stay there.
+    Marked,
+    /// They are marked, and what they had in the file is given up.
+    GivenUp,
+}
+
 /// A format's tables, and the file that has them.
 #[derive(Clone, Copy)]
 pub struct At<'a> {
@@ -112,8 +123,20 @@ pub trait Map: Send + Sync + Sized + 'static {
         None
     }
 
-    /// Whether whole blocks can be marked as zeroes.
-    fn marks_zeroes(&self) -> bool {
+    /// What becomes of the blocks that a request of zeroes covers whole.
+    fn zeroing(&self, off: u64, len: u64) -> Zeroing {
+        let _ = (off, len);
+        Zeroing::Stored
+    }
+
+    /// Whether what is nowhere is what [`Map::mark_zero`] makes.
+    fn mark_is_none(&self) -> bool {
+        false
+    }
+
+    /// What becomes of the blocks that a discard covers: whether they are given up, or only their bytes in the file.
+    fn gives_up(&self, off: u64, len: u64) -> bool {
+        let _ = (off, len);
         false
     }
 
@@ -133,7 +156,7 @@ pub trait Map: Send + Sync + Sized + 'static {
     /// Enters blocks that were written to `host` into the tables.
     async fn link(&self, at: &At<'_>, space: &mut Space, block: u64, count: u64, host: u64) -> IoResult<()>;
 
-    /// Marks a block as zeroes; only asked where [`Map::marks_zeroes`].
+    /// Marks a block as zeroes; only asked where [`Map::zeroing`] says that blocks are marked.
     async fn mark_zero(&self, at: &At<'_>, space: &mut Space, block: u64) -> IoResult<()> {
         let _ = (at, space, block);
         Err(Errno::NOTSUP)

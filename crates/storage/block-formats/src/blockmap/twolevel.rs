@@ -54,8 +54,8 @@ impl TwoLevel {
         }
     }
 
-    /// Sets an entry; makes its table where there is none.
-    pub async fn set(&self, at: &At<'_>, space: &mut Space, block: u64, entry: u64) -> IoResult<()> {
+    /// Where the table of a block is; makes it where there is none.
+    pub async fn made(&self, at: &At<'_>, space: &mut Space, block: u64) -> IoResult<u64> {
         let mut table = self.table(at, block).await?;
         if table == 0 {
             space.next = space.next.next_multiple_of(self.align);
@@ -64,6 +64,12 @@ impl TwoLevel {
             let place = self.directory + 8 * (block / self.entries);
             at.meta.write(&at.io, place, &self.bytes(table), Level::Directory).await?;
         }
+        Ok(table)
+    }
+
+    /// Sets an entry; makes its table where there is none.
+    pub async fn set(&self, at: &At<'_>, space: &mut Space, block: u64, entry: u64) -> IoResult<()> {
+        let table = self.made(at, space, block).await?;
         let place = table + 8 * (block % self.entries);
         at.meta.write(&at.io, place, &self.bytes(entry), Level::Entry).await
     }

@@ -5,7 +5,7 @@ mod create;
 pub mod spec;
 
 use self::spec::{HEADER, Header, IN_USE, IN_USE_AT};
-use crate::blockmap::{At, Format, Io, Level, Map, Slot, Space, table_run};
+use crate::blockmap::{At, Format, Io, Level, Map, Slot, Space, Zeroing, table_run};
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
 use block::driver::{CtlFuture, Cx, DriverInfo, DriverType, Kind, OpenCx, default_child_perm};
@@ -94,6 +94,24 @@ impl Map for Parallels {
 
     fn block_size(&self) -> u64 {
         self.cluster
+    }
+
+    fn zeroing(&self, off: u64, len: u64) -> Zeroing {
+        let whole = off.is_multiple_of(self.cluster) && len.is_multiple_of(self.cluster);
+        if whole { Zeroing::GivenUp } else { Zeroing::Stored }
+    }
+
+    fn gives_up(&self, off: u64, len: u64) -> bool {
+        self.zeroing(off, len) == Zeroing::GivenUp
+    }
+
+    fn mark_is_none(&self) -> bool {
+        true
+    }
+
+    /// A cluster that is nowhere shows zeroes.
+    async fn mark_zero(&self, at: &At<'_>, _: &mut Space, block: u64) -> IoResult<()> {
+        at.meta.write(&at.io, Parallels::entry_at(block), &[0; 4], Level::Entry).await
     }
 
     async fn find(&self, at: &At<'_>, block: u64, max: u64) -> IoResult<(Slot, u64)> {

@@ -148,7 +148,10 @@ impl Map for Qcow {
             .await
     }
 
-    async fn reserve(&self, _: &At<'_>, space: &mut Space, _: u64, count: u64) -> IoResult<(u64, u64)> {
+    async fn reserve(&self, at: &At<'_>, space: &mut Space, block: u64, count: u64) -> IoResult<(u64, u64)> {
+        // Tables lie before the clusters that they lead to.
+        self.tables.made(at, space, block).await?;
+        let count = count.min(self.tables.entries - block % self.tables.entries);
         space.next = space.next.next_multiple_of(self.cluster());
         Ok((space.take(count * self.cluster())?, count))
     }

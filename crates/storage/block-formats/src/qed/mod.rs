@@ -5,7 +5,7 @@ mod create;
 pub mod spec;
 
 use self::spec::{HEADER, Header, MAGIC, ZERO};
-use crate::blockmap::{At, Format, Io, Level, Map, Slot, Space, TwoLevel};
+use crate::blockmap::{At, Format, Io, Level, Map, Slot, Space, TwoLevel, Zeroing};
 use crate::fields::le32;
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
@@ -106,8 +106,8 @@ impl Map for Qed {
         self.cluster
     }
 
-    fn marks_zeroes(&self) -> bool {
-        true
+    fn zeroing(&self, _: u64, _: u64) -> Zeroing {
+        Zeroing::Marked
     }
 
     async fn find(&self, at: &At<'_>, block: u64, max: u64) -> IoResult<(Slot, u64)> {

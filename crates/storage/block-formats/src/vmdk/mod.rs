@@ -385,6 +385,9 @@ impl Driver for Vmdk {
 
     fn write_zeroes<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64, flags: ZeroFlags) -> IoFuture<'a> {
         Box::pin(async move {
+            if flags.contains(ZeroFlags::NO_FALLBACK) {
+                return Err(Errno::NOTSUP);
+            }
             self.rename(cx).await?;
             let mut done = 0;
             while done < len {
@@ -392,13 +395,16 @@ impl Driver for Vmdk {
                 let (part, n) = self.part(at, len - done)?;
                 let (io, within) = (self.io(cx, part), at - part.start);
                 match part.storage {
+                    // A hole would be shown: only where it is asked for.
+                    Storage::Flat(_) if !flags.contains(ZeroFlags::MAY_UNMAP) => return Err(Errno::NOTSUP),
                     Storage::Flat(base) => io.write_zeroes(base + within, n, flags).await?,
                     Storage::Sparse => {
                         let engine = self.engine(cx, part).await?;
                         // What a stream has is there for good.
-                        if engine.map().compressed() && !stays_zero(&engine, io, within, n).await? {
+                        if engine.map().compressed() {
                             return Err(Errno::NOTSUP);
                         }
+                        self.know_parent(cx)?;
                         engine.write_zeroes(io, within, n, flags).await?;
                     }
                 }
@@ -522,19 +528,4 @@ impl Driver for Vmdk {
             ..DriverInfo::default()
         }
     }
-}
-
-/// Whether a range of a stream has nothing written in it, and shows zeroes.
-async fn stays_zero(engine: &Engine<Sparse>, io: Io<'_>, off: u64, len: u64) -> IoResult<bool> {
-    let mut done = 0;
-    while done < len {
-        let (place, n) = engine.lookup(io, off + done, len - done).await?;
-        match place {
-            Place::Zero => {}
-            Place::Unallocated if io.backing_part(off + done, n) == 0 => {}
-            _ => return Ok(false),
-        }
-        done += n;
-    }
-    Ok(true)
 }

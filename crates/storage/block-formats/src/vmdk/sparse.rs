@@ -1,7 +1,7 @@
 //! One sparse extent: its header and grain tables.
 
 use super::spec::{self, Header, SECTOR};
-use crate::blockmap::{At, Io, Level, Map, Slot, Space, table_run};
+use crate::blockmap::{At, Io, Level, Map, Slot, Space, Zeroing, table_run};
 use crate::fields::{le32, le64};
 use base::{Errno, IoResult};
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
@@ -101,6 +101,24 @@ impl Sparse {
         })
     }
 
+    /// Makes the table of a grain, where there is none.
+    async fn table(&self, at: &At<'_>, space: &mut Space, block: u64) -> IoResult<()> {
+        if self.entry_at(at, self.header.directory, block).await?.is_some() {
+            return Ok(());
+        }
+        if !self.header.grows_tables {
+            return Err(Errno::IO);
+        }
+        let n = u64::from(self.header.table_entries);
+        let table = space.next.next_multiple_of(SECTOR);
+        let sector = u32::try_from(table / SECTOR).map_err(|_| Errno::FBIG)?;
+        space.next = table;
+        space.take(4 * n)?;
+        at.meta.clear(&at.io, table, 4 * n, Level::Entry).await?;
+        let place = self.header.directory * SECTOR + 4 * (block / n);
+        at.meta.write(&at.io, place, &sector.to_le_bytes(), Level::Directory).await
+    }
+
     async fn set(&self, at: &At<'_>, block: u64, entry: u32) -> IoResult<()> {
         let place = self.entry_at(at, self.header.directory, block).await?;
         let place = place.ok_or(Errno::IO)?;
@@ -125,8 +143,8 @@ impl Map for Sparse {
         self.grain
     }
 
-    fn marks_zeroes(&self) -> bool {
-        self.has(spec::ZEROED_GRAIN)
+    fn zeroing(&self, _: u64, _: u64) -> Zeroing {
+        if self.has(spec::ZEROED_GRAIN) { Zeroing::GivenUp } else { Zeroing::Stored }
     }
 
     async fn find(&self, at: &At<'_>, block: u64, max: u64) -> IoResult<(Slot, u64)> {
@@ -150,18 +168,7 @@ impl Map for Sparse {
         // A grain without a table cannot be entered: better to know before its bytes are written.
         let n = u64::from(self.header.table_entries);
         let count = count.min(n - block % n);
-        if self.entry_at(at, self.header.directory, block).await?.is_none() {
-            if !self.header.grows_tables {
-                return Err(Errno::IO);
-            }
-            let table = space.next.next_multiple_of(SECTOR);
-            let sector = u32::try_from(table / SECTOR).map_err(|_| Errno::FBIG)?;
-            space.next = table;
-            space.take(4 * n)?;
-            at.meta.clear(&at.io, table, 4 * n, Level::Entry).await?;
-            let place = self.header.directory * SECTOR + 4 * (block / n);
-            at.meta.write(&at.io, place, &sector.to_le_bytes(), Level::Directory).await?;
-        }
+        self.table(at, space, block).await?;
         if (space.next + count * self.grain) / SECTOR > u64::from(u32::MAX) {
             return Err(Errno::FBIG);
         }
@@ -175,7 +182,8 @@ impl Map for Sparse {
         Ok(())
     }
 
-    async fn mark_zero(&self, at: &At<'_>, _: &mut Space, block: u64) -> IoResult<()> {
+    async fn mark_zero(&self, at: &At<'_>, space: &mut Space, block: u64) -> IoResult<()> {
+        self.table(at, space, block).await?;
         self.set(at, block, spec::ZERO_ENTRY).await
     }
 

@@ -66,7 +66,11 @@ fn do_theirs(c: &Case, path: &str, steps: &[Step]) {
 
 fn checked(c: &Case, path: &str) {
     if c.checks {
-        must("qemu-img", &["check", "-q", "-f", c.format, path]);
+        // Clusters that were given up leave room at the end of the file.
+        let o = tool("qemu-img", &["check", "-q", "-f", c.format, path]);
+        let leaks = c.format == "parallels" && o.status.code() == Some(3);
+        let text = String::from_utf8_lossy(&o.stderr);
+        assert!(o.status.success() || leaks, "{path}: {:?}: {text}", o.status);
     }
 }
 
