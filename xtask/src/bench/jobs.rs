@@ -1,7 +1,7 @@
 //! Jobs that copy a disk: how long they take, and what they cost the daemon.
 //!
 //! The programs take turns, each time with fresh targets, so that ratios are of like with like. The source holds random
-//! bytes, which no program can save itself from copying.
+//! bytes, which no program can save itself from copying; or it is a sparse disk, whose zeroes nobody should have to copy.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -30,18 +30,33 @@ pub(crate) struct Args {
     filter: String,
 }
 
-const JOBS: &[(&str, &str, &str)] = &[
-    ("backup", "raw", "qcow2"),
-    ("backup", "qcow2", "raw"),
-    ("mirror", "raw", "qcow2"),
-    ("mirror", "qcow2", "raw"),
+/// A job: its verb, the formats of its source and its target, and whether the disk is sparse.
+type What = (&'static str, &'static str, &'static str, bool);
+
+const JOBS: &[What] = &[
+    ("backup", "raw", "qcow2", false),
+    ("backup", "qcow2", "raw", false),
+    ("mirror", "raw", "qcow2", false),
+    ("mirror", "qcow2", "raw", false),
     // Into an image that has nothing of its own.
-    ("stream", "raw", "qcow2"),
-    ("stream", "qcow2", "qcow2"),
+    ("stream", "raw", "qcow2", false),
+    ("stream", "qcow2", "qcow2", false),
     // Of an image that has all, into one that is empty.
-    ("commit", "qcow2", "raw"),
-    ("commit", "qcow2", "qcow2"),
+    ("commit", "qcow2", "raw", false),
+    ("commit", "qcow2", "qcow2", false),
+    ("backup", "qcow2", "qcow2", true),
+    ("mirror", "qcow2", "qcow2", true),
+    ("stream", "qcow2", "qcow2", true),
+    ("commit", "qcow2", "qcow2", true),
 ];
+
+/// A disk that is copied.
+struct Disk {
+    raw: PathBuf,
+    qcow2: PathBuf,
+    /// As the tools take it.
+    size: String,
+}
 
 /// Seconds, and CPU seconds of the daemon.
 struct Figure {
@@ -59,22 +74,22 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     println!("medians of {} runs; {} MiB of random bytes in {}", args.runs, args.size, dir.display());
     println!("seconds, and seconds of the daemon's CPU time; ratios: rhea / other");
-    let disk = source(&dir, args.size)?;
+    let (full, sparse) = (source(&dir, args.size)?, sparse(&dir)?);
     for job in JOBS {
-        let name = format!("{} {} to {}", job.0, job.1, job.2);
+        let disk = if job.3 { &sparse } else { &full };
+        let kind = if job.3 { ", sparse 1 TiB" } else { "" };
+        let name = format!("{} {} to {}{kind}", job.0, job.1, job.2);
         if !name.contains(&args.filter) {
             continue;
         }
         let mut all: Vec<Vec<Figure>> = kinds.iter().map(|_| Vec::new()).collect();
         for _ in 0..args.runs.max(1) {
             for (kind, figures) in kinds.iter().zip(&mut all) {
-                figures.push(
-                    once(*kind, *job, &disk, &dir, args.size)
-                        .with_context(|| format!("{name}, {}", kind.name()))?,
-                );
+                figures
+                    .push(once(*kind, *job, disk, &dir).with_context(|| format!("{name}, {}", kind.name()))?);
             }
         }
-        let mut line = format!("{name:24}");
+        let mut line = format!("{name:39}");
         let median = |f: &[Figure], of: fn(&Figure) -> f64| median(f.iter().map(of));
         let (wall, cpu) = (median(&all[0], |f| f.wall), median(&all[0], |f| f.cpu));
         for (kind, figures) in kinds.iter().zip(&all) {
@@ -86,14 +101,26 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
         println!("{line}");
     }
-    for f in [&disk.0, &disk.1] {
+    for f in [&full.raw, &full.qcow2, &sparse.qcow2] {
         _ = std::fs::remove_file(f);
     }
     Ok(())
 }
 
-/// The disk, as a raw and as a qcow2 image.
-fn source(dir: &Path, mib: u32) -> Result<(PathBuf, PathBuf)> {
+/// A disk of 1 TiB with data in a few places, as a qcow2 image only.
+fn sparse(dir: &Path) -> Result<Disk> {
+    let (qcow2, size) = (dir.join("jobs-sparse.qcow2"), "1T".to_owned());
+    let q = qcow2.display().to_string();
+    run_tool(rhea_binary(), &["img", "create", "-q", "-f", "qcow2", &q, &size])?;
+    let writes = (0..16u64).flat_map(|i| ["-c".to_owned(), format!("write -q {}G 1M", i * 61)]);
+    let args: Vec<String> =
+        ["io", "-f", "qcow2"].into_iter().map(str::to_owned).chain(writes).chain([q]).collect();
+    run_tool(rhea_binary(), &args)?;
+    Ok(Disk { raw: PathBuf::new(), qcow2, size })
+}
+
+/// A disk of random bytes.
+fn source(dir: &Path, mib: u32) -> Result<Disk> {
     let (raw, qcow2) = (dir.join("jobs-source.raw"), dir.join("jobs-source.qcow2"));
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&raw)?);
     let mut random = 0x9E37_79B9_7F4A_7C15u64;
@@ -108,7 +135,7 @@ fn source(dir: &Path, mib: u32) -> Result<(PathBuf, PathBuf)> {
     let (r, q) = (raw.display().to_string(), qcow2.display().to_string());
     run_tool(rhea_binary(), &["img", "convert", "-f", "raw", "-O", "qcow2", &r, &q])?;
     run_tool("sync", &[] as &[&str])?;
-    Ok((raw, qcow2))
+    Ok(Disk { raw, qcow2, size: format!("{mib}M") })
 }
 
 fn node(name: &str, format: &str, file: &Path, backing: Option<&str>) -> Value {
@@ -120,20 +147,14 @@ fn node(name: &str, format: &str, file: &Path, backing: Option<&str>) -> Value {
     v
 }
 
-fn once(
-    kind: Kind,
-    (job, from, to): (&str, &str, &str),
-    disk: &(PathBuf, PathBuf),
-    dir: &Path,
-    mib: u32,
-) -> Result<Figure> {
+fn once(kind: Kind, (job, from, to, _): What, disk: &Disk, dir: &Path) -> Result<Figure> {
     let scratch = ScratchDir::new("bench-jobs")?;
-    let source = if from == "raw" { &disk.0 } else { &disk.1 };
+    let source = if from == "raw" { &disk.raw } else { &disk.qcow2 };
     let target = dir.join(format!("jobs-target.{to}"));
-    let size = format!("{mib}M");
+    let size = &disk.size;
     let create = |format: &str, file: &Path, more: &[&str]| {
         let file = file.display().to_string();
-        let args = [&["img", "create", "-q", "-f", format], more, &[&*file, &*size]].concat();
+        let args = [&["img", "create", "-q", "-f", format], more, &[&*file, size]].concat();
         run_tool(rhea_binary(), &args)
     };
     let args: &[&str] = if kind == Kind::Rhea { &["storage-daemon"] } else { &[] };
