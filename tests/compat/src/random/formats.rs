@@ -54,13 +54,13 @@ pub const FORMATS: &[Format] = &[
     Format {
         backing: true,
         options: &[
-            ("cluster_size", 40, &["64k", "4096", "2M", "3000"]),
+            ("cluster_size", 40, &["64k", "4096", "1M", "3000"]),
             ("table_size", 25, &["1", "2", "4", "16", "3"]),
         ],
         ..format("qed", "qed")
     },
     Format {
-        options: &[("cluster_size", 50, &["64k", "4096", "512", "1M", "2M", "3000"])],
+        options: &[("cluster_size", 50, &["64k", "4096", "512", "1M", "2M"])],
         ..format("parallels", "hds")
     },
     Format { backing: true, checks: false, ..format("qcow", "qcow") },

@@ -27,6 +27,10 @@ fn wording(line: &str) -> Option<String> {
 
 /// A line of standard output without the places that data has in a file.
 fn places(line: &str) -> Option<String> {
+    // A time.
+    if line.starts_with("Run completed in ") {
+        return None;
+    }
     if line.starts_with("Image end offset:") || line.contains("\"image-end-offset\"") {
         return None;
     }

@@ -8,7 +8,7 @@ use self::spec::{HEADER, Header, IN_USE, IN_USE_AT};
 use crate::blockmap::{At, Format, Io, Level, Map, Slot, Space, Zeroing, table_run};
 use base::{Errno, IoResult};
 use block::check::{Fix, Report};
-use block::driver::{CtlFuture, Cx, DriverInfo, DriverType, Kind, OpenCx, default_child_perm};
+use block::driver::{CtlFuture, DriverType, Kind, OpenCx, default_child_perm};
 use qapi::{QError, qerr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -250,9 +250,5 @@ impl Format for Parallels {
             let report = check::check(self, at, fix, log).await;
             report.map(Some).map_err(|e| qerr!("Could not check the image: {e}"))
         })
-    }
-
-    fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
-        DriverInfo { dirty: Some(self.unclean.load(Ordering::Acquire)), ..DriverInfo::default() }
     }
 }

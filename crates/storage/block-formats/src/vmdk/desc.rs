@@ -75,10 +75,11 @@ impl Descriptor {
             let (kind, rest) = rest.trim_start().split_once(' ').ok_or_else(invalid)?;
             let mut quoted = rest.trim_start().strip_prefix('"').ok_or_else(invalid)?.splitn(2, '"');
             let (file, rest) = (quoted.next().unwrap_or(""), quoted.next().ok_or_else(invalid)?.trim());
-            let offset = match rest {
-                "" if ["FLAT", "VMFS"].contains(&kind) => return Err(invalid()),
-                "" => 0,
-                n => n.parse::<u64>().map_err(|_| invalid())?,
+            // Flat extents begin somewhere in their files, and only those.
+            let offset = match (kind, rest) {
+                ("FLAT", n) => n.parse::<u64>().map_err(|_| invalid())?,
+                (_, "") => 0,
+                _ => return Err(invalid()),
             };
             let bytes = |n: u64| n.checked_mul(SECTOR).filter(|b| *b <= block::MAX_OFFSET);
             let (Some(len), Some(offset)) = (bytes(sectors).filter(|l| *l > 0), bytes(offset)) else {
@@ -126,6 +127,9 @@ mod tests {
             Line { len: 2 << 30, kind: "FLAT".into(), file: "a b-f001.vmdk".into(), offset: 0 }
         );
         assert_eq!(lines[1], Line { len: 4096, kind: "SPARSE".into(), file: "c".into(), offset: 0 });
+        // Those of ESX begin at the start of their files.
+        let esx = Descriptor::parse(b"# Disk DescriptorFile\nRW 8 VMFS \"a-flat.vmdk\"\n");
+        assert_eq!(esx.extents().unwrap()[0].offset, 0);
         assert_eq!(d.with_cid(0xabc), TEXT.replace("CID=1c3", "CID=00000abc"));
         assert!(is_descriptor(TEXT.as_bytes()));
         assert!(!is_descriptor(b"# a shell script\necho\n"));
@@ -137,6 +141,7 @@ mod tests {
             "RW x FLAT \"a\" 0",
             "RW 8 FLAT \"a\"",
             "RW 8 FLAT a 0",
+            "RW 8 VMFS \"a\" 0",
             "RW 0 SPARSE \"a\"",
             "RW 99999999999999999999 SPARSE \"a\"",
             "RW 36028797018963968 SPARSE \"a\"",
