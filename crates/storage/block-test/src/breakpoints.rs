@@ -133,9 +133,10 @@ impl Breakpoints {
         }
     }
 
-    /// A request comes to an event.
+    /// A request comes to an event. One request is held by all breakpoints for one that are there, the youngest first, and
+    /// goes on when it was let go at each.
     pub(crate) async fn pass(&self, event: BlkdebugEvent) {
-        while let Some(b) = self.stop(event) {
+        for b in self.stop(event) {
             loop {
                 let changed = b.changed.notified();
                 if b.state.lock().released {
@@ -143,22 +144,22 @@ impl Breakpoints {
                 }
                 changed.await;
             }
-            if !b.once {
-                return;
-            }
         }
     }
 
-    /// The breakpoint that holds a request which comes to this event.
-    fn stop(&self, event: BlkdebugEvent) -> Option<Arc<Breakpoint>> {
+    /// The breakpoints that hold a request which comes to this event.
+    fn stop(&self, event: BlkdebugEvent) -> Vec<Arc<Breakpoint>> {
         let list = self.list.lock();
-        let b = list.iter().find(|b| b.event == event && !(b.once && b.state.lock().held > 0))?.clone();
-        b.state.lock().held += 1;
-        if b.once {
-            self.told.lock().push(format!("blkdebug: Suspended request '{}'", b.tag));
+        let free = |b: &&Arc<Breakpoint>| b.event == event && !(b.once && b.state.lock().held > 0);
+        let found: Vec<_> = list.iter().rev().filter(free).cloned().collect();
+        for b in &found {
+            b.state.lock().held += 1;
+            if b.once {
+                self.told.lock().push(format!("blkdebug: Suspended request '{}'", b.tag));
+            }
+            b.changed.notify_all();
         }
-        b.changed.notify_all();
-        Some(b)
+        found
     }
 }
 
@@ -172,23 +173,28 @@ mod tests {
         rt::block_on(async {
             let b = Breakpoints::new("breakpoints-one-request-each");
             b.set_once(ReadAio, "A");
-            b.set_once(ReadAio, "B");
             let (first, second) = (b.clone(), b.clone());
             let first = rt::spawn_local(async move { first.pass(ReadAio).await });
             b.held("A", 1).await;
-            assert!(!b.resume_one("B") && !b.resume_one("C"));
-            // Another is held by the other, and goes on when that is taken away.
+            assert!(!b.resume_one("B"));
+            // Another is held by those that are set now, both, until it was let go at both.
+            b.set_once(ReadAio, "B");
+            b.set_once(ReadAio, "C");
             let second = rt::spawn_local(async move { second.pass(ReadAio).await });
             b.held("B", 1).await;
             b.pass(ReadAio).await;
+            assert!(b.resume_one("C") && !b.resume_one("C"));
+            rt::yield_now().await;
+            assert!(!second.is_finished());
             assert!(!b.remove("B") && !b.has("B"));
             second.await;
             b.set_once(ReadAio, "D");
             assert!(b.remove("D") && !b.remove("D"));
             assert!(b.resume_one("A") && !b.has("A"));
             first.await;
-            let told = ["Suspended A", "Suspended B", "Resuming B", "Resuming A"]
-                .map(|t| t.split_once(' ').unwrap());
+            let told =
+                ["Suspended A", "Suspended C", "Suspended B", "Resuming C", "Resuming B", "Resuming A"]
+                    .map(|t| t.split_once(' ').unwrap());
             assert_eq!(b.told(), told.map(|(what, tag)| format!("blkdebug: {what} request '{tag}'")));
             assert!(b.told().is_empty());
         });
