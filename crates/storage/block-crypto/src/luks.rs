@@ -241,6 +241,7 @@ impl Driver for Luks {
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
         let info = self.header.lock().info(self.detached);
         DriverInfo {
+            dirty: Some(false),
             encrypted: Some(true),
             format_specific: Some(ImageInfoSpecific::Luks(info)),
             ..DriverInfo::default()

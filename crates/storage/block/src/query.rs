@@ -162,8 +162,8 @@ fn driver_info(cx: Cx<'_>) -> DriverInfo {
         info.cluster_size = info.cluster_size.or(below.cluster_size);
         info.dirty = info.dirty.or(below.dirty.map(|_| false));
     }
-    if info.actual_size.is_none() {
-        // What a node takes is what its children take, backing files apart.
+    if info.actual_size.is_none() && cx.node.ty.file_names.is_none() {
+        // What a node takes is what its children take, backing files apart; what stands for a file says itself what it takes.
         let own = cx.node.edges.iter().filter(|e| !e.role.contains(Role::COW));
         let sizes: Vec<u64> = own.filter_map(|e| driver_info(cx.child(e.slot).ok()?).actual_size).collect();
         info.actual_size = (!sizes.is_empty()).then(|| sizes.iter().sum());

@@ -238,7 +238,12 @@ impl Format for Qcow {
 
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
         let encrypted = self.cipher.is_some().then_some(true);
-        DriverInfo { cluster_size: Some(self.cluster()), encrypted, ..DriverInfo::default() }
+        DriverInfo {
+            cluster_size: Some(self.cluster()),
+            dirty: Some(false),
+            encrypted,
+            ..DriverInfo::default()
+        }
     }
 
     fn backing_hint(&self) -> Option<BackingHint> {

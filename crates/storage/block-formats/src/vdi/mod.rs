@@ -170,6 +170,6 @@ impl Format for Vdi {
     }
 
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
-        DriverInfo { cluster_size: Some(BLOCK), ..DriverInfo::default() }
+        DriverInfo { cluster_size: Some(BLOCK), dirty: Some(false), ..DriverInfo::default() }
     }
 }

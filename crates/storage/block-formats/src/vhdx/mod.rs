@@ -274,6 +274,6 @@ impl Format for Vhdx {
     }
 
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
-        DriverInfo { cluster_size: Some(self.shape.block), ..DriverInfo::default() }
+        DriverInfo { cluster_size: Some(self.shape.block), dirty: Some(false), ..DriverInfo::default() }
     }
 }

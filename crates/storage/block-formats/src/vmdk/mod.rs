@@ -524,6 +524,7 @@ impl Driver for Vmdk {
         let same = clusters.windows(2).all(|w| w[0] == w[1]);
         DriverInfo {
             cluster_size: clusters.first().copied().flatten().filter(|_| same),
+            dirty: Some(false),
             format_specific: Some(ImageInfoSpecific::Vmdk(specific)),
             ..DriverInfo::default()
         }

@@ -184,6 +184,6 @@ impl Format for Vpc {
 
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {
         let cluster_size = self.dynamic.map(|d| u64::from(d.block_size));
-        DriverInfo { cluster_size, ..DriverInfo::default() }
+        DriverInfo { cluster_size, dirty: Some(false), ..DriverInfo::default() }
     }
 }

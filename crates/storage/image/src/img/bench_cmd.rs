@@ -6,7 +6,7 @@ use super::args::{
 use super::{CmdResult, Command, Tool, could_not_open, wait};
 use crate::bench::{Load, run as bench};
 use crate::open::{Cache, OpenFlags, open};
-use qapi::qerr;
+use qapi::{QError, qerr};
 
 /// `bench`.
 pub(super) static COMMAND: Command = Command {
@@ -19,6 +19,15 @@ pub(super) static COMMAND: Command = Command {
     run,
 };
 
+/// Native asynchronous I/O is not for the page cache.
+const NEEDS_DIRECT: &str =
+    "aio=native was specified, but it requires cache.direct=on, which was not specified.";
+
+/// Whether a driver is of files or devices of this host.
+fn is_of_host(driver: &str) -> bool {
+    ["file", "host_device", "host_cdrom"].contains(&driver)
+}
+
 const OPTIONS: &[Spec] = &[
     HELP,
     flag('q', "quiet", "accepted for compatibility"),
@@ -30,8 +39,13 @@ const OPTIONS: &[Spec] = &[
     value('d', "depth", "DEPTH", "requests at a time (default 64)"),
     value('o', "offset", "OFFSET", "where the first one begins"),
     value('S', "step-size", "STEP", "how far each is behind the one before (default: its size)"),
-    value('i', "aio", "AIO", "accepted for compatibility (threads, native, io_uring)"),
-    flag('n', "native", "accepted for compatibility"),
+    value(
+        'i',
+        "aio",
+        "AIO",
+        "accepted for compatibility (threads, native, io_uring); native needs -t none or directsync",
+    ),
+    flag('n', "native", "-i native"),
     flag('w', "write", "write, instead of reading"),
     long_value("pattern", "PATTERN", "the byte that is written (default 0)"),
     long_value("flush-interval", "INTERVAL", "make what was written stable after so many requests"),
@@ -61,6 +75,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     if let Some(aio) = p.get("aio").filter(|a| !["threads", "native", "io_uring"].contains(a)) {
         return tool.fail(&format!("Invalid aio option: {aio}"));
     }
+    let native = p.has("native") || p.get("aio") == Some("native");
     let [name] = &p.rest[..] else { return tool.usage("Expecting one image file name") };
     let write = p.has("write");
     if !write && flush_interval > 0 {
@@ -87,6 +102,10 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let mut warning = None;
     let done = wait(tool, async {
         let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
+        if native && !cache.direct && image.graph.snapshot().nodes().any(|n| is_of_host(n.ty.name)) {
+            image.close().await;
+            return Err(could_not_open(name, &QError::new(NEEDS_DIRECT)));
+        }
         warning = image.warning(&source);
         let done = async {
             let root = if write { image.writer().await? } else { image.reader().await? };

@@ -239,6 +239,16 @@ async fn whole(i: &Image, given: Dict) -> Result<api::block_core::BlockdevOption
     if given.get("driver").is_some_and(|d| d.as_str() != Some(node.ty.name)) {
         return Err(qerr!("Cannot change the option 'driver'"));
     }
+    if given.get("node-name").is_some_and(|n| n.as_str() != Some(&i.node)) {
+        return Err(qerr!("Cannot change the option 'node-name'"));
+    }
+    for edge in &node.edges {
+        let child = snapshot.node(edge.child).map_or("", |c| c.ty.name);
+        let wanted = given.get(edge.name).and_then(|c| c.get("driver"));
+        if wanted.is_some_and(|d| d.as_str() != Some(child)) {
+            return Err(qerr!("Cannot change the option 'driver'"));
+        }
+    }
     for (name, v) in qapi::flatten(&Value::Dict(given)) {
         block::create::put(&mut all, &name, v);
     }
