@@ -138,14 +138,16 @@ pub async fn create_with<H: Host>(
     write_bytes(host, 0, &first).await.map_err(io)?;
     host.flush().await.map_err(io)?;
 
-    if data_file.is_some() && host.data_len().map_err(io)? < o.size {
-        let grown = host.data_truncate(o.size, Prealloc::Off).await;
-        grown.map_err(|e| qerr!("Could not resize the external data file: {e}"))?;
-    }
     let mode = match o.preallocation.unwrap_or_default() {
         // Whoever knows nothing of the image sees the data file whole, so the image must too.
         PreallocMode::Off if o.data_file_raw == Some(true) => Prealloc::Metadata,
-        PreallocMode::Off => return Ok(()),
+        PreallocMode::Off => {
+            if data_file.is_some() && host.data_len().map_err(io)? < o.size {
+                let grown = host.data_truncate(o.size, Prealloc::Off).await;
+                grown.map_err(|e| qerr!("Could not resize the external data file: {e}"))?;
+            }
+            return Ok(());
+        }
         PreallocMode::Metadata => Prealloc::Metadata,
         PreallocMode::Falloc => Prealloc::Falloc,
         PreallocMode::Full => Prealloc::Full,

@@ -371,18 +371,26 @@ impl Image {
             self.size.store(len, Ordering::Release);
             self.barrier(h).await?;
         }
-        if self.raw_data() {
+        // Where space is preallocated, that is what makes the file longer.
+        let preallocates = prealloc != Prealloc::Off && len > old;
+        if self.raw_data() && !preallocates {
             h.data_truncate(len, Prealloc::Off).await?;
         }
         if len > old && g.in_cluster(old) != 0 {
             // Whatever stands behind the old end in its last cluster was not seen, and must not be now.
             let n = (g.cluster_size() - g.in_cluster(old)).min(len - old);
+            if g.data_file && h.data_len()? < old + n {
+                h.data_truncate(old + n, Prealloc::Off).await?;
+            }
             if !matches!(self.lookup(h, old, n).await?, (RunKind::Unallocated, run) if run >= n) {
                 self.zero_part(h, old, n).await?;
             }
         }
-        if prealloc != Prealloc::Off && len > old {
+        if preallocates {
             self.preallocate(h, old, len - old, prealloc).await?;
+        }
+        if g.data_file && len > old && h.data_len()? < len {
+            h.data_truncate(len, Prealloc::Off).await?;
         }
         Ok(())
     }
@@ -494,7 +502,8 @@ impl Image {
             let raw = m.header.raw_data_file() && self.crypt.is_none();
             // What the place held before does not show, but for a data file that is the disk. Behind the file's end there
             // is nothing; what encrypted clusters hold is never zeroes by itself.
-            let fresh_space = !g.data_file && self.crypt.is_none() && host >= h.file_len()?;
+            let behind = if g.data_file { at >= h.data_len()? } else { host >= h.file_len()? };
+            let fresh_space = self.crypt.is_none() && behind;
             let flag = if self.version >= 3 && !g.extended && !raw && !fresh_space { spec::ZERO } else { 0 };
             let bits = match (g.extended, raw, h.backing_len()) {
                 (false, ..) => 0,

@@ -903,7 +903,9 @@ pub fn default_child_perm(child: &ChildDef, parent: PermPair, next: &NodeFlags) 
         // A change of the data's length pulls the rug from under the format; and what is "unchanged" above
         // may well be an allocating write below.
         shared -= Perm::RESIZE;
-        if perm.contains(Perm::WRITE_UNCHANGED) {
+        // And what lies between an old end and a new one within a cluster is zeroed.
+        let resizes = writable && perm.contains(Perm::RESIZE);
+        if resizes || perm.contains(Perm::WRITE_UNCHANGED) {
             perm |= Perm::WRITE;
         }
         if perm.contains(Perm::WRITE) {
