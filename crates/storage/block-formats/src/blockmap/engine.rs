@@ -6,7 +6,7 @@ use super::io::checked;
 use super::{At, Io, Map, Meta, Slot, Space, clamp_len};
 use base::{Errno, IoResult};
 use block::driver::{Prealloc, ZeroFlags};
-use block::ranges::RangeLocks;
+use block::ranges::{RangeGuard, RangeLocks};
 use mem::IoBuf;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -208,13 +208,7 @@ impl<M: Map> Engine<M> {
     async fn write_allocating(&self, io: Io<'_>, off: u64, buf: &IoBuf, from: u64) -> IoResult<u64> {
         let bs = self.map.block_size();
         let (at, end) = (off + from, off + buf.len() as u64);
-        let first = at / bs;
-        let last = end.min(at.saturating_add(MAX_STEP)).div_ceil(bs);
-        let _alone = self.ranges.exclusive(first * bs..last.saturating_mul(bs)).await;
-        let count = self.absent(io, first, last).await?;
-        if count == 0 {
-            return Ok(0);
-        }
+        let Some((_alone, first, count)) = self.absent(io, at, end).await? else { return Ok(0) };
         let step = self.take(io, first, count, end).await?;
         let stop = step.blocks.end.saturating_mul(bs).min(end);
         let data = buf.slice(from as usize..(stop - off) as usize);
@@ -223,8 +217,13 @@ impl<M: Map> Engine<M> {
         Ok(stop - at)
     }
 
-    /// How many blocks from `first` on, up to `last`, are not in the file as they are.
-    async fn absent(&self, io: Io<'_>, first: u64, last: u64) -> IoResult<u64> {
+    /// The first block from `at` on, and how many with it, up to `end`, that are not in the file as they are; nobody else
+    /// comes to them while the guard lives. `None` where the first is in the file.
+    async fn absent(&self, io: Io<'_>, at: u64, end: u64) -> IoResult<Option<(RangeGuard<'_>, u64, u64)>> {
+        let bs = self.map.block_size();
+        let first = at / bs;
+        let last = end.min(at.saturating_add(MAX_STEP)).div_ceil(bs);
+        let alone = self.ranges.exclusive(first * bs..last.saturating_mul(bs)).await;
         let mut count = 0;
         while first + count < last {
             let (slot, n) = self.map.find(&self.at(io), first + count, last - first - count).await?;
@@ -233,7 +232,7 @@ impl<M: Map> Engine<M> {
                 _ => count += n.clamp(1, last - first - count),
             }
         }
-        Ok(count)
+        Ok((count > 0).then_some((alone, first, count)))
     }
 
     /// Enters a step's blocks, which have been written, into the tables.

@@ -73,13 +73,7 @@ impl<M: Map> Engine<M> {
         }
         let bs = self.map.block_size();
         let end = at + len;
-        let first = at / bs;
-        let last = end.min(at.saturating_add(MAX_STEP)).div_ceil(bs);
-        let _alone = self.ranges.exclusive(first * bs..last.saturating_mul(bs)).await;
-        let count = self.absent(io, first, last).await?;
-        if count == 0 {
-            return Ok(0);
-        }
+        let Some((_alone, first, count)) = self.absent(io, at, end).await? else { return Ok(0) };
         // All of it is made by lengthening the file.
         let step = self.take(io, first, count, 0).await?;
         let stop = step.blocks.end.saturating_mul(bs).min(end);
