@@ -263,22 +263,18 @@ impl Past {
                 cx.child_read(SOURCE, pos, b.buf.clone()).await.map_err(|e| (false, e))?;
                 // Pieces without data stay so, also where the node does not know of them.
                 let is_zero = |from| b.buf.slice(self.within(from, pos, stop)).is_zero();
-                let (mut from, mut zero) = (pos, is_zero(pos));
+                let mut from = pos;
                 while from < stop {
+                    let zero = is_zero(from);
                     let mut to = from + self.piece();
-                    let mut next = zero;
-                    while to < stop {
-                        next = is_zero(to);
-                        if next != zero {
-                            break;
-                        }
+                    while to < stop && is_zero(to) == zero {
                         to += self.piece();
                     }
                     let to = to.min(stop);
                     let data = (!zero).then(|| b.buf.slice((from - pos) as usize..(to - pos) as usize));
                     self.put(cx, from, to, data).await?;
                     moved += if zero { 0 } else { to - from };
-                    (from, zero) = (to, next);
+                    from = to;
                 }
             }
             pos = stop;

@@ -2,7 +2,7 @@
 
 use api::block_core::{BlockChildInfo, BlockGraphInfo, ImageInfoSpecific, SnapshotInfo};
 use base::units::human_size;
-use block::{BlockGraph, Graph, Node, NodeId, Policy, Role};
+use block::{BlockGraph, NodeId, Policy};
 use qapi::{QError, Value, qerr};
 use std::collections::HashSet;
 
@@ -58,26 +58,10 @@ fn name(filename: &mut String, given: &str) {
     }
 }
 
-/// Drivers that have neither clusters nor marks of use to tell of.
-const SILENT: &[&str] =
-    &["bochs", "cloop", "dmg", "nbd", "null-aio", "null-co", "parallels", "quorum", "vvfat"];
-
-/// Whether something is told of a node beyond its length: by its driver, or where that only passes on, by the one below.
-fn told(graph: &Graph, node: &Node, depth: usize) -> bool {
-    let below = node.edges.iter().find(|e| e.role.contains(Role::FILTERED) || node.ty.name == "raw");
-    match below.and_then(|e| graph.node(e.child)).filter(|_| depth < 64) {
-        Some(child) => told(graph, child, depth + 1),
-        None => !SILENT.contains(&node.ty.name),
-    }
-}
-
 fn describe(graph: &BlockGraph, id: NodeId, depth: usize) -> Option<BlockGraphInfo> {
     let snapshot = graph.snapshot();
     let node = snapshot.node(id)?;
-    let mut info = graph.image_info(&node.name)?;
-    if told(&snapshot, node, 0) {
-        info.base.dirty_flag.get_or_insert(false);
-    }
+    let info = graph.image_info(&node.name)?;
     let children = if depth > 64 {
         Vec::new()
     } else {
