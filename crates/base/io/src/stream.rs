@@ -5,6 +5,7 @@ use base::{Errno, IoResult};
 use mem::IoBuf;
 use parking_lot::Mutex;
 use rt::AsyncFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno as Sys;
 use rustix::net::{self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 use std::io::{IoSlice, IoSliceMut};
@@ -39,6 +40,17 @@ struct Inner {
 
 fn sys(e: Sys) -> Errno {
     Errno::from_raw(e.raw_os_error())
+}
+
+/// An error where nothing is there to be read. Who shares the description (a parent process on the same terminal, or
+/// the end of this one, which restores it) may have made it blocking again, and a read must not wait all the same.
+fn has_input(fd: BorrowedFd<'_>) -> Result<(), Sys> {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    match poll(&mut fds, Some(&Timespec::default())) {
+        Ok(0) => Err(Sys::AGAIN),
+        Ok(_) => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 /// A stream of bytes. Clones are the same stream: one may read while another writes.
@@ -171,7 +183,8 @@ impl Stream {
         loop {
             let r = match self.0.kind {
                 Kind::Unix => self.recv_with_fds(end.fd(), buf),
-                Kind::Inet | Kind::Plain => rustix::io::read(end.fd(), &mut *buf),
+                Kind::Inet => rustix::io::read(end.fd(), &mut *buf),
+                Kind::Plain => has_input(end.fd()).and_then(|()| rustix::io::read(end.fd(), &mut *buf)),
             };
             match r {
                 Ok(n) => return Ok(n),
@@ -436,7 +449,6 @@ impl Stream {
         if let Some(t) = &self.0.tls {
             return t.under().is_hung_up();
         }
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let Some(fd) = self.fd() else { return false };
         let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -88,6 +88,28 @@ fn shutdown_wakes_a_reader() {
     });
 }
 
+/// Another process may make a description blocking that it shares.
+#[test]
+fn a_blocking_pipe_blocks_nobody() {
+    let (r, mut w) = std::io::pipe().unwrap();
+    let shared = r.try_clone().unwrap();
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        run(async {
+            let s = Stream::from_pair(Some(r.into()), None).unwrap();
+            rustix::fs::fcntl_setfl(&shared, rustix::fs::OFlags::empty()).unwrap();
+            assert_eq!(s.try_read(&mut [0; 8]), Err(Errno::AGAIN));
+            let reader = s.clone();
+            let task = rt::spawn_local(async move { reader.read(&mut [0; 8]).await });
+            rt::sleep(Duration::from_millis(20)).await;
+            w.write_all(b"abc").unwrap();
+            assert_eq!(task.await, Ok(3));
+        });
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(10)).expect("no read waits for ever");
+}
+
 #[test]
 fn files_null_and_missing_ends() {
     run(async {
