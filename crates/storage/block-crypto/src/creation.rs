@@ -50,10 +50,6 @@ fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture
 }
 
 async fn volume(cx: &CreateCx, o: &BlockdevCreateOptionsLUKS) -> Result<(), QError> {
-    let id = o.base.key_secret.as_deref();
-    let id = id.ok_or_else(|| qerr!("Parameter 'key-secret' is required for cipher"))?;
-    let password = cx.password(id)?;
-    let new = new_volume(&o.base, o.header.is_some())?;
     let prealloc = prealloc(o.preallocation.unwrap_or_default());
     if o.file.is_none() && o.header.is_none() {
         return Err(qerr!("Either the parameter 'header' or 'file' must be specified"));
@@ -75,11 +71,25 @@ async fn volume(cx: &CreateCx, o: &BlockdevCreateOptionsLUKS) -> Result<(), QErr
         (_, [file, ..]) => Place::One(file),
         (_, []) => return Err(qerr!("Either the parameter 'header' or 'file' must be specified")),
     };
-    let done = create_volume(place, new, password, o.size, prealloc).await;
+    let done = match keys(cx, o) {
+        Ok((new, password)) => create_volume(place, new, password, o.size, prealloc).await,
+        Err(e) => Err(e),
+    };
     for r in &roots {
         r.detach().await;
     }
     done
+}
+
+/// How the volume is encrypted, and the password.
+fn keys(
+    cx: &CreateCx,
+    o: &BlockdevCreateOptionsLUKS,
+) -> Result<(crypto::luks::NewVolume, crypto::Secret), QError> {
+    let id = o.base.key_secret.as_deref();
+    let id = id.ok_or_else(|| qerr!("Parameter 'key-secret' is required for cipher"))?;
+    let password = cx.password(id)?;
+    Ok((new_volume(&o.base, o.header.is_some())?, password))
 }
 
 /// The disk with the header before it.

@@ -5,10 +5,13 @@ use crate::drive::ErrorPolicy;
 use crate::driver::{Cx, DriverInfo, Limits, Prealloc, WriteFlags, ZeroFlags};
 use crate::gate::{Gate, Inside};
 use crate::graph::{Graph, Node, NodeId, OnChange, RootDef, RootEvent, RootId};
+use crate::open::Place;
+use crate::options::to_dict;
 use crate::perm::{Perm, PermPair};
 use crate::request::{Status, end_of};
 use crate::stats::{Access, Stats};
 use crate::txn::Txn;
+use api::block_core::BlockdevOptions;
 use base::{Errno, IoResult};
 use mem::IoBuf;
 use qapi::{QError, qerr};
@@ -365,6 +368,18 @@ impl BlockGraph {
         self.run(|me| async move { me.do_attach(&name, config).await }).await
     }
 
+    /// Opens the node that the options describe for a user of its own: it is closed when that user lets go.
+    ///
+    /// # Errors
+    /// What `blockdev-add` would say.
+    pub async fn attach_new(
+        &self,
+        options: BlockdevOptions,
+        config: RootConfig,
+    ) -> Result<Arc<Root>, QError> {
+        self.run(|me| async move { me.do_attach_new(options, config).await }).await
+    }
+
     /// Whether there is a drive or node of this name.
     pub fn has(&self, name: &str) -> bool {
         let g = self.snapshot();
@@ -404,33 +419,53 @@ impl BlockGraph {
                 if txn.base.drive(&config.name).is_some() {
                     return Err(qerr!("Device with id '{}' already exists", config.name));
                 }
-                RootDef {
-                    id: RootId(self.next_id()),
-                    name: config.name,
-                    qdev: config.qdev,
-                    desc: config.desc,
-                    node: Some(node),
-                    pair: PermPair { perm: config.perm, shared: config.shared },
-                    rests: config.rests,
-                    seq: self.next_id(),
-                    drive: false,
-                    writeback: !config.write_through,
-                    on_error: ErrorPolicy::default(),
-                    on_change: config.on_change,
-                    job: None,
-                    held: None,
-                    gate: Gate::new(),
-                    stats: Arc::default(),
-                }
+                self.user_def(node, config)
             }
         };
-        // Requests of devices are counted; those of exports are not.
-        let stats = def.qdev.is_some().then(|| def.stats.clone());
-        let root = Root { ctl: self.me(), id: def.id, gate: def.gate.clone(), name: def.name.clone(), stats };
+        let root = self.handle(&def);
         txn.next.roots.insert(def.id, Arc::new(def));
         txn.finish().await?;
         txn.commit().await;
-        Ok(Arc::new(root))
+        Ok(root)
+    }
+
+    async fn do_attach_new(&self, options: BlockdevOptions, config: RootConfig) -> Result<Arc<Root>, QError> {
+        let mut txn = Txn::aside(self);
+        let opened = txn.open(to_dict(&options), Place::top()).await;
+        let (mut txn, joined, node) = txn.join(opened).await?;
+        let def = self.user_def(node, config);
+        let root = self.handle(&def);
+        txn.next.roots.insert(def.id, Arc::new(def));
+        joined.end(self.settle(txn).await).await?;
+        Ok(root)
+    }
+
+    /// A new user of a node.
+    fn user_def(&self, node: NodeId, config: RootConfig) -> RootDef {
+        RootDef {
+            id: RootId(self.next_id()),
+            name: config.name,
+            qdev: config.qdev,
+            desc: config.desc,
+            node: Some(node),
+            pair: PermPair { perm: config.perm, shared: config.shared },
+            rests: config.rests,
+            seq: self.next_id(),
+            drive: false,
+            writeback: !config.write_through,
+            on_error: ErrorPolicy::default(),
+            on_change: config.on_change,
+            job: None,
+            held: None,
+            gate: Gate::new(),
+            stats: Arc::default(),
+        }
+    }
+
+    fn handle(&self, def: &RootDef) -> Arc<Root> {
+        // Requests of devices are counted; those of exports are not.
+        let stats = def.qdev.is_some().then(|| def.stats.clone());
+        Arc::new(Root { ctl: self.me(), id: def.id, gate: def.gate.clone(), name: def.name.clone(), stats })
     }
 
     async fn do_detach(&self, id: RootId) {

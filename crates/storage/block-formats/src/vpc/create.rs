@@ -5,10 +5,11 @@ use crate::making::{fill_file, now, switch, text, uuid};
 use api::block_core::{BlockdevCreateOptions, BlockdevVpcSubformat};
 use block::create::{CreateCx, Creation, SIZE};
 use block::driver::{CtlFuture, Prealloc};
-use qapi::{QError, qerr};
+use qapi::{Dict, QError, Value, qerr};
 
 /// Making VHD images.
 pub(super) static CREATION: Creation = Creation {
+    adapt: Some(adapt),
     create: Some(create),
     ..Creation::new(&[
         SIZE,
@@ -28,7 +29,7 @@ pub(super) static CREATION: Creation = Creation {
 fn shape(size: u64, force: bool) -> Result<(u64, (u16, u8, u8), &'static [u8; 4]), QError> {
     let sectors = size.div_ceil(512);
     if sectors > MAX_SECTORS {
-        return Err(qerr!("The image size is too large for file format 'vpc'"));
+        return Err(qerr!("Disk size is too large, max size is 2040 GiB"));
     }
     if force {
         return Ok((sectors, MAX_CHS, b"qem2"));
@@ -46,6 +47,17 @@ fn shape(size: u64, force: bool) -> Result<(u64, (u16, u8, u8), &'static [u8; 4]
     Ok((total, chs, b"qemu"))
 }
 
+/// The size of a disk that has a geometry, in the place of one that has none.
+fn adapt(d: &mut Dict) -> Result<(), QError> {
+    let text = |d: &Dict, name: &str| d.get(name).and_then(Value::as_str).map(str::to_owned);
+    let Some(size) = text(d, "size").and_then(|s| s.parse::<u64>().ok()) else { return Ok(()) };
+    let force = text(d, "force-size").as_deref() == Some("on");
+    let (sectors, ..) =
+        shape(size, force).map_err(|_| qerr!("The image size is too large for file format 'vpc'"))?;
+    d.insert("size", (sectors * 512).to_string());
+    Ok(())
+}
+
 fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture<'a> {
     Box::pin(async move {
         let BlockdevCreateOptions::Vpc(o) = options else {
@@ -54,6 +66,9 @@ fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture
         let dynamic = o.subformat.unwrap_or_default() == BlockdevVpcSubformat::Dynamic;
         let (sectors, chs, creator) = shape(o.size, o.force_size == Some(true))?;
         let size = sectors * 512;
+        if size != o.size {
+            return Err(qerr!("The requested image size cannot be represented in CHS geometry"));
+        }
         let time = now().saturating_sub(spec::EPOCH) as u32;
         let footer = spec::new_footer(dynamic, size, chs, creator, time, uuid()?);
         fill_file(cx, &o.file, |f| {
