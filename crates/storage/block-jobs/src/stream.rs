@@ -8,7 +8,7 @@ use crate::setup::{Frozen, begin, config, find, find_node, hint, job_id, undo};
 use api::block_core::{BlockStream, BlockdevOnError};
 use api::job::JobType;
 use base::IoResult;
-use block::driver::{BackingHint, CtlFuture, Kind};
+use block::driver::{CtlFuture, Kind};
 use block::job::change::FilterSpec;
 use block::job::filter::{Blind, SOURCE, STREAM_TOP, STREAM_TOP_FILTER};
 use block::job::{Body, DoneFuture, Job, JobRoot, Jobs, Op};
@@ -81,15 +81,21 @@ struct Stream {
     /// The node that the job is about, and the image in it.
     source: NodeId,
     image: NodeId,
-    base: Option<NodeId>,
     frozen: Frozen,
     /// What was made writable for the job.
     was_ro: Vec<NodeId>,
     lacking: Arc<Lacking>,
-    hint: Option<BackingHint>,
+    /// What the header is to say of the backing file in the place of its name, and whether it is to leave filters' names out.
+    named: (Option<String>, bool),
 }
 
 impl Stream {
+    /// What stays below the images that are copied. A job below may have ended meanwhile, and its filter be gone.
+    fn base(&self) -> Option<NodeId> {
+        let below = || self.graph.snapshot().cow_child(self.lacking.bottom?);
+        if self.lacking.base { below() } else { None }
+    }
+
     async fn all(&self, job: &Arc<Job>) -> Result<(), QError> {
         if self.lacking.bottom == Some(self.image) {
             // There is no layer to copy from.
@@ -112,25 +118,35 @@ impl Body for Stream {
         Box::pin(async move {
             // What has no backing file keeps the name of one that it may have.
             let named = self.lacking.base || self.lacking.bottom != Some(self.image);
-            let names = named.then(|| (self.image, self.hint.clone())).into_iter().collect();
-            let (frozen, filter, source, image, base, ro, root) = (
-                self.frozen.clone(),
-                self.filter,
-                self.source,
-                self.image,
-                self.base,
-                self.was_ro.clone(),
-                self.root.id(),
-            );
-            let change = self.graph.change_naming(vec![filter], names, move |c| {
-                frozen.thaw(c);
-                c.remove_filter(filter, source);
-                c.drop_root(root);
-                c.set_backing(image, base);
-                ro.iter().for_each(|n| _ = c.set_read_only(*n, true));
-                Ok(())
-            });
-            change.await
+            loop {
+                let base = self.base();
+                let (name, mask) = &self.named;
+                let hint = base.and_then(|b| hint(&self.graph, b, name.as_deref(), *mask));
+                let names = named.then(|| (self.image, hint)).into_iter().collect();
+                let (frozen, filter, source, image, ro, root) = (
+                    self.frozen.clone(),
+                    self.filter,
+                    self.source,
+                    self.image,
+                    self.was_ro.clone(),
+                    self.root.id(),
+                );
+                let change = self.graph.change_naming(vec![filter], names, move |c| {
+                    if base.is_some_and(|b| c.graph().node(b).is_none()) {
+                        return Err(qerr!("The base has gone"));
+                    }
+                    frozen.thaw(c);
+                    c.remove_filter(filter, source);
+                    c.drop_root(root);
+                    c.set_backing(image, base);
+                    ro.iter().for_each(|n| _ = c.set_read_only(*n, true));
+                    Ok(())
+                });
+                let done = change.await;
+                if done.is_ok() || self.base() == base {
+                    return done;
+                }
+            }
         })
     }
 
@@ -200,8 +216,7 @@ pub async fn stream(jobs: &Arc<Jobs>, c: BlockStream) -> Result<(), QError> {
         g.no_job_on(*id)?;
     }
     let bottom = between.last().copied().or(Some(image));
-    let hint = base
-        .and_then(|b| hint(&graph, b, c.backing_file.as_deref(), c.backing_mask_protocol.unwrap_or(false)));
+    let named = (c.backing_file.clone(), c.backing_mask_protocol.unwrap_or(false));
     let id = job_id(&g, c.job_id.clone(), &c.device);
     let speed = block::job::speed_of(c.speed);
     let config =
@@ -216,7 +231,7 @@ pub async fn stream(jobs: &Arc<Jobs>, c: BlockStream) -> Result<(), QError> {
                 // The image, and what shows it.
                 let shown = shown.into_iter().rev();
                 let was_ro: Vec<NodeId> = shown.filter(|n| c.set_read_only(*n, false)).collect();
-                let frozen = Frozen::chain(c, source, base);
+                let frozen = Frozen::chain(c, source, bottom);
                 let filter = c.insert_filter(FilterSpec {
                     ty: if image == source { &STREAM_TOP } else { &STREAM_TOP_FILTER },
                     watch: Arc::new(Blind),
@@ -238,7 +253,7 @@ pub async fn stream(jobs: &Arc<Jobs>, c: BlockStream) -> Result<(), QError> {
         let graph = graph.clone();
         let lacking = Arc::new(Lacking { image, bottom, base: base.is_some(), on_error });
         let root = Arc::new(root);
-        Ok(Stream { graph, root, filter, source, image, base, frozen, was_ro, lacking, hint })
+        Ok(Stream { graph, root, filter, source, image, frozen, was_ro, lacking, named })
     })
     .await
     .map(drop)
