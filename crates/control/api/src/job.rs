@@ -79,10 +79,10 @@ pub enum JobVerb {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
 #[qapi(event = "JOB_STATUS_CHANGE")]
 pub struct JobStatusChangeEvent {
+    /// What it is now. It comes first, as scripts that look at the text of the line know it.
+    pub status: JobStatus,
     /// The job.
     pub id: String,
-    /// What it is now.
-    pub status: JobStatus,
 }
 
 /// Pauses a job. It stops at the next opportunity; its status tells when.

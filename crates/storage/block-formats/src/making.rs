@@ -39,6 +39,17 @@ impl NewFile<'_> {
         let done = self.0.truncate(end, false, prealloc).await;
         done.map_err(|e| qerr!("Could not resize file: {e}"))
     }
+
+    /// Makes sure that nothing is in the file any more: an error where it keeps its length.
+    ///
+    /// # Errors
+    /// It cannot be truncated.
+    pub async fn empty(&self) -> Result<(), QError> {
+        self.0.truncate(0, true, Prealloc::Off).await.map_err(|e| match self.0.truncate_failure() {
+            Some(text) => qerr!("{text}"),
+            None => qerr!("Could not resize file: {e}"),
+        })
+    }
 }
 
 /// What fills a new file.

@@ -40,6 +40,8 @@ const MAX_32: u64 = u32::MAX as u64 & !((1 << 16) - 1);
 
 struct Nbd {
     link: Arc<Link>,
+    /// What a truncation that failed could not do.
+    refused: parking_lot::Mutex<Option<String>>,
     lanes: Arc<Lanes>,
     filename: Option<String>,
     read_only: bool,
@@ -83,7 +85,14 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
         }
         let bitmap = options.x_dirty_bitmap.is_some();
         let lanes = Lanes::new(link.clone(), connections);
-        Ok(Arc::new(Nbd { link, lanes, filename: filename(options), read_only, bitmap }) as Arc<dyn Driver>)
+        Ok(Arc::new(Nbd {
+            link,
+            refused: parking_lot::Mutex::default(),
+            lanes,
+            filename: filename(options),
+            read_only,
+            bitmap,
+        }) as Arc<dyn Driver>)
     })
 }
 
@@ -252,13 +261,22 @@ impl Driver for Nbd {
     fn truncate<'a>(&'a self, _cx: &'a Cx<'a>, len: u64, exact: bool, prealloc: Prealloc) -> IoFuture<'a> {
         // An export keeps its length, which may be more than is asked for.
         let size = self.link.offer.size;
-        let done = match (exact, prealloc) {
-            (_, p) if p != Prealloc::Off => Err(Errno::NOTSUP),
-            (true, _) if len != size => Err(Errno::NOTSUP),
-            _ if len > size => Err(Errno::INVAL),
-            _ => Ok(()),
+        let (done, text) = match (exact, prealloc) {
+            (_, p) if p != Prealloc::Off => (Err(Errno::NOTSUP), None),
+            (true, _) if len != size => (Err(Errno::NOTSUP), Some("Cannot resize NBD nodes")),
+            _ if len > size => (Err(Errno::INVAL), Some("Cannot grow NBD nodes")),
+            _ => (Ok(()), None),
         };
+        *self.refused.lock() = text.map(str::to_owned);
         Box::pin(std::future::ready(done))
+    }
+
+    fn give_up(&self) {
+        self.link.give_up();
+    }
+
+    fn truncate_failure(&self) -> Option<String> {
+        self.refused.lock().take()
     }
 
     fn flush<'a>(&'a self, _cx: &'a Cx<'a>) -> IoFuture<'a> {

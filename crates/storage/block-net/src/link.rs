@@ -30,6 +30,8 @@ enum State {
     Up(Arc<Conn>),
     /// Lost at this time.
     Down(Instant),
+    /// Lost, and nobody is to wait for it to come back.
+    GivenUp,
     Closed,
 }
 
@@ -163,7 +165,7 @@ impl Link {
                 State::Up(conn) if !conn.is_lost() => return Ok(conn.clone()),
                 State::Up(_) => Instant::now(),
                 State::Down(since) => *since,
-                State::Closed => return Err(Errno::IO),
+                State::GivenUp | State::Closed => return Err(Errno::IO),
             };
             let left = self.patience.saturating_sub(since.elapsed());
             if left.is_zero() {
@@ -171,6 +173,16 @@ impl Link {
             }
             _ = rt::timeout(left, changed).await;
         }
+    }
+
+    /// While the connection is lost, requests fail; once it is there again, they are made as before.
+    pub(crate) fn give_up(&self) {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Down(_)) {
+            *state = State::GivenUp;
+        }
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// Ends the connection for good, at once.

@@ -81,6 +81,10 @@ fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture
             None => create_with(&RootHost(&root), o, None, encrypt).await,
             Some(data) => with_data(cx, &root, data, o, encrypt).await,
         };
+        let done = done.map_err(|e| match root.truncate_failure() {
+            Some(text) => qerr!("Could not resize image: {text}"),
+            None => e,
+        });
         let flushed = root.flush().await.map_err(|e| qerr!("Could not flush the image: {e}"));
         root.detach().await;
         done.and(flushed)

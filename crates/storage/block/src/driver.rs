@@ -595,6 +595,9 @@ pub trait Driver: Send + Sync + 'static {
         None
     }
 
+    /// Requests that wait for something to come back (a server, say) are to fail now.
+    fn give_up(&self) {}
+
     /// Prepares a reopen or a change of permissions: opens what must be opened, takes locks (the union of old and
     /// new), writes back what a change to read-only needs. `cx` is the graph as it is now. All that can fail, fails
     /// here; dropping the returned value undoes it.

@@ -75,6 +75,7 @@ fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture
         }
         fill_file(cx, &o.file, |f| {
             Box::pin(async move {
+                f.empty().await?;
                 let mut bytes = header.bytes().to_vec();
                 bytes.extend(name);
                 f.put(0, &bytes).await?;

@@ -247,6 +247,11 @@ fn take_out(c: &mut Change<'_, '_>, filter: NodeId, source: NodeId) {
 }
 
 impl Body for Backup {
+    fn target(&self) -> Option<NodeId> {
+        let g = self.graph.snapshot();
+        g.node(self.filter)?.edge(TARGET).map(|e| e.child)
+    }
+
     fn run<'a>(&'a self, job: &'a Arc<Job>) -> CtlFuture<'a> {
         Box::pin(self.all(job))
     }

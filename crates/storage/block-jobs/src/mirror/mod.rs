@@ -388,6 +388,10 @@ impl Body for Mirror {
         true
     }
 
+    fn target(&self) -> Option<NodeId> {
+        Some(self.what.target)
+    }
+
     fn actively_synced(&self) -> bool {
         let t = &self.tracker;
         t.ready.load(SeqCst) && t.blocking.load(SeqCst) && t.dirty.is_clean()

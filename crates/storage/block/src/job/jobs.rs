@@ -2,6 +2,8 @@
 
 use super::{Body, Group, Job, JobConfig, cancelled, int, status};
 use crate::control::BlockGraph;
+use crate::graph::{Graph, NodeId};
+use crate::perm::Role;
 use api::block_core::{
     BlockJobChangeMore, BlockJobInfo, BlockJobInfoMirror, BlockJobInfoMore, BlockJobIoStatus,
 };
@@ -302,6 +304,9 @@ impl Jobs {
             s.cancelled = true;
             matches!(s.status, JobStatus::Waiting | JobStatus::Pending) || !s.started
         };
+        if let Some(target) = job.body().and_then(|b| b.target()) {
+            give_up(&self.graph.snapshot(), target);
+        }
         job.wake();
         if ended {
             let job = job.clone();
@@ -425,5 +430,16 @@ fn more(ty: JobType, actively_synced: bool) -> BlockJobInfoMore {
         JobType::SnapshotLoad => BlockJobInfoMore::SnapshotLoad,
         JobType::SnapshotSave => BlockJobInfoMore::SnapshotSave,
         JobType::SnapshotDelete => BlockJobInfoMore::SnapshotDelete,
+    }
+}
+
+/// Has a node, and those that it keeps its bytes in, wait no longer for what was lost.
+fn give_up(graph: &Graph, node: NodeId) {
+    let Some(node) = graph.node(node) else { return };
+    if let Some(driver) = &node.driver {
+        driver.give_up();
+    }
+    for e in node.edges.iter().filter(|e| !e.role.contains(Role::COW)) {
+        give_up(graph, e.child);
     }
 }

@@ -20,6 +20,7 @@ pub use io::{JobRoot, Op};
 pub use jobs::{Jobs, speed_of};
 
 use crate::driver::CtlFuture;
+use crate::graph::NodeId;
 use api::block_core::{
     BlockErrorAction, BlockJobCancelledEvent, BlockJobChangeMore, BlockJobCompletedEvent, BlockJobErrorEvent,
     BlockJobIoStatus, BlockJobPendingEvent, BlockJobReadyEvent, BlockdevOnError, IoOperationType,
@@ -75,6 +76,11 @@ pub trait Body: Send + Sync + 'static {
     fn change(&self, to: &BlockJobChangeMore) -> Result<(), QError> {
         let _ = to;
         Err(qerr!("Job type does not support change"))
+    }
+
+    /// The node that it copies to: who cancels the job does not want requests to wait for a lost server.
+    fn target(&self) -> Option<NodeId> {
+        None
     }
 
     /// For a mirror: whether source and target are the same and kept so.
