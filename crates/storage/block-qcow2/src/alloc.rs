@@ -15,7 +15,7 @@ use crate::spec::{self, field};
 /// References that wait for a write-back at most; more make one happen, so that space comes back.
 const MAX_PENDING_RANGES: usize = 4096;
 /// The same in bytes of clusters.
-const MAX_PENDING_BYTES: u64 = 256 << 20;
+const MAX_PENDING_BYTES: u64 = 16 << 20;
 
 impl Image {
     /// The highest cluster number that tables can refer to, plus one.

@@ -59,7 +59,7 @@ pub async fn amend<H: Host>(host: &H, a: &Amend, tell: &mut dyn FnMut(u64, u64))
         .await?;
     }
     if let Some(name) = &a.data_file {
-        change(host, false, |h| h.data_file = Some(name.clone())).await?;
+        change(host, false, |h| h.data_file = Some(name.clone()).filter(|n| !n.is_empty())).await?;
     }
     if let Some(size) = a.size.filter(|s| *s != h.size) {
         let image = unlocked(host, a).await?;
@@ -138,7 +138,7 @@ fn plan(h: &Header, a: &Amend, version: u32) -> Result<u32, QError> {
     if a.data_file.is_some() && !h.geometry.data_file {
         return Err(qerr!("data-file can only be set for images that use an external data file"));
     }
-    if a.data_file.as_ref().is_some_and(|n| n.is_empty() || n.len() > spec::MAX_BACKING_NAME as usize) {
+    if a.data_file.as_ref().is_some_and(|n| n.len() > spec::MAX_BACKING_NAME as usize) {
         return Err(qerr!("The name of the external data file is too long"));
     }
     if a.size.is_some_and(|s| s % 512 != 0) {

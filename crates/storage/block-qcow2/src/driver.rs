@@ -319,7 +319,7 @@ impl Driver for Qcow2 {
                 RunKind::Normal { .. } if image.is_encrypted() => {
                     ExtentKind::Own { offset: None, zero: false }
                 }
-                RunKind::Zero(offset) => ExtentKind::Zero { offset: offset.filter(|_| !image.geo.data_file) },
+                RunKind::Zero(offset) => ExtentKind::Zero { offset },
                 RunKind::Normal { host, .. } => {
                     ExtentKind::Child { slot: NodeHost(*cx).data(), offset: host }
                 }

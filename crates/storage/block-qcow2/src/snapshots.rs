@@ -104,9 +104,11 @@ impl Image {
         self.begin(h).await?;
         let done = async {
             let mut m = self.meta.lock().await;
-            self.put_snapshots(h, &mut m, &list).await.map_err(io("write the snapshot table"))?;
-            self.drop_table(h, &mut m, &l1, s.l1_offset).await.map_err(io("update reference counts"))?;
-            self.set_flags(h, &mut m, false).await.map_err(io("update the L2 tables"))
+            self.put_snapshots(h, &mut m, &list).await.map_err(io("remove snapshot from snapshot list"))?;
+            self.drop_table(h, &mut m, &l1, s.l1_offset)
+                .await
+                .map_err(io("free the cluster and L1 table"))?;
+            self.set_flags(h, &mut m, false).await.map_err(io("update snapshot status in disk"))
         }
         .await;
         self.end(h).await?;

@@ -296,6 +296,8 @@ impl Image {
         let (old, result) = self.change_entries(h, &mut m, at, count, new).await;
         let discard = match to {
             To::Discard => pass_request,
+            // A shorter disk takes less space, whatever is said of discards.
+            To::Gone => true,
             _ => pass_other || (to == To::ZeroUnmap && pass_request),
         };
         // A raw data file has been zeroed already.

@@ -235,7 +235,8 @@ impl BlockGraph {
         let cx = snapshot_holder(cx);
         let done = cx.driver().map_err(|e| qerr!("{e}"))?.internal_snapshot(&cx, op).await;
         // Whatever was written is to be stable, and may have changed the length.
-        cx.flush_children().await.map_err(|e| qerr!("Error flushing drive: {e}"))?;
+        let flushed = cx.flush_children().await.map_err(|e| qerr!("Error flushing drive: {e}"));
+        let done = done.and_then(|done| flushed.map(|()| done));
         if matches!(op, SnapshotOp::Apply { .. }) {
             node.live.dirtied(0, u64::MAX);
             node.live.bitmaps.resize(cx.len());
