@@ -163,6 +163,26 @@ fn tell(line: &str) {
     tracing::info!(target: "plain", "{line}");
 }
 
+/// The clusters of a file that the table leads to, to find two entries that lead to one.
+struct Taken(Vec<u64>);
+
+impl Taken {
+    /// Most bytes of memory for that; in longer files only a check looks.
+    const MAX: u64 = 64 << 20;
+
+    fn new(clusters: u64) -> Taken {
+        let words = clusters / 64 + 1;
+        Taken(if words * 8 > Taken::MAX { Vec::new() } else { vec![0; words as usize] })
+    }
+
+    /// Takes a cluster; true where it was taken already.
+    fn again(&mut self, cluster: u64) -> bool {
+        let Some(word) = self.0.get_mut((cluster / 64) as usize) else { return false };
+        let bit = 1 << (cluster % 64);
+        std::mem::replace(word, *word | bit) & bit != 0
+    }
+}
+
 async fn open(o: &OpenCx<'_>) -> Result<(Parallels, Space), QError> {
     let io = Io::file(&o.cx);
     let fail = |e: Errno| qerr!("Could not read the Parallels header: {e}");
@@ -201,6 +221,7 @@ async fn open(o: &OpenCx<'_>) -> Result<(Parallels, Space), QError> {
     let repair = header.in_use == IN_USE || misplaced;
     let mut p = Parallels { header, cluster, unit, data, unclean, repair };
     let mut next = p.data;
+    let mut taken = Taken::new(file_len / cluster);
     let mut at = 0;
     while at < header.entries {
         let n = (header.entries - at).min(16 << 10);
@@ -211,7 +232,7 @@ async fn open(o: &OpenCx<'_>) -> Result<(Parallels, Space), QError> {
             if off + cluster <= file_len.saturating_add(cluster) {
                 next = next.max(off + cluster);
             }
-            p.repair |= off + cluster > file_len;
+            p.repair |= off + cluster > file_len || taken.again(off / cluster);
         }
         at += n;
     }
