@@ -89,6 +89,8 @@ pub enum Told {
     At(u64, u64),
     /// These bytes could not be read and are zeroes now.
     Lost(u64, Errno),
+    /// What there is at this offset could not be found out (`salvage`): it was read as data.
+    Unknown(u64, Errno),
 }
 
 /// What is to be done about a range.
@@ -115,7 +117,8 @@ struct Meter {
 struct Engine {
     plan: Plan,
     memory: Pool,
-    lost: RefCell<Vec<(u64, Errno)>>,
+    /// What was salvaged over, and is not told yet.
+    lost: RefCell<Vec<Told>>,
 }
 
 /// What a piece's reading ended with.
@@ -177,12 +180,17 @@ impl Engine {
         let piece = self.plan.compress.unwrap_or(PIECE.max(granule));
         let begun = rt::now();
         let (mut pos, mut moved) = (0, 0u64);
-        let mut meter = match self.plan.telling {
-            true => Some(Meter { weight: self.weigh().await?, ..Meter::default() }),
-            false => None,
+        let weight = match self.plan.telling || self.plan.salvage {
+            true => self.weigh().await?,
+            false => 0,
         };
+        let mut meter = self.plan.telling.then(|| Meter { weight, ..Meter::default() });
         while pos < total {
-            let (kind, n) = self.look(pos).await?;
+            if self.plan.salvage {
+                // What is lost is told in its order.
+                self.settle(run, tell, 0).await?;
+            }
+            let (kind, n) = self.look(pos, true).await?;
             let end = pos + n;
             match kind {
                 Kind::Leave => pos = end,
@@ -232,8 +240,8 @@ impl Engine {
     }
 
     /// The data from `pos` on, and how far it goes; `None` where there is something else.
-    async fn data_at(&self, pos: u64) -> Result<(Option<u64>, u64), Failure> {
-        let (kind, n) = self.look(pos).await?;
+    async fn data_at(&self, pos: u64, first: bool) -> Result<(Option<u64>, u64), Failure> {
+        let (kind, n) = self.look(pos, first).await?;
         let end = match self.plan.compress {
             Some(c) if kind == Kind::Data => align_up(pos + n, c).unwrap_or(pos + n).min(self.plan.total),
             _ => pos + n,
@@ -245,7 +253,7 @@ impl Engine {
     async fn weigh(&self) -> Result<u64, Failure> {
         let (mut pos, mut sum) = (0, 0);
         while pos < self.plan.total {
-            let (data, end) = self.data_at(pos).await?;
+            let (data, end) = self.data_at(pos, true).await?;
             sum += data.unwrap_or(0);
             pos = end;
         }
@@ -257,7 +265,7 @@ impl Engine {
         let step = self.plan.compress.unwrap_or(STEP);
         while m.pos < pos {
             if m.left == 0 {
-                let (data, end) = self.data_at(m.pos).await?;
+                let (data, end) = self.data_at(m.pos, false).await?;
                 match data {
                     Some(n) => m.left = n,
                     None => m.pos = end,
@@ -275,8 +283,8 @@ impl Engine {
     }
 
     fn tell_lost(&self, tell: &mut dyn FnMut(Told)) {
-        for (at, e) in self.lost.borrow_mut().drain(..) {
-            tell(Told::Lost(at, e));
+        for lost in self.lost.borrow_mut().drain(..) {
+            tell(lost);
         }
     }
 
@@ -288,7 +296,8 @@ impl Engine {
         from: u64,
         to: u64,
     ) -> Result<u64, Failure> {
-        self.settle(run, tell, self.plan.parallel - 1).await?;
+        let left = if self.plan.salvage { 0 } else { self.plan.parallel - 1 };
+        self.settle(run, tell, left).await?;
         let me = self.clone();
         let task = rt::spawn_local(async move { me.read_piece(from, to - from).await });
         run.reads.push_back(Flying { task });
@@ -333,8 +342,8 @@ impl Engine {
         None
     }
 
-    /// What is to be done from `pos` on, and how far.
-    async fn look(&self, pos: u64) -> Result<(Kind, u64), Failure> {
+    /// What is to be done from `pos` on, and how far; with `telling` it is told where that cannot be found out.
+    async fn look(&self, pos: u64, telling: bool) -> Result<(Kind, u64), Failure> {
         let Some((root, at, left)) = self.input(pos) else {
             return Ok((Kind::Zero, self.plan.total - pos));
         };
@@ -346,12 +355,19 @@ impl Engine {
                 left = left.min(b - pos);
             }
         }
-        let st = match root.map(at, left).await {
-            Ok(st) => st,
-            Err(_) if self.plan.salvage => {
-                return Ok((Kind::Data, left.min(PIECE)));
+        let st = loop {
+            match root.map(at, left).await {
+                Ok(st) => break st,
+                // Which sector is it?
+                Err(_) if self.plan.salvage && left > 512 => left = left.div_ceil(4 * 512) * 512,
+                Err(e) if self.plan.salvage => {
+                    if telling {
+                        self.lost.borrow_mut().push(Told::Unknown(pos, e));
+                    }
+                    return Ok((Kind::Data, left));
+                }
+                Err(e) => return Err(Failure::Look(pos, e)),
             }
-            Err(e) => return Err(Failure::Look(pos, e)),
         };
         let n = st.len.min(left);
         if n == 0 {
@@ -395,7 +411,7 @@ impl Engine {
             let part = buf.slice(at as usize..(at + n) as usize);
             if let Err(e) = self.read(off + at, part.clone()).await {
                 part.fill(0);
-                self.lost.borrow_mut().push((off + at, e));
+                self.lost.borrow_mut().push(Told::Lost(off + at, e));
             }
             at += n;
         }

@@ -443,7 +443,7 @@ impl Job {
         progress: &mut Progress<'_>,
         said: &mut Vec<String>,
     ) -> Result<(), QError> {
-        if self.compress && !image.graph.compresses(&image.node) {
+        if self.compress && !crate::open::driver(&image.format)?.may_compress {
             return Err(qerr!("Compression not supported for this file format"));
         }
         if root.len() < total {
@@ -475,6 +475,9 @@ impl Job {
         let mut tell = |t: Told| match t {
             Told::At(at, of) => progress.at(at, of),
             Told::Lost(at, e) => said.push(format!("error while reading offset {at}: {e}")),
+            Told::Unknown(at, e) => {
+                said.push(format!("error while reading block status at offset {at}: {e}"))
+            }
         };
         copy(plan, &mut tell).await.map_err(|e| qerr!("{e}"))?;
         progress.finished();

@@ -69,7 +69,8 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             None => None,
         };
         let found = async {
-            let table = options_of(format, None).await.unwrap_or_default();
+            // The options of a file are taken too, as for a new image.
+            let table = options_of(format, Some("")).await.unwrap_or_default();
             let mut o = Options::default();
             o.parse(&table, &options).map_err(|e| {
                 let again = format!("{prog}: Invalid options for file format '{format}'");
