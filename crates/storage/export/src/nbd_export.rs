@@ -178,7 +178,7 @@ impl Running for NbdExport {
         }
         clients.closed = true;
         drop(clients);
-        self.names.lock().remove(&self.name);
+        self.names.lock().retain(|e| e.name != self.name);
         true
     }
 

@@ -2,7 +2,7 @@
 
 use crate::kind::{ExportKind, NewExport, Running};
 use crate::nbd_export::{NbdExport, Parts};
-use crate::server::{Names, Server, Tls};
+use crate::server::{Names, Server, Tls, named};
 use api::block_core::BlockDirtyBitmapOrStr;
 use api::block_export::{
     BlockExportDeletedEvent, BlockExportInfo, BlockExportKind, BlockExportOptions, BlockExportOptionsNbd,
@@ -161,7 +161,7 @@ impl Exports {
 
     /// Waits until an NBD export has had clients and has none any more; for ever, if it goes before that.
     pub async fn visited(&self, name: &str) {
-        let export = self.names.lock().get(name).cloned();
+        let export = named(&self.names, name);
         match export {
             Some(export) => export.visited().await,
             None => std::future::pending().await,
@@ -269,7 +269,7 @@ impl Exports {
         if description.len() > MAX_STRING {
             return Err(qerr!("description '{description}' too long"));
         }
-        if self.names.lock().contains_key(&name) {
+        if named(&self.names, &name).is_some() {
             return Err(qerr!("NBD server already has export named '{name}'"));
         }
         let writable = options.writable.unwrap_or(false);
@@ -277,7 +277,7 @@ impl Exports {
         let bitmaps = self.graph.bitmaps_to_show(&options.node_name, writable, &bitmaps)?;
         let root = self.graph.attach(&options.node_name, root).await?;
         let parts = Parts {
-            name: name.clone(),
+            name,
             description,
             writable,
             through: options.writethrough.unwrap_or(false),
@@ -288,7 +288,7 @@ impl Exports {
             names: self.names.clone(),
         };
         let export = NbdExport::new(parts, root);
-        self.names.lock().insert(name, export.clone());
+        self.names.lock().push(export.clone());
         Ok(export)
     }
 
@@ -312,9 +312,6 @@ impl Exports {
                 .ok_or_else(|| qerr!("Cannot find device='{device}' nor node-name='{device}'"))?,
         };
         let name = options.name.unwrap_or_else(|| device.clone());
-        if self.names.lock().contains_key(&name) {
-            return Err(qerr!("NBD server already has export named '{name}'"));
-        }
         self.add(BlockExportOptions {
             kind: BlockExportKind::Nbd(BlockExportOptionsNbd {
                 name: Some(name.clone()),

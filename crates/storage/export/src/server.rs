@@ -9,13 +9,18 @@ use io::{Listener, Stream};
 use nbd::server::{ExportInfo, Exports, Handshake, Session, Step};
 use parking_lot::Mutex;
 use rt::sync::Semaphore;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// What clients may ask for, by name.
-pub(crate) type Names = Arc<Mutex<BTreeMap<String, Arc<NbdExport>>>>;
+/// What clients may ask for, in the order in which it came: clients that ask for a list see it so. No two have one name.
+pub(crate) type Names = Arc<Mutex<Vec<Arc<NbdExport>>>>;
+
+/// The export of this name.
+pub(crate) fn named(names: &Names, name: &str) -> Option<Arc<NbdExport>> {
+    names.lock().iter().find(|e| e.name == name).cloned()
+}
 
 /// What TLS asks of clients.
 pub(crate) struct Tls {
@@ -46,11 +51,11 @@ impl Exports for ByName<'_> {
     type Export = Arc<NbdExport>;
 
     fn list(&self) -> Vec<(String, String)> {
-        self.0.lock().values().map(|e| (e.name.clone(), e.description.clone())).collect()
+        self.0.lock().iter().map(|e| (e.name.clone(), e.description.clone())).collect()
     }
 
     fn find(&self, name: &str) -> Option<Arc<NbdExport>> {
-        self.0.lock().get(name).cloned()
+        named(self.0, name)
     }
 
     fn info(&self, export: &Arc<NbdExport>) -> ExportInfo {

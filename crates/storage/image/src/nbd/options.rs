@@ -105,7 +105,7 @@ pub struct Options {
     /// `-A`.
     pub depth: bool,
     /// `-B`.
-    pub bitmap: Option<String>,
+    pub bitmaps: Vec<String>,
     /// `-c`.
     pub device: Option<String>,
     /// `--handshake-limit`, seconds; 0 for any time.
@@ -356,7 +356,7 @@ impl Given {
                 o.image.offset = Some(n.ok_or_else(|| format!("Invalid offset '{value}'"))?);
             }
             "allocation-depth" => o.depth = true,
-            "bitmap" => o.bitmap = Some(value),
+            "bitmap" => o.bitmaps.push(value),
             "list" => self.list = true,
             "object" => {
                 let made =
@@ -432,7 +432,7 @@ impl Given {
             let own = self.seen.contains(&"export-name")
                 || self.disconnect
                 || o.description.is_some()
-                || o.bitmap.is_some()
+                || !o.bitmaps.is_empty()
                 || o.device.is_some()
                 || o.depth
                 || i.offset.is_some_and(|n| n > 0)

@@ -287,7 +287,8 @@ fn export(o: &Options, node_name: String) -> BlockExportOptions {
         kind: BlockExportKind::Nbd(BlockExportOptionsNbd {
             name: Some(o.name.clone()),
             description: o.description.clone(),
-            bitmaps: o.bitmap.clone().map(|b| vec![BlockDirtyBitmapOrStr::Local(b)]),
+            bitmaps: (!o.bitmaps.is_empty())
+                .then(|| o.bitmaps.iter().cloned().map(BlockDirtyBitmapOrStr::Local).collect()),
             allocation_depth: Some(o.depth),
         }),
         id: "nbd".into(),
