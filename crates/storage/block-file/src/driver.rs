@@ -415,6 +415,8 @@ impl Inner {
         let found = open.file.with_fd_short(move |fd| find(fd, off)).await;
         match found {
             Ok(Found::Data(end)) => {
+                // Nobody can ask for a part of a block, so data goes on to the end of its last one.
+                let end = end.next_multiple_of(u64::from(open.request_alignment).max(1));
                 self.known.learn(times, off, end);
                 upto(end.saturating_sub(off), false)
             }
