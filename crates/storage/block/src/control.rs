@@ -107,6 +107,10 @@ impl BlockGraph {
     /// Sets the policy for nodes that are opened from now on.
     pub fn set_policy(&self, policy: Policy) {
         *self.policy.write() = policy;
+        let graph = self.snapshot();
+        if graph.looks_only != policy.no_io {
+            self.publish(Arc::new(Graph { looks_only: policy.no_io, ..(*graph).clone() }));
+        }
     }
 
     pub(crate) fn publish(&self, graph: Arc<Graph>) {

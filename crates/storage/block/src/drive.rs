@@ -329,10 +329,8 @@ impl Drive {
             }
             Some(Named::Protocol(file)) => {
                 let more = dict.remove("file");
-                dict.insert("file", file);
-                if let (Some(Value::Dict(more)), Some(Value::Dict(file))) = (more, dict.get_mut("file")) {
-                    file.extend(more);
-                }
+                let name = self.file.as_deref().unwrap_or("");
+                dict.insert("file", child_of_name(drivers, name, file, more));
             }
             None => {}
         }
@@ -351,6 +349,36 @@ impl Drive {
         }
         filename::named(drivers, file).await.map(Some)
     }
+}
+
+/// The options of a child that a file's name stands for, with what is said of it. What is said may name another driver:
+/// then the name goes on to the child of that one.
+fn child_of_name(drivers: &[&'static DriverType], name: &str, named: Dict, more: Option<Value>) -> Value {
+    let mut more = match more {
+        Some(Value::Dict(more)) => more,
+        _ => return Value::Dict(named),
+    };
+    let ty = more.get("driver").and_then(Value::as_str).and_then(|d| drivers.iter().find(|t| t.name == d));
+    let mut dict = match ty {
+        Some(ty) if ty.kind != Kind::Protocol => {
+            let below = more.remove("file");
+            Dict::from_iter([("file", child_of_name(drivers, name, named, below))])
+        }
+        Some(ty) if named.get("driver").and_then(Value::as_str) != Some(ty.name) => {
+            match filename::of_driver(ty, name) {
+                Ok(mut dict) if dict.contains_key(filename::INNER.0) => {
+                    dict.remove(filename::INNER.0);
+                    let below = more.remove(filename::INNER.1);
+                    dict.insert(filename::INNER.1, child_of_name(drivers, name, named, below));
+                    dict
+                }
+                _ => named,
+            }
+        }
+        _ => named,
+    };
+    dict.extend(more);
+    Value::Dict(dict)
 }
 
 fn is_protocol(drivers: &[&'static DriverType], name: &str) -> bool {

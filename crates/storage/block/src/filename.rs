@@ -242,8 +242,13 @@ fn in_bytes(dict: &mut Dict, e: &QError) -> bool {
 
 /// The children that are files without a driver: where they are, and their names.
 fn without_driver(v: &Value, at: Vec<String>) -> Vec<(Vec<String>, String)> {
-    let Value::Dict(d) = v else { return Vec::new() };
     let mut out = Vec::new();
+    if let Value::List(l) = v {
+        for (i, v) in l.iter().enumerate() {
+            out.extend(without_driver(v, at.iter().cloned().chain([i.to_string()]).collect()));
+        }
+    }
+    let Value::Dict(d) = v else { return out };
     if let Some(name) = d.get("filename").and_then(Value::as_str)
         && !at.is_empty()
         && !d.contains_key("driver")
@@ -261,6 +266,7 @@ fn follow<'v>(v: &'v mut Value, at: &[String]) -> Option<&'v mut Value> {
     let Some((first, rest)) = at.split_first() else { return Some(v) };
     match v {
         Value::Dict(d) => follow(d.get_mut(first)?, rest),
+        Value::List(l) => follow(l.get_mut(first.parse::<usize>().ok()?)?, rest),
         _ => None,
     }
 }

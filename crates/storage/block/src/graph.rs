@@ -281,6 +281,8 @@ pub struct Graph {
     pub(crate) version: u64,
     /// Whether any driver hears what others do ([`crate::driver::Driver::hears`]), so that requests need not look.
     pub(crate) listens: bool,
+    /// Images are opened to be looked at, without those that they name ([`crate::Policy::no_io`]).
+    pub(crate) looks_only: bool,
 }
 
 impl Graph {

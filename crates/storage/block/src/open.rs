@@ -333,13 +333,21 @@ impl Txn<'_> {
         }
         match self.implicit_backing(id, place).await {
             Ok(None) => Ok(()),
-            Ok(Some(dict)) => self.open_child(id, spec, ChildGiven::Definition(dict), place).await,
+            Ok(Some((dict, guessed))) => {
+                let raw = guessed && dict.get("driver").and_then(Value::as_str) == Some("raw");
+                self.open_child(id, spec, ChildGiven::Definition(dict), place).await?;
+                let below = self.next.node(id).and_then(|n| n.edge(spec.slot)).map(|e| e.child);
+                if raw && let Some(n) = below.and_then(|b| self.next.edit(b)) {
+                    n.guessed = Some(Arc::new(self.ctl.drivers().to_vec()));
+                }
+                Ok(())
+            }
             Err(e) => Err(e.prepend("Could not open backing file")),
         }
     }
 
-    /// The options of the backing file that an image's header names.
-    async fn implicit_backing(&mut self, id: NodeId, place: &Place) -> Result<Option<Dict>, QError> {
+    /// The options of the backing file that an image's header names, and whether its format was guessed.
+    async fn implicit_backing(&mut self, id: NodeId, place: &Place) -> Result<Option<(Dict, bool)>, QError> {
         let Some(hint) = self.next.node(id).and_then(|n| n.driver.as_ref()).and_then(|d| d.backing_hint())
         else {
             return Ok(None);
@@ -350,8 +358,9 @@ impl Txn<'_> {
         }
         policy.check_name(&hint.filename)?;
         if policy.implicit_protocols && filename::prefix(&hint.filename).is_some_and(|p| p != "file") {
-            return self.protocol_backing(&hint).await.map(Some);
+            return self.protocol_backing(&hint).await.map(|dict| Some((dict, hint.format.is_none())));
         }
+        let guessed = hint.format.is_none();
         let own = self.filename(id);
         let path = resolve(&hint, own.as_deref())?;
         let file = canonical(&path).await;
@@ -369,14 +378,14 @@ impl Txn<'_> {
             return self
                 .protocol_backing(&BackingHint { filename: path, format: hint.format })
                 .await
-                .map(Some);
+                .map(|dict| Some((dict, guessed)));
         }
         let format = match hint.format {
             Some(f) => f,
             None if policy.probe_implicit => self.probe_path(&path).await?,
             None => return Err(qerr!("The image does not say the format of its backing file '{path}'")),
         };
-        self.describe_file(&path, &format).await.map(Some)
+        self.describe_file(&path, &format).await.map(|dict| Some((dict, guessed)))
     }
 
     /// The options of a backing file whose name is a URL or `json:`.

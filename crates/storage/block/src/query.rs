@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Options that say which bytes a node shows; all others only say how it works.
-const STRONG: [&str; 31] = [
+const STRONG: [&str; 32] = [
+    "key-secret",
     "filename",
     "size",
     "offset",
@@ -57,7 +58,8 @@ const NAMED: &str = "config";
 /// Whether an option, by its dotted name, is one of them.
 fn strong(key: &str) -> bool {
     let head = key.split_once('.').map_or(key, |(head, _)| head);
-    STRONG.contains(&head)
+    // How an image is encrypted it says itself, but not where its key is.
+    STRONG.contains(&head) || key == "encrypt.key-secret"
 }
 
 impl BlockGraph {
@@ -226,7 +228,7 @@ fn hint(cx: Cx<'_>) -> Option<BackingHint> {
 }
 
 /// How one node is called.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Name {
     /// The plain name of the file that stands for the node, whatever else is set.
     plain: Option<String>,
@@ -269,6 +271,12 @@ impl Names {
     fn name(&self, cx: Cx<'_>) -> Name {
         let own = &cx.node.options.own;
         let below = |slot| cx.node.edge(slot).and_then(|e| self.names.get(&e.child));
+        // A filter that nobody put there on purpose is called what it stands for.
+        if cx.node.implicit
+            && let Some(name) = cx.node.primary().and_then(|e| below(e.slot))
+        {
+            return name.clone();
+        }
         let primary = cx.node.primary().map(|e| below(e.slot));
         let plain = match primary {
             Some(child) => child.and_then(|c| c.plain.clone()),
@@ -277,7 +285,8 @@ impl Names {
         let hint = hint(cx);
         let named =
             hint.as_ref().map(|h| resolve(h, plain.as_deref()).unwrap_or_else(|_| h.filename.clone()));
-        let as_named = named == below(ChildSlot::Backing).map(Name::filename);
+        // Who only looks at an image opens none that it names, and that says nothing.
+        let as_named = cx.graph.looks_only || named == below(ChildSlot::Backing).map(Name::filename);
         let exact = match primary {
             None => plain.clone(),
             Some(_) if own.keys().any(|k| strong(k) && k != NAMED) || !as_named => None,
@@ -305,7 +314,7 @@ impl Names {
                 }
             }
         }
-        if hint.is_some() && !cx.has_child(ChildSlot::Backing) {
+        if hint.is_some() && !cx.has_child(ChildSlot::Backing) && !cx.graph.looks_only {
             all.insert("backing".to_owned(), Value::Null);
         }
         Name { plain, exact, description: ranked(all.into_iter().collect()) }

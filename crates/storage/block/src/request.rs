@@ -537,12 +537,27 @@ impl<'a> Cx<'a> {
         }
         drop(ticket);
         done?;
-        // What a longer backing file has there must not shine through.
+        // What a longer backing file has there must not shine through. Space that was preallocated for data hides it
+        // already, but for what the last cluster was left of.
         if len > old
             && let Ok(backing) = self.child_len(ChildSlot::Backing)
             && backing > old
         {
-            self.write_zeroes_checked(old, len - old, ZeroFlags::MAY_UNMAP).await?;
+            let mut at = old;
+            while at < len {
+                let (mut n, mut hidden) = (len - at, false);
+                if matches!(prealloc, Prealloc::Falloc | Prealloc::Full) {
+                    let st = self.node_status(at, n).await?;
+                    (n, hidden) = (st.len.min(n), st.allocated);
+                }
+                if n == 0 {
+                    return Err(Errno::IO);
+                }
+                if !hidden {
+                    self.write_zeroes_checked(at, n, ZeroFlags::MAY_UNMAP).await?;
+                }
+                at += n;
+            }
         }
         self.graph.resized(self.node.id);
         Ok(())
