@@ -31,9 +31,13 @@ pub(crate) fn is_root(g: &Graph, node: NodeId) -> Result<(), QError> {
     }
 }
 
-/// The job's id: as given, or the drive's name.
+/// The job's id: as given, or the name of the drive, or of the one that stands on the node.
 pub(crate) fn job_id(g: &Graph, given: Option<String>, device: &str) -> String {
-    given.unwrap_or_else(|| g.drive(device).map_or_else(String::new, |d| d.name.clone()))
+    let on_node = || {
+        let node = g.by_name(device)?.id;
+        g.roots().find(|r| r.node == Some(node) && !r.name.is_empty())
+    };
+    given.unwrap_or_else(|| g.drive(device).or_else(on_node).map_or_else(String::new, |d| d.name.clone()))
 }
 
 /// A job as its command asks for it.

@@ -122,7 +122,7 @@ impl Body for Stream {
                 let base = self.base();
                 let (name, mask) = &self.named;
                 let hint = base.and_then(|b| hint(&self.graph, b, name.as_deref(), *mask));
-                let names = named.then(|| (self.image, hint)).into_iter().collect();
+                let names = named.then_some((self.image, hint)).into_iter().collect();
                 let (frozen, filter, source, image, ro, root) = (
                     self.frozen.clone(),
                     self.filter,

@@ -216,7 +216,7 @@ async fn change(
     i.root.detach().await;
     let done = i.graph.reopen(vec![options]).await;
     let (writes, cache) = if done.is_ok() { (now_writing, next) } else { (was, i.cache) };
-    i.root = Image::attach(&i.graph, &i.node, writes, cache, "qemu-io").await?;
+    i.root = Image::attach(&i.graph, &i.node, writes, true, cache, "qemu-io").await?;
     i.cache = cache;
     done
 }

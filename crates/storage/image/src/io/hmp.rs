@@ -110,7 +110,9 @@ impl Request {
             None => {
                 let write = command.is_some_and(|c| c.needs == Needs::Writing);
                 let write = write && node.is_none_or(|n| !n.flags.read_only);
-                match Image::attach(&graph, &device, write, cache, "").await {
+                // Beside a job only what needs no other length is possible.
+                let resize = command.is_some_and(|c| c.name == "truncate");
+                match Image::attach(&graph, &device, write, resize, cache, "").await {
                     Ok(root) => Some(root),
                     // What is wrong with the request is said as other requests' errors are.
                     Err(e) => return Ok(format!("{}\n", e.desc())),

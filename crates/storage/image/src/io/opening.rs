@@ -149,7 +149,7 @@ async fn open_in(s: &Session, graph: &Arc<BlockGraph>, request: Request) -> Resu
     if write && graph.snapshot().by_name(&node).is_some_and(|n| !n.writable()) {
         return Err(qerr!("Block node is read-only"));
     }
-    let root = Image::attach(graph, &node, write, cache, "qemu-io").await?;
+    let root = Image::attach(graph, &node, write, true, cache, "qemu-io").await?;
     Ok(Image { graph: graph.clone(), node, root, cache })
 }
 

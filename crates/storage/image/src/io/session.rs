@@ -40,16 +40,19 @@ pub(super) struct Image {
 pub(super) const DRIVE: &str = "none0";
 
 impl Image {
-    /// A user of the open node, which messages call `desc`.
+    /// A user of the open node, which messages call `desc`; where it writes, it may also `resize`.
     pub(super) async fn attach(
         graph: &Arc<BlockGraph>,
         node: &str,
         write: bool,
+        resize: bool,
         cache: Cache,
         desc: &str,
     ) -> Result<Arc<Root>, QError> {
-        let perm =
-            if write { Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE } else { Perm::CONSISTENT_READ };
+        let mut perm = Perm::CONSISTENT_READ;
+        if write {
+            perm |= if resize { Perm::WRITE | Perm::RESIZE } else { Perm::WRITE };
+        }
         let config = RootConfig {
             perm,
             shared: Perm::all(),
