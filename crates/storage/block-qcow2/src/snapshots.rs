@@ -111,8 +111,9 @@ impl Image {
             self.set_flags(h, &mut m, false).await.map_err(io("update snapshot status in disk"))
         }
         .await;
-        self.end(h).await?;
-        done.map(|()| s)
+        let ended = self.end(h).await;
+        done?;
+        ended.map(|()| s)
     }
 
     /// Makes the disk what it was when the snapshot was taken.

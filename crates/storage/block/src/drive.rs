@@ -360,7 +360,7 @@ fn child_of_name(drivers: &[&'static DriverType], name: &str, named: Dict, more:
     };
     let ty = more.get("driver").and_then(Value::as_str).and_then(|d| drivers.iter().find(|t| t.name == d));
     let mut dict = match ty {
-        Some(ty) if ty.kind != Kind::Protocol => {
+        Some(ty) if ty.kind != Kind::Protocol && ty.file_names.is_none() => {
             let below = more.remove("file");
             Dict::from_iter([("file", child_of_name(drivers, name, named, below))])
         }

@@ -3,7 +3,7 @@
 use super::names;
 use crate::cipher::{CipherSpec, SECTOR};
 use crate::hash;
-use api::crypto::{QCryptoBlockInfoLUKS, QCryptoBlockInfoLUKSSlot, QCryptoHashAlgo};
+use api::crypto::{QCryptoBlockInfoLUKS, QCryptoBlockInfoLUKSSlot, QCryptoHashAlgo, QCryptoIVGenAlgo};
 use qapi::{QError, qerr};
 
 /// Bytes of the header.
@@ -200,7 +200,7 @@ impl Header {
             cipher_alg: self.cipher.algo,
             cipher_mode: self.cipher.mode,
             ivgen_alg: self.cipher.ivgen,
-            ivgen_hash_alg: self.cipher.ivgen_hash,
+            ivgen_hash_alg: self.cipher.ivgen_hash.filter(|_| self.cipher.ivgen == QCryptoIVGenAlgo::Essiv),
             hash_alg: self.hash,
             detached_header: detached,
             payload_offset: self.payload_offset() as i64,
