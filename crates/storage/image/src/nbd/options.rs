@@ -356,7 +356,7 @@ impl Given {
                 o.image.offset = Some(n.ok_or_else(|| format!("Invalid offset '{value}'"))?);
             }
             "allocation-depth" => o.depth = true,
-            "bitmap" => o.bitmaps.push(value),
+            "bitmap" => o.bitmaps.insert(0, value),
             "list" => self.list = true,
             "object" => {
                 let made =
