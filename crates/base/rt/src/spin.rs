@@ -37,8 +37,10 @@ pub(crate) struct Spin {
 impl Spin {
     /// Nothing yet. On a host with one processor nothing will ever come while looking.
     pub(crate) fn new(how: Polling) -> Spin {
-        let alone = std::thread::available_parallelism().map_or(1, usize::from) < 2;
-        let most = if alone { Duration::ZERO } else { how.most.min(Duration::from_secs(1)) };
+        // To ask how many processors there are reads files: not where the answer does not matter.
+        let alone = || std::thread::available_parallelism().map_or(1, usize::from) < 2;
+        let most =
+            if how.most.is_zero() || alone() { Duration::ZERO } else { how.most.min(Duration::from_secs(1)) };
         Spin { how: Polling { most, ..how }, window: Duration::ZERO, penalty: 0, skip: 0 }
     }
 
