@@ -263,7 +263,7 @@ impl L2Map {
         self.lookup_with(off, len, None)
     }
 
-    /// [`L2Map::lookup`] by somebody who has a slice himself: its file offset and its words.
+    /// [`L2Map::lookup`] by somebody who has a part of a table himself, of one slice or several: its file offset and its words.
     pub fn lookup_with(&self, off: u64, len: u64, own: Option<(u64, &[u64])>) -> Lookup {
         let g = self.geo;
         let mut found: Option<(RunKind, u64)> = None;
@@ -286,7 +286,11 @@ impl L2Map {
                     ));
                 }
                 let (key, i) = self.position(table, at);
-                let own = || own.filter(|(k, _)| *k == key).map(|(_, words)| words);
+                let own = || {
+                    let (from, words) = own?;
+                    let at = usize::try_from(key.checked_sub(from)? / 8).ok()?;
+                    words.get(at..)?.get(..self.slice_words as usize)
+                };
                 let Some(slice) = self.slice(key).or_else(own) else {
                     if found.is_some() {
                         break;
@@ -500,7 +504,11 @@ mod tests {
         let own = vec![spec::ZERO; 64];
         assert_eq!(m.lookup_with(0, 4096, None), Lookup::Missing(0x1000));
         assert_eq!(m.lookup_with(0, 4096, Some((0x2000, &own))), Lookup::Missing(0x1000));
+        // One that begins before it, as far as it goes.
+        let long = [vec![0; 64], own.clone()].concat();
+        assert_eq!(m.lookup_with(0, 4096, Some((0xe00, &long[..127]))), Lookup::Missing(0x1000));
         let run = Lookup::Run(RunKind::Zero(None), 4096);
+        assert_eq!(m.lookup_with(0, 4096, Some((0xe00, &long))), run);
         assert_eq!(m.lookup_with(0, 4096, Some((0x1000, &own))), run);
         // What is in the cache is newer.
         m.insert(0x1000, vec![0; 64].into()).unwrap();

@@ -13,19 +13,22 @@ use crate::l2map::{Lookup, RunKind};
 use crate::overlap::Section;
 use crate::spec;
 
-/// The slice that was looked at last by somebody who goes through the whole disk. As long as no slice leaves the cache, which
-/// is asked first, the disk has what was read.
+/// How much of a table is read at a time by somebody who goes through the whole disk, bytes.
+const STRETCH: u64 = 64 << 10;
+
+/// The slices of a table that were read last by somebody who goes through the whole disk. As long as no slice leaves the
+/// cache, which is asked first, the disk has what was read.
 #[derive(Default)]
 pub(crate) struct Passing {
-    /// Its file offset, and the cache's generation when it was read.
+    /// Their file offset, and the cache's generation when they were read.
     place: Option<(u64, u64)>,
     words: Vec<u64>,
     buf: IoBuf,
 }
 
 impl Passing {
-    /// The slice and its file offset, if it may still be believed.
-    fn slice(&self, generation: u64) -> Option<(u64, &[u64])> {
+    /// The slices and their file offset, if they may still be believed.
+    fn slices(&self, generation: u64) -> Option<(u64, &[u64])> {
         let (key, read_at) = self.place?;
         (read_at == generation).then_some((key, &self.words))
     }
@@ -44,7 +47,7 @@ impl Image {
             let (found, generation) = {
                 let map = self.map.read();
                 let passing = self.passing.lock();
-                (map.lookup_with(off, len, passing.slice(map.generation())), map.generation())
+                (map.lookup_with(off, len, passing.slices(map.generation())), map.generation())
             };
             match found {
                 Lookup::Run(kind, n) => return Ok((kind, n)),
@@ -58,15 +61,22 @@ impl Image {
         }
     }
 
-    /// Reads a slice without giving it a place in the cache.
+    /// Reads a slice, and those behind it in its table, without giving them a place in the cache.
     async fn pass<H: Host>(&self, h: &H, key: u64, generation: u64) -> IoResult<()> {
-        let bytes = self.map.read().slice_bytes() as usize;
+        let one = self.map.read().slice_bytes();
+        let rest = self.geo.cluster_start(key) + self.geo.cluster_size() - key;
+        let bytes = rest.min(STRETCH).max(one) as usize;
         let Passing { buf, mut words, .. } = std::mem::take(&mut *self.passing.lock());
-        let buf = if buf.len() == bytes { buf } else { IoBuf::zeroed(bytes) };
+        let buf = if buf.len() >= bytes { buf } else { IoBuf::zeroed(bytes) };
         h.event(Event::L2Load).await;
-        h.read(key, buf.clone()).await?;
+        let mut part = buf.slice(0..bytes);
+        if h.read(key, part.clone()).await.is_err() {
+            // What cannot be read may be behind the slice that is needed.
+            part = buf.slice(0..one as usize);
+            h.read(key, part.clone()).await?;
+        }
         words.clear();
-        put_words(&buf, &mut words);
+        put_words(&part, &mut words);
         *self.passing.lock() = Passing { place: Some((key, generation)), words, buf };
         Ok(())
     }

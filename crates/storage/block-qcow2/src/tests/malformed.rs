@@ -43,6 +43,37 @@ async fn exercise(file: Vec<u8>) {
 }
 
 #[test]
+fn who_goes_through_a_table_fails_only_where_it_cannot_be_read() {
+    Sim::new(1).block_on(async {
+        // A table maps 2 MiB, each of its slices 256 KiB.
+        let host = MemHost::new(Vec::new());
+        crate::create::create(&host, &options(6 << 20, 4096)).await.unwrap();
+        let image = open(&host, true).await;
+        for at in (0..6u64 << 20).step_by(128 << 10) {
+            image.write(&host, at, IoBuf::from_bytes(&[7; 4096])).await.unwrap();
+        }
+        image.make_clean(&host).await.unwrap();
+        let table = image.map.read().l1_entry(0) & crate::spec::OFFSET_MASK;
+        let all = 6 << 20;
+        let bed = MemHost::new(host.bytes());
+        let whole = open(&bed, false).await;
+        let torn = open(&bed, false).await;
+        // The sixth slice.
+        let bad = table + 5 * 512;
+        for at in (0..all).step_by(4096) {
+            *bed.bad.borrow_mut() = 0..0;
+            let want = whole.lookup(&bed, at, all - at).await.unwrap();
+            *bed.bad.borrow_mut() = bad..bad + 8;
+            let inside = (5..6).contains(&(at >> 18));
+            match torn.lookup(&bed, at, all - at).await {
+                Ok((kind, n)) => assert!(!inside && kind == want.0 && n <= want.1, "{at:#x}"),
+                Err(e) => assert!(inside && e == base::Errno::IO, "{at:#x}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn damaged_tables_never_panic() {
     for seed in 0..400u64 {
         Sim::new(seed).block_on(async {

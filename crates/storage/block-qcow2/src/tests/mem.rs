@@ -36,6 +36,8 @@ pub struct MemHost {
     pub full: Cell<bool>,
     /// Fails every operation with this chance in 1000.
     pub faults: Cell<u64>,
+    /// Reads of the file that touch these bytes fail.
+    pub bad: RefCell<std::ops::Range<u64>>,
 }
 
 impl MemHost {
@@ -100,6 +102,12 @@ impl Host for MemHost {
     }
     async fn read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
         self.step().await?;
+        {
+            let bad = self.bad.borrow();
+            if off < bad.end && bad.start < off + buf.len() as u64 {
+                return Err(Errno::IO);
+            }
+        }
         {
             let file = self.file.borrow();
             let have = (file.len() as u64).saturating_sub(off).min(buf.len() as u64) as usize;
