@@ -241,6 +241,31 @@ impl Root {
         .await
     }
 
+    /// As [`Root::map`], run after run, `most` (at least one) of them: quicker than one request for each. Where one of them fails
+    /// that is not the first, those before it are the answer.
+    pub async fn map_runs(&self, off: u64, len: u64, most: usize) -> IoResult<Vec<Status>> {
+        self.request(move |p| async move {
+            p.inside(off, len)?;
+            let (mut at, end) = (off, off + len);
+            let mut runs = Vec::new();
+            loop {
+                match p.cx().chain_status(at, end - at).await {
+                    Ok(st) => {
+                        at += st.len;
+                        let ends = st.len == 0;
+                        runs.push(st);
+                        if ends || at >= end || runs.len() >= most {
+                            return Ok(runs);
+                        }
+                    }
+                    Err(e) if runs.is_empty() => return Err(e),
+                    Err(_) => return Ok(runs),
+                }
+            }
+        })
+        .await
+    }
+
     /// Where the bytes are, as far as the image itself has them: its backing files are not looked at.
     pub async fn map_own(&self, off: u64, len: u64) -> IoResult<Status> {
         self.request(move |p| async move {

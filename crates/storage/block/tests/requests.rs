@@ -191,6 +191,17 @@ fn a_short_backing_file_is_followed_by_zeroes() {
         assert!(st.zero && !st.data, "{st:?}");
         // Copying up a cluster keeps what was visible.
         root.write(2000, IoBuf::from_bytes(&[6]), WriteFlags::empty()).await.unwrap();
+        // All runs together are what they are one by one.
+        let (mut one_by_one, mut at) = (Vec::new(), 0);
+        while at < SIZE {
+            let st = root.map(at, SIZE - at).await.unwrap();
+            at += st.len;
+            one_by_one.push(st);
+        }
+        assert!(one_by_one.len() > 1);
+        assert_eq!(root.map_runs(0, SIZE, 100).await.unwrap(), one_by_one);
+        assert_eq!(root.map_runs(0, SIZE, 1).await.unwrap(), one_by_one[..1]);
+        assert!(root.map_runs(0, SIZE + 1, 100).await.is_err());
         let got = read(&root, 0, 8192).await;
         assert_eq!((got[1999], got[2000], got[2001], got[2999], got[3000]), (5, 6, 5, 5, 0));
         root.detach().await;

@@ -9,6 +9,8 @@ use nbd::spec::*;
 
 /// Most extents of one context in a reply.
 const MAX_EXTENTS: usize = 1024;
+/// How many ranges are asked for in one go.
+const RUNS: usize = 64;
 /// Where a length is cut that the reply has no room for, bytes.
 const CUT: u32 = 4096;
 
@@ -83,17 +85,18 @@ impl Conn {
         let (mut states, mut depths) = (Runs::new(most), Runs::new(most));
         let (mut off, end) = (req.offset, req.offset + req.len);
         while off < end && !self.broken.get() {
-            let st = self.export.root.map(off, end - off).await?;
-            if st.len == 0 {
-                return Err(Errno::IO);
+            for st in self.export.root.map_runs(off, end - off, most.clamp(1, RUNS)).await? {
+                if st.len == 0 {
+                    return Err(Errno::IO);
+                }
+                let hole = if st.data { 0 } else { STATE_HOLE };
+                let zero = if st.zero { STATE_ZERO } else { 0 };
+                let depth = if st.allocated { u64::from(st.depth) + 1 } else { 0 };
+                if !(states.add(st.len, (hole | zero).into()) & depths.add(st.len, depth)) {
+                    return Ok((states.list, depths.list));
+                }
+                off += st.len;
             }
-            let hole = if st.data { 0 } else { STATE_HOLE };
-            let zero = if st.zero { STATE_ZERO } else { 0 };
-            let depth = if st.allocated { u64::from(st.depth) + 1 } else { 0 };
-            if !(states.add(st.len, (hole | zero).into()) & depths.add(st.len, depth)) {
-                break;
-            }
-            off += st.len;
         }
         Ok((states.list, depths.list))
     }

@@ -5,6 +5,8 @@ use block::Root;
 
 /// How much is looked at in one go, bytes.
 const LOOK: u64 = 16 << 40;
+/// How many ranges are asked for in one go.
+const RUNS: usize = 256;
 
 /// A range that is stored in one way, in one place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,24 +85,26 @@ pub async fn map(root: &Root, start: u64, len: u64, tell: &mut dyn FnMut(Range))
         });
     }
     while pos < end {
-        let st = root.map(pos, (end - pos).min(LOOK)).await.map_err(|e| (pos, e))?;
-        let n = st.len.min(end - pos);
-        if n == 0 {
-            return Err((pos, Errno::IO));
+        let runs = root.map_runs(pos, (end - pos).min(LOOK), RUNS).await.map_err(|e| (pos, e))?;
+        for st in runs {
+            let n = st.len.min(end - pos);
+            if n == 0 {
+                return Err((pos, Errno::IO));
+            }
+            whole.take(Range {
+                start: pos,
+                len: n,
+                depth: st.depth,
+                // A hole of which nobody says what is read there is there for nobody.
+                present: st.allocated && (st.data || st.zero),
+                zero: st.zero,
+                data: st.data,
+                compressed: st.compressed,
+                offset: st.offset,
+                filename: st.filename.filter(|_| st.offset.is_some()),
+            });
+            pos += n;
         }
-        whole.take(Range {
-            start: pos,
-            len: n,
-            depth: st.depth,
-            // A hole of which nobody says what is read there is there for nobody.
-            present: st.allocated && (st.data || st.zero),
-            zero: st.zero,
-            data: st.data,
-            compressed: st.compressed,
-            offset: st.offset,
-            filename: st.filename.filter(|_| st.offset.is_some()),
-        });
-        pos += n;
     }
     if let Some(l) = whole.held.take() {
         (whole.tell)(l);

@@ -1,9 +1,10 @@
 //! `map`.
 
 use super::args::{FORMAT, HELP, IMAGE_OPTS, OBJECT, OUTPUT, Parsed, SHARE, value};
-use super::{CmdResult, Command, Tool, could_not_open, wait};
+use super::{CmdResult, Command, Tool, could_not_open};
 use crate::map::{Range, map};
 use crate::open::{OpenFlags, open};
+use std::fmt::Write;
 
 /// `map`.
 pub(super) static COMMAND: Command = Command {
@@ -25,22 +26,73 @@ pub(super) static COMMAND: Command = Command {
     run,
 };
 
-/// What is printed of all ranges.
-fn json(list: &[Range]) -> String {
-    let one = |r: &Range| {
-        let offset = r.offset.map_or_else(String::new, |o| format!(", \"offset\": {o}"));
-        format!(
-            "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}, \
-             \"compressed\": {}{offset}}}",
-            r.start, r.len, r.depth, r.present, r.zero, r.data, r.compressed
-        )
-    };
-    let mut all: Vec<String> = list.iter().map(one).collect();
-    if all.is_empty() {
-        // Of nothing, too, something is said.
-        all.push(one(&Range::default()));
+/// How much text is put together before it is printed, bytes.
+const TEXT: usize = 64 << 10;
+
+/// What is printed, range by range.
+struct Listing<'a, 't> {
+    tool: &'a mut Tool<'t>,
+    json: bool,
+    /// What is not printed yet.
+    text: String,
+    /// Nothing was said of any range yet.
+    none: bool,
+    /// Something is stored where people cannot be told of it: nothing behind it is listed.
+    broken: bool,
+}
+
+impl Listing<'_, '_> {
+    fn add(&mut self, r: &Range) {
+        let none = std::mem::take(&mut self.none);
+        if self.json {
+            self.text.push_str(if none { "[" } else { ",\n" });
+            self.json(r);
+        } else if r.data && r.offset.is_none() {
+            self.broken = true;
+        } else if r.data && !r.zero && !self.broken {
+            let name = r.filename.as_deref().unwrap_or_default();
+            self.row(&hex(r.start), &hex(r.len), &hex(r.offset.unwrap_or(0)), name);
+        }
+        if self.text.len() >= TEXT {
+            self.tool.print(&std::mem::take(&mut self.text));
+        }
     }
-    format!("[{}]\n", all.join(",\n"))
+
+    fn json(&mut self, r: &Range) {
+        let begun = write!(
+            self.text,
+            "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}, \
+             \"compressed\": {}",
+            r.start, r.len, r.depth, r.present, r.zero, r.data, r.compressed
+        );
+        let offset = r.offset.map_or(Ok(()), |o| write!(self.text, ", \"offset\": {o}"));
+        debug_assert!(begun.and(offset).is_ok(), "text is written to memory");
+        self.text.push('}');
+    }
+
+    /// A row of the table that people read.
+    fn row(&mut self, start: &str, len: &str, offset: &str, file: &str) {
+        let written = writeln!(self.text, "{start:<16}{len:<16}{offset:<16}{file}");
+        debug_assert!(written.is_ok(), "text is written to memory");
+    }
+
+    /// Prints what is left, and the end; without it where not all was found.
+    fn end(mut self, whole: bool) {
+        if self.json {
+            let end = if whole { "]\n" } else { ",\n" };
+            // Of nothing, too, something is said.
+            let end = match std::mem::take(&mut self.none) {
+                true => {
+                    self.text.push('[');
+                    self.json(&Range::default());
+                    if whole { end } else { "\n" }
+                }
+                false => end,
+            };
+            self.text.push_str(end);
+        }
+        self.tool.print(&self.text);
+    }
 }
 
 fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
@@ -55,30 +107,21 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     tool.format_or_options(&p)?;
     let source = tool.source(&p, name)?;
     let flags = OpenFlags { force_share: p.has("force-share"), chain: true, ..OpenFlags::default() };
-    let mut text = String::new();
-    let mut list = Vec::new();
-    let mut broken = false;
+    let executor = match crate::executor() {
+        Ok(x) => x,
+        Err(e) => return tool.fail(&format!("Could not start: {e}")),
+    };
+    let mut listing = Listing { tool, json: json_wanted, text: String::new(), none: true, broken: false };
     let mut begun = false;
-    let done = wait(tool, async {
+    let done = executor.block_on(async {
         let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
         let done = match image.reader().await {
             Ok(root) => {
                 begun = true;
-                let mut tell = |r: Range| {
-                    if json_wanted {
-                        list.push(r);
-                    } else if r.data && r.offset.is_none() {
-                        broken = true;
-                    } else if r.data && !r.zero && !broken {
-                        text.push_str(&format!(
-                            "{:<16}{:<16}{:<16}{}\n",
-                            hex(r.start),
-                            hex(r.len),
-                            hex(r.offset.unwrap_or(0)),
-                            r.filename.unwrap_or_default()
-                        ));
-                    }
-                };
+                if !json_wanted {
+                    listing.row("Offset", "Length", "Mapped to", "File");
+                }
+                let mut tell = |r: Range| listing.add(&r);
                 let shown = image.graph.snapshot().by_name(&image.node).is_none_or(|n| n.ty.shows_places);
                 let done = match shown {
                     true => map(&root, start, len, &mut tell).await,
@@ -97,36 +140,19 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         };
         image.close().await;
         done
-    })?;
-    if let Err(e) = done {
-        if begun {
-            // What was found until then is shown, without an end.
-            let said = if json_wanted { begun_json(&list) } else { human(&text) };
-            tool.print(&said);
+    });
+    let broken = listing.broken;
+    if begun {
+        // What was found until an error is shown, without an end.
+        listing.end(done.is_ok());
+    }
+    match done {
+        Err(e) => tool.fail_with(&e),
+        Ok(()) if broken && !json_wanted => {
+            tool.fail("File contains external, encrypted or compressed clusters.")
         }
-        return tool.fail_with(&e);
+        Ok(()) => Ok(0),
     }
-    if json_wanted {
-        tool.print(&json(&list));
-        return Ok(0);
-    }
-    tool.print(&human(&text));
-    match broken {
-        true => tool.fail("File contains external, encrypted or compressed clusters."),
-        false => Ok(0),
-    }
-}
-
-/// The table that people read.
-fn human(lines: &str) -> String {
-    format!("{:<16}{:<16}{:<16}{}\n{lines}", "Offset", "Length", "Mapped to", "File")
-}
-
-/// A list without its end; the last range is still held back.
-fn begun_json(list: &[Range]) -> String {
-    let whole = json(list);
-    let text = whole.trim_end_matches("]\n");
-    if list.is_empty() { format!("{text}\n") } else { format!("{text},\n") }
 }
 
 /// Hexadecimal, but a plain 0.
