@@ -1,24 +1,24 @@
 //! Whether two images show the same.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base::Errno;
 use block::Root;
+use block::lists::join_all;
 use block::request::Status;
 use mem::IoBuf;
 use rt::sync::Semaphore;
 use rt::{IoThread, JoinHandle};
 
-/// The longest piece that is read at a time, bytes. What was read should still be in the processor's cache when it is compared.
-const PIECE: u64 = 256 << 10;
-/// A step of what is told, bytes.
+/// The longest part that is read at a time, bytes. What was read should still be in the processor's cache when it is compared.
+const PART: u64 = 512 << 10;
+/// A step of what is told, and the longest piece that a thread takes at a time, bytes.
 const STEP: u64 = 2 << 20;
-/// Pieces that a thread reads at a time.
-const WORKERS: usize = 2;
 /// Pieces that wait at most.
-const QUEUE: usize = 16;
+const QUEUE: usize = 8;
 /// So much work is worth a second thread, bytes.
 const WORTH_A_THREAD: u64 = 16 << 20;
 /// How much is looked at in one go, bytes.
@@ -145,7 +145,7 @@ impl Crew {
             room: Semaphore::new(QUEUE),
             doubtful: Mutex::default(),
         });
-        let workers = (0..WORKERS).map(|_| rt::spawn_local(work.clone().work())).collect();
+        let workers = vec![rt::spawn_local(work.clone().work())];
         let alone = std::thread::available_parallelism().map_or(1, |n| n.get()) < 2;
         Crew { work, begun: 0, workers, second: None, alone }
     }
@@ -157,13 +157,8 @@ impl Crew {
             self.second = IoThread::spawn("compare").ok();
             self.alone = self.second.is_none();
             if let Some(thread) = &self.second {
-                let work = || self.work.clone();
-                self.workers.extend((0..WORKERS).map(|_| {
-                    thread.handle().spawn({
-                        let work = work();
-                        move || work.work()
-                    })
-                }));
+                let work = self.work.clone();
+                self.workers.push(thread.handle().spawn(move || work.work()));
             }
         }
         self.work.room.acquire().await.forget();
@@ -272,11 +267,11 @@ async fn survey(
         if !alike {
             let mut at = pos;
             while at < pos + n && crew.work.verdict.open(at) {
-                let len = PIECE.min(pos + n - at);
+                let len = STEP.min(pos + n - at);
                 let disk = |st: &Status, root: &Arc<Root>| (!st.zero).then(|| root.clone());
                 crew.start(Piece { disks: (disk(&one, first), disk(&two, second)), at, len }).await;
                 at += len;
-                if (at - pos).is_multiple_of(STEP) {
+                if len == STEP {
                     steps.reach(at);
                 }
             }
@@ -310,42 +305,58 @@ fn kind(s: &Status) -> (bool, bool, bool) {
 struct Memory([Option<IoBuf>; 2]);
 
 impl Memory {
-    fn part(&mut self, which: usize, len: u64) -> IoBuf {
-        self.0[which].get_or_insert_with(|| IoBuf::zeroed(PIECE as usize)).slice(0..len as usize)
+    fn part(&mut self, i: usize, len: u64) -> IoBuf {
+        self.0[i].get_or_insert_with(|| IoBuf::zeroed(PART as usize)).slice(0..len as usize)
     }
 }
 
 impl Piece {
     /// Compares it, and says what is wrong with it; answers whether nothing is.
     async fn run(self, verdict: &Verdict, memory: &mut Memory) -> bool {
-        if !verdict.open(self.at) {
+        let end = self.at + self.len;
+        let mut at = self.at;
+        while at < end {
+            if !verdict.open(at) {
+                return false;
+            }
+            let len = PART.min(end - at);
+            let bad = match self.difference(at, len, memory).await {
+                Ok(None) => {
+                    at += len;
+                    continue;
+                }
+                Ok(Some(differs)) => Ok(differs),
+                Err(e) => Err(e),
+            };
+            verdict.add(at, bad);
             return false;
         }
-        let bad = match self.difference(memory).await {
-            Ok(None) => return true,
-            Ok(Some(at)) => Ok(at),
-            Err(e) => Err(e),
-        };
-        verdict.add(self.at, bad);
-        false
+        true
     }
 
-    /// The first sector that differs.
-    async fn difference(&self, memory: &mut Memory) -> Result<Option<u64>, Failure> {
-        let mut read = async |disk: &Option<Arc<Root>>, which| {
-            let Some(root) = disk else { return Ok(None) };
-            let buf = memory.part(usize::from(which == Which::Second), self.len);
-            let done = root.read(self.at, buf.clone()).await;
-            done.map(|()| Some(buf)).map_err(|e| Failure::Read(which, self.at, e))
-        };
-        let first = read(&self.disks.0, Which::First).await?;
-        let second = read(&self.disks.1, Which::Second).await?;
-        let differs = match (&first, &second) {
+    /// The first sector that differs, of `len` bytes at `at`.
+    async fn difference(&self, at: u64, len: u64, memory: &mut Memory) -> Result<Option<u64>, Failure> {
+        let mut parts = [None, None];
+        let mut reads: Vec<Pin<Box<dyn Future<Output = Result<(), Failure>>>>> = Vec::with_capacity(2);
+        for (i, (disk, which)) in
+            [(&self.disks.0, Which::First), (&self.disks.1, Which::Second)].into_iter().enumerate()
+        {
+            let Some(root) = disk.clone() else { continue };
+            let part = memory.part(i, len);
+            parts[i] = Some(part.clone());
+            reads.push(Box::pin(async move {
+                root.read(at, part).await.map_err(|e| Failure::Read(which, at, e))
+            }));
+        }
+        for done in join_all(reads).await {
+            done?;
+        }
+        let differs = match (&parts[0], &parts[1]) {
             (Some(a), Some(b)) => a.first_difference(b).map(|at| at - at % SECTOR),
             (Some(data), None) | (None, Some(data)) => first_data(data),
             (None, None) => None,
         };
-        Ok(differs.map(|d| self.at + d as u64))
+        Ok(differs.map(|d| at + d as u64))
     }
 }
 
