@@ -414,6 +414,11 @@ pub(crate) fn with_current<T>(f: impl FnOnce(&Rc<Local>) -> T) -> Option<T> {
     CURRENT.try_with(|c| c.borrow().as_ref().map(f)).ok().flatten()
 }
 
+/// Whether other tasks of this thread's executor wait for being polled.
+pub(crate) fn has_more_to_do() -> bool {
+    with_current(|l| !l.is_idle()).unwrap_or(false)
+}
+
 pub(crate) fn current_local() -> Rc<Local> {
     with_current(Rc::clone).expect("this future must be polled inside an executor of this crate")
 }

@@ -157,16 +157,18 @@ impl File {
             return Ok(0);
         }
         let flags = if dsync { libc::RWF_DSYNC } else { 0 };
-        if let Some(writer) = self.writer.as_ref().filter(|_| !dsync && may_wait())
-            && let Some(done) = writer.write_here(self.fd(), pos, &buf)
-        {
-            return done;
+        let mut handed = false;
+        if let Some(writer) = self.writer.as_ref().filter(|_| !dsync && may_wait()) {
+            handed = writer.hands_over(buf.len());
+            if !handed && let Some(done) = writer.write_here(self.fd(), pos, &buf) {
+                return done;
+            }
         }
         // A single one is best left to the ring; one that waits for the device would keep the others waiting.
         let counted = self.writer.as_ref().filter(|_| !dsync && on_ring()).map(|w| (w, w.begin()));
-        let sole = executor::with_current(|l| l.sole).unwrap_or(false);
-        if let Some((writer, _)) = counted.as_ref().filter(|(_, w)| sole || w.among_others()) {
-            return writer.write(&self.fd, pos, buf, sole).await;
+        let queues = handed || executor::with_current(|l| l.sole).unwrap_or(false);
+        if let Some((writer, _)) = counted.as_ref().filter(|(_, w)| queues || w.among_others()) {
+            return writer.write(&self.fd, pos, buf).await;
         }
         let _long = self.writer.as_ref().map(|w| w.begin_long());
         loop {
@@ -221,6 +223,16 @@ impl File {
                 .await
             }
         }
+    }
+
+    /// Has the system begin to bring what was written to stable storage, and does not wait for that to end: for one who will
+    /// call [`File::sync_data`] later, which has less to do then. A failure is told there.
+    pub async fn begin_sync(&self) {
+        self.with_fd(|fd| {
+            // SAFETY: the call takes no pointer.
+            unsafe { libc::sync_file_range(fd.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+        })
+        .await
     }
 
     /// `fallocate` with the system's mode bits, over `len` bytes from `off`.

@@ -6,20 +6,23 @@
 //!
 //! * A thread that is [made for storage](crate::Conduct::storage) does short writes itself. Mostly that is a copy of some
 //!   kilobytes; but at times the file system lets writers wait, and [`Patience`] sees to it that the thread loses little
-//!   time by that.
+//!   time by that. Where it has other things to do, it hands over those that are not quite so short.
 //! * Elsewhere, writes that come while others are in flight queue up, and one thread of the pool does them in a row. So do all
-//!   longer ones of [a tool](crate::Conduct::tool). Those mostly go where nothing stood before; ext4 is told of each in one
-//!   piece, which it then allocates at once instead of block by block: that takes a quarter of the time off a copy.
+//!   longer ones of [a tool](crate::Conduct::tool).
+//!
+//! Of a long write that goes where nothing stood before, ext4 is told in one piece, which it then allocates at once instead of
+//! block by block: that takes a quarter of the time off a copy.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use base::{Errno, IoResult};
 use mem::IoBuf;
 use parking_lot::Mutex;
 
+use crate::executor;
 use crate::file::{iovecs, result};
 use crate::patience::{LATE, Patience};
 use crate::pool::submit;
@@ -32,8 +35,14 @@ const ROW_BYTES: usize = 256 << 10;
 /// The longest write that a thread does itself, bytes: longer ones are worth a change of threads.
 const SHORT: usize = 128 << 10;
 
+/// The shortest write that a thread hands over where it has other things to do, bytes: copying it takes longer than that.
+const WORTH_HANDING: usize = 32 << 10;
+
 /// The shortest write that is worth telling the file system of before, bytes.
 const LONG: usize = 256 << 10;
+
+/// So many long writes at most are not told of after it was no use.
+const MOST_SKIPPED: u32 = 1024;
 
 /// What ext2 to ext4 are called.
 const EXT4: u64 = 0xef53;
@@ -51,11 +60,36 @@ pub(crate) struct Writer {
     in_flight: AtomicUsize,
     /// Whether a write waits for this host only.
     local: bool,
-    /// Whether allocating in long pieces is worth while, and works.
-    reserves: AtomicBool,
+    /// Whether allocating in long pieces is worth while.
+    reserving: Mutex<Reserving>,
     /// Operations in flight that may hold the file's lock, or the file system's, for long.
     long: AtomicUsize,
     patience: Mutex<Patience>,
+}
+
+/// Whether the file system is told of long writes before. That is of use only where nothing stands yet, which turns out.
+#[derive(Debug, Default)]
+struct Reserving {
+    /// It can be told.
+    works: bool,
+    /// Writes not to tell of at the next failure, and still.
+    penalty: u32,
+    skip: u32,
+}
+
+impl Reserving {
+    /// Whether the next long write is told of.
+    fn turn(&mut self) -> bool {
+        let now = self.works && self.skip == 0;
+        self.skip = self.skip.saturating_sub(1);
+        now
+    }
+
+    /// It was told of one: whether that was of use.
+    fn told(&mut self, useful: bool) {
+        self.penalty = if useful { 0 } else { (self.penalty * 2).clamp(1, MOST_SKIPPED) };
+        self.skip = self.penalty;
+    }
 }
 
 #[derive(Default)]
@@ -76,7 +110,6 @@ impl std::fmt::Debug for Queue {
 struct Write {
     pos: i64,
     buf: IoBuf,
-    new: bool,
     done: oneshot::Sender<IoResult<usize>>,
 }
 
@@ -114,8 +147,12 @@ impl Writer {
         let fs = fstatfs(fd).ok()?.f_type as u64;
         let handed_over = regular && cached && !ASYNC.contains(&fs);
         handed_over.then(|| {
-            let (local, reserves) = (LOCAL.contains(&fs), AtomicBool::new(fs == EXT4));
-            Arc::new(Writer { local, reserves, ..Writer::default() })
+            let reserving = Reserving { works: fs == EXT4, ..Reserving::default() };
+            Arc::new(Writer {
+                local: LOCAL.contains(&fs),
+                reserving: Mutex::new(reserving),
+                ..Writer::default()
+            })
         })
     }
 
@@ -151,18 +188,23 @@ impl Writer {
         Some(done)
     }
 
-    /// Writes after those that wait already. A dropped future does not stop it. `new`: most likely nothing stands there yet.
-    pub(crate) async fn write(
-        self: &Arc<Self>,
-        fd: &Arc<OwnedFd>,
-        pos: i64,
-        buf: IoBuf,
-        new: bool,
-    ) -> IoResult<usize> {
+    /// Whether a write is handed over by a thread that could do it itself: others are being done already, or it has other
+    /// things to do meanwhile.
+    pub(crate) fn hands_over(&self, len: usize) -> bool {
+        /// With one processor nothing is done meanwhile.
+        static ALONE: LazyLock<bool> =
+            LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from) < 2);
+        len >= WORTH_HANDING
+            && (self.in_flight.load(Ordering::Relaxed) > 0 || executor::has_more_to_do())
+            && !*ALONE
+    }
+
+    /// Writes after those that wait already. A dropped future does not stop it.
+    pub(crate) async fn write(self: &Arc<Self>, fd: &Arc<OwnedFd>, pos: i64, buf: IoBuf) -> IoResult<usize> {
         let (done, written) = oneshot::channel();
         let idle = {
             let mut q = self.queue.lock();
-            q.waiting.push(Write { pos, buf, new, done });
+            q.waiting.push(Write { pos, buf, done });
             !std::mem::replace(&mut q.at_work, true)
         };
         if idle {
@@ -173,14 +215,17 @@ impl Writer {
         written.await.unwrap_or(Err(Errno::IO))
     }
 
-    /// Has the file system allocate what is about to be written. Should it fail, the write will tell.
+    /// Has the file system allocate what is about to be written, if that is of use. Should it fail, the write will tell.
     fn reserve(&self, fd: BorrowedFd<'_>, pos: i64, len: usize) {
-        if len < LONG || !self.reserves.load(Ordering::Relaxed) {
+        use rustix::fs::{FallocateFlags, fallocate, fstat};
+        if len < LONG || !self.reserving.lock().turn() {
             return;
         }
-        let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
-        if rustix::fs::fallocate(fd, flags, pos as u64, len as u64).is_err() {
-            self.reserves.store(false, Ordering::Relaxed);
+        let blocks = || fstat(fd).map_or(0, |s| s.st_blocks);
+        let before = blocks();
+        match fallocate(fd, FallocateFlags::KEEP_SIZE, pos as u64, len as u64) {
+            Ok(()) => self.reserving.lock().told(blocks() > before),
+            Err(_) => self.reserving.lock().works = false,
         }
     }
 
@@ -202,9 +247,7 @@ impl Writer {
             };
             // All of a row are told together, so that their executor wakes once.
             let write = |w: &Write| {
-                if w.new {
-                    self.reserve(fd, w.pos, w.buf.len());
-                }
+                self.reserve(fd, w.pos, w.buf.len());
                 write_now(fd, w.pos, &w.buf)
             };
             let done: Vec<_> = row.iter().map(write).collect();
@@ -226,5 +269,47 @@ fn write_now(fd: BorrowedFd<'_>, pos: i64, buf: &IoBuf) -> IoResult<usize> {
             Err(Errno::INTR) => {}
             r => return r,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_of_no_use_is_tried_less_and_less() {
+        let mut r = Reserving { works: true, ..Reserving::default() };
+        let mut tries = 0;
+        for _ in 0..100_000 {
+            if r.turn() {
+                tries += 1;
+                r.told(false);
+            }
+        }
+        assert!((90..120).contains(&tries), "{tries}");
+        while !r.turn() {}
+        r.told(true);
+        assert!(r.turn() && r.turn(), "as soon as it is of use it is done again");
+        r.works = false;
+        assert!(!r.turn());
+    }
+
+    #[test]
+    fn long_writes_into_a_hole_get_their_blocks_at_once() {
+        let file = std::fs::File::from(
+            rustix::fs::memfd_create("reserve", rustix::fs::MemfdFlags::CLOEXEC).unwrap(),
+        );
+        file.set_len(4 << 20).unwrap();
+        // Not a file system of which that is known; it works as well.
+        let reserving = Mutex::new(Reserving { works: true, ..Reserving::default() });
+        let w = Writer { reserving, ..Writer::default() };
+        w.reserve(file.as_fd(), 0, LONG - 1);
+        let blocks = || rustix::fs::fstat(&file).unwrap().st_blocks * 512;
+        assert_eq!(blocks(), 0);
+        w.reserve(file.as_fd(), 0, LONG);
+        assert_eq!((blocks(), w.reserving.lock().skip), (LONG as i64, 0));
+        // There it was of no use.
+        w.reserve(file.as_fd(), 0, LONG);
+        assert_eq!((blocks(), w.reserving.lock().skip), (LONG as i64, 1));
     }
 }

@@ -17,6 +17,7 @@ use qapi::{QError, qerr};
 use rt::AioMode;
 use rustix::fs::{AtFlags, SeekFrom, StatxFlags};
 use std::os::fd::BorrowedFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
@@ -525,6 +526,16 @@ impl Driver for FileDriver {
 
     fn flush<'a>(&'a self, _cx: &'a Cx<'a>) -> IoFuture<'a> {
         Box::pin(async move { self.0.flush(&self.0.current()).await })
+    }
+
+    fn write_behind<'a>(&'a self, _cx: &'a Cx<'a>) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+        Box::pin(async move {
+            let open = self.0.current();
+            // Behind the page cache nothing waits to be written.
+            if open.kind != FileKind::Char && !open.mode.direct {
+                open.file.begin_sync().await;
+            }
+        })
     }
 
     fn truncate<'a>(&'a self, _cx: &'a Cx<'a>, len: u64, exact: bool, prealloc: Prealloc) -> IoFuture<'a> {

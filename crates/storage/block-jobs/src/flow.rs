@@ -11,6 +11,8 @@
 use crate::copy::Failed;
 use api::block_core::BlockdevOnError;
 use base::IoResult;
+use block::driver::ChildSlot;
+use block::job::filter::TARGET;
 use block::job::{Go, Job, JobRoot, Op, Then};
 pub(crate) use block_filters::Buffers;
 use parking_lot::Mutex;
@@ -28,6 +30,8 @@ pub(crate) const LOOK: u64 = 1 << 30;
 const SMALL: u64 = 64 << 10;
 /// How long a job that ignores errors waits before it tries again.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// After so many bytes the target begins to make them stable: every job flushes it in the end.
+const BEHIND: u64 = 32 << 20;
 
 /// What a job copies, and how.
 pub(crate) trait Work: 'static {
@@ -37,6 +41,11 @@ pub(crate) trait Work: 'static {
 
     /// What follows a failed request.
     fn on_error(&self, write: bool) -> BlockdevOnError;
+
+    /// Whom the pieces are written to. It is flushed in the end, and begins to make stable what it has before.
+    fn writes(&self) -> ChildSlot {
+        TARGET
+    }
 
     /// Whether a piece whose failure is ignored is left out, so that the job fails in the end. It is tried again
     /// otherwise.
@@ -82,6 +91,9 @@ struct Flight {
     pieces: usize,
     bytes: u64,
     ended: Vec<Ended>,
+    /// Bytes that were moved since the target was told to make them stable, and whether it is at that.
+    moved: u64,
+    behind: bool,
 }
 
 /// What the loop and its pieces share.
@@ -91,6 +103,27 @@ struct Shared<W> {
     work: Arc<W>,
     bufs: Buffers,
     flight: Mutex<Flight>,
+}
+
+impl<W: Work> Shared<W> {
+    /// So many bytes were moved.
+    fn moved(self: &Arc<Self>, bytes: u64) {
+        {
+            let mut f = self.flight.lock();
+            f.moved += bytes;
+            if f.behind || f.moved < BEHIND {
+                return;
+            }
+            (f.moved, f.behind) = (0, true);
+        }
+        let me = self.clone();
+        drop(rt::spawn_local(async move {
+            if let Ok(op) = me.root.enter().await {
+                op.cx().child_write_behind(me.work.writes()).await;
+            }
+            me.flight.lock().behind = false;
+        }));
+    }
 }
 
 /// A piece in flight; counts as ended when dropped.
@@ -216,6 +249,9 @@ impl<W: Work> Flow<W> {
                 Ok(op) => shared.work.piece(&op, &shared.bufs, off, len).await,
                 Err(e) => Err((false, e)),
             };
+            if let Ok(moved) = flying.result {
+                shared.moved(moved);
+            }
         }));
     }
 

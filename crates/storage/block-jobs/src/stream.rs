@@ -8,7 +8,7 @@ use crate::setup::{Frozen, begin, config, find, find_node, hint, job_id, undo};
 use api::block_core::{BlockStream, BlockdevOnError};
 use api::job::JobType;
 use base::IoResult;
-use block::driver::{CtlFuture, Kind};
+use block::driver::{ChildSlot, CtlFuture, Kind};
 use block::job::change::FilterSpec;
 use block::job::filter::{Blind, SOURCE, STREAM_TOP, STREAM_TOP_FILTER};
 use block::job::{Body, DoneFuture, Job, JobRoot, Jobs, Op};
@@ -61,6 +61,10 @@ impl Work for Lacking {
 
     fn on_error(&self, _: bool) -> BlockdevOnError {
         self.on_error
+    }
+
+    fn writes(&self) -> ChildSlot {
+        SOURCE
     }
 
     fn leaves_out(&self) -> bool {

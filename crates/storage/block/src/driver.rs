@@ -576,6 +576,13 @@ pub trait Driver: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
+    /// Protocol: has what was written begin to become stable, without waiting for that: a flush is going to follow. A hint,
+    /// which formats never see.
+    fn write_behind<'a>(&'a self, cx: &'a Cx<'a>) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+        let _ = cx;
+        Box::pin(async {})
+    }
+
     /// A driver that has its own way to make the children stable (that one of them fails may be no failure) does it here,
     /// and the core does not.
     fn flush_children<'a>(&'a self, cx: &'a Cx<'a>) -> Option<IoFuture<'a>> {

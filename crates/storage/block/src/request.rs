@@ -97,6 +97,14 @@ impl<'a> Cx<'a> {
         Box::pin(async move { child.node_flush().await }).await
     }
 
+    /// Has what was written to a child begin to become stable behind what goes on: for one who will flush it, so that there is
+    /// less to wait for then.
+    pub async fn child_write_behind(&self, slot: ChildSlot) {
+        if let Ok(child) = self.child(slot) {
+            Box::pin(async move { child.node_write_behind().await }).await;
+        }
+    }
+
     /// Sets a child's length.
     pub async fn child_truncate(
         &self,
@@ -499,6 +507,20 @@ impl<'a> Cx<'a> {
         self.flush_children().await?;
         self.node.live.flushed(upto);
         Ok(())
+    }
+
+    async fn node_write_behind(&self) {
+        if self.node.ty.kind != Kind::Protocol {
+            let holds = Role::DATA | Role::METADATA | Role::FILTERED;
+            for edge in self.node.edges.iter().filter(|e| e.role.intersects(holds)) {
+                self.child_write_behind(edge.slot).await;
+            }
+        } else if self.node.writable()
+            && !self.node.flags.no_flush
+            && let Ok(driver) = self.driver()
+        {
+            driver.write_behind(self).await;
+        }
     }
 
     pub(crate) async fn flush_children(&self) -> IoResult<()> {
