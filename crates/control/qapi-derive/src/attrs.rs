@@ -223,6 +223,7 @@ pub struct Member {
     pub size: bool,
     pub flatten: bool,
     pub union: bool,
+    pub hidden: bool,
 }
 
 impl Member {
@@ -239,23 +240,29 @@ impl Member {
             size: false,
             flatten: false,
             union: false,
+            hidden: false,
         };
         let mut name = None;
-        parse_all(&field.attrs, "name, features, unstable, deprecated, if, size, flatten, union", |meta| {
-            if m.features.take(meta)? {
-                return Ok(true);
-            }
-            let key = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
-            match key.as_str() {
-                "name" => once(meta, &mut name, wire_name(meta)?)?,
-                "if" => once(meta, &mut m.condition, condition(meta)?)?,
-                "size" => m.size = true,
-                "flatten" => m.flatten = true,
-                "union" => m.union = true,
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
+        parse_all(
+            &field.attrs,
+            "name, features, unstable, deprecated, if, size, flatten, union, hidden",
+            |meta| {
+                if m.features.take(meta)? {
+                    return Ok(true);
+                }
+                let key = meta.path.get_ident().map(Ident::to_string).unwrap_or_default();
+                match key.as_str() {
+                    "name" => once(meta, &mut name, wire_name(meta)?)?,
+                    "if" => once(meta, &mut m.condition, condition(meta)?)?,
+                    "size" => m.size = true,
+                    "flatten" => m.flatten = true,
+                    "union" => m.union = true,
+                    "hidden" => m.hidden = true,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            },
+        )?;
         let fail = |what: &str| Err(Error::new_spanned(&field.ty, what));
         if (m.flatten || m.union) && (name.is_some() || m.size || m.inner.is_some() || m.condition.is_some())
         {
@@ -266,6 +273,9 @@ impl Member {
         }
         if m.condition.is_some() && m.inner.is_none() {
             return fail("a member with a condition must be an `Option`");
+        }
+        if m.hidden && m.inner.is_none() {
+            return fail("a hidden member must be an `Option`");
         }
         let size_of = m.inner.as_ref().unwrap_or(&m.ty);
         if m.size && !matches!(size_of, Type::Path(p) if p.path.is_ident("u64")) {

@@ -170,6 +170,9 @@ fn tell(m: &Member) -> TokenStream {
     if m.flatten {
         return quote!(<#ty as ::qapi::Members>::schema_members(schema, object););
     }
+    if m.hidden {
+        return TokenStream::new();
+    }
     let optional = inner.is_some();
     let ty = inner.as_ref().unwrap_or(ty);
     let add = quote! {

@@ -42,6 +42,7 @@ fn refuses_what_makes_no_sense() {
         ("struct S { #[qapi(union)] a: A, #[qapi(union)] b: B }", "an object has one union at most"),
         ("struct S { #[qapi(union, flatten)] a: A }", "`union` says it all; leave out `flatten`"),
         ("struct S { #[qapi(if(unix))] a: u8 }", "a member with a condition must be an `Option`"),
+        ("struct S { #[qapi(hidden)] a: u8 }", "a hidden member must be an `Option`"),
         ("struct S { #[qapi(size)] a: String }", "a size is a `u64`"),
         (
             "struct S { #[qapi(flatten)] a: Option<A> }",

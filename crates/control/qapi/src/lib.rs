@@ -16,6 +16,7 @@
 //! | field, variant | `name = "…"`, `features = […]`, `unstable`, `deprecated` | |
 //! | field, variant | `if(cfg)` | on the wire only where the condition, as in `#[cfg]`, holds; a field must then be an `Option`. (`#[cfg]` itself takes it out of the Rust type too.) |
 //! | field | `size` | a number of bytes, which key=value text may write with a suffix |
+//! | field | `hidden` | the introspection does not tell of it: what file names mean but management tools need not say |
 //! | field | `flatten` | its type's members stand among this type's |
 //! | field | `union` | its type is a union, whose tag stands here and whose branch's members come last |
 //! | enum | `tag = "…"` and `tag_enum = "Name"` or `tag_type = Type` | a union: the tag's name, and its type, made here or existing |
