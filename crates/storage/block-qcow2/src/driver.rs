@@ -59,6 +59,7 @@ pub static QCOW2: DriverType = DriverType {
     supports_backing: true,
     supports_reopen: true,
     may_compress: true,
+    telling: None,
     file_names: None,
     children,
     child_perm: default_child_perm,

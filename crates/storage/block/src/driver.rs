@@ -845,6 +845,9 @@ pub struct DriverType {
     pub shows_places: bool,
     /// Whether there are images of the format that keep compressed data.
     pub may_compress: bool,
+    /// The options that tell which bytes a node shows, by their first names: they stand in the name by which the node can be
+    /// opened again. `None`: those of the list that most drivers have in common.
+    pub telling: Option<&'static [&'static str]>,
 }
 
 impl DriverType {
@@ -865,6 +868,7 @@ impl DriverType {
         check: None,
         shows_places: true,
         may_compress: false,
+        telling: None,
     };
 }
 

@@ -397,6 +397,7 @@ fn unexpected(drivers: &[&'static DriverType], dict: &Dict, path: &str, key: &st
     let driver = node.get("driver")?.as_str()?;
     let ty = drivers.iter().find(|d| d.name == driver)?;
     Some(match ty.kind {
+        _ if driver == "rbd" => qerr!("Parameter '{key}' is unexpected"),
         Kind::Protocol => qerr!("Block protocol '{driver}' doesn't support the option '{key}'"),
         _ => qerr!("Block format '{driver}' does not support the option '{key}'"),
     })

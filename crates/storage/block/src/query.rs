@@ -1,11 +1,12 @@
 //! What queries tell of the graph. All of it is computed from one snapshot; nothing waits for storage.
 
 use crate::control::BlockGraph;
-use crate::driver::{BackingHint, ChildSlot, Cx, DetectZeroes, DriverInfo};
+use crate::driver::{BackingHint, ChildSlot, Cx, DetectZeroes, DriverInfo, DriverType};
 use crate::graph::{Graph, Node, NodeId, RootDef};
 use crate::lists::member;
 use crate::open::resolve;
 use crate::perm::Role;
+use crate::resize::snapshot_holder;
 use api::block_core::{
     BlockDeviceInfo, BlockDeviceIoStatus, BlockInfo, BlockNodeInfo, BlockdevCacheInfo,
     BlockdevDetectZeroesOptions, ImageInfo,
@@ -55,9 +56,12 @@ const STRONG: [&str; 32] = [
 /// The one of these that a driver puts into the name of its node ([`crate::driver::Driver::name_over`]).
 const NAMED: &str = "config";
 
-/// Whether an option, by its dotted name, is one of them.
-fn strong(key: &str) -> bool {
+/// Whether an option of a driver, by its dotted name, is one of them.
+fn strong(ty: &DriverType, key: &str) -> bool {
     let head = key.split_once('.').map_or(key, |(head, _)| head);
+    if let Some(telling) = ty.telling {
+        return telling.contains(&head);
+    }
     // How an image is encrypted it says itself, but not where its key is.
     STRONG.contains(&head) || key == "encrypt.key-secret"
 }
@@ -164,6 +168,11 @@ fn driver_info(cx: Cx<'_>) -> DriverInfo {
         info.cluster_size = info.cluster_size.or(below.cluster_size);
         info.dirty = info.dirty.or(below.dirty.map(|_| false));
     }
+    if cx.node.ty.name == "luks"
+        && let Ok(child) = cx.child(ChildSlot::File)
+    {
+        info.cluster_size = info.cluster_size.or(driver_info(child).cluster_size);
+    }
     if info.actual_size.is_none() && cx.node.ty.file_names.is_none() {
         // What a node takes is what its children take, backing files apart; what stands for a file says itself what it takes.
         let own = cx.node.edges.iter().filter(|e| !e.role.contains(Role::COW));
@@ -204,6 +213,11 @@ fn image(names: &Names, cx: Cx<'_>) -> Arc<ImageInfo> {
 
 fn node_info(names: &Names, cx: Cx<'_>) -> BlockNodeInfo {
     let info = driver_info(cx);
+    let holder = snapshot_holder(cx);
+    let snapshots = match holder.node.id == cx.node.id {
+        true => info.snapshots,
+        false => driver_info(holder).snapshots,
+    };
     let hint = hint(cx);
     let own = names.names.get(&cx.node.id).and_then(|n| n.plain.clone());
     BlockNodeInfo {
@@ -218,7 +232,7 @@ fn node_info(names: &Names, cx: Cx<'_>) -> BlockNodeInfo {
         full_backing_filename: hint.as_ref().and_then(|h| resolve(h, own.as_deref()).ok()),
         backing_filename_format: hint.as_ref().and_then(|h| h.format.clone()),
         backing_filename: hint.map(|h| h.filename),
-        snapshots: (!info.snapshots.is_empty()).then_some(info.snapshots),
+        snapshots: (!snapshots.is_empty()).then_some(snapshots),
         format_specific: info.format_specific,
     }
 }
@@ -289,14 +303,14 @@ impl Names {
         let as_named = cx.graph.looks_only || named == below(ChildSlot::Backing).map(Name::filename);
         let exact = match primary {
             None => plain.clone(),
-            Some(_) if own.keys().any(|k| strong(k) && k != NAMED) || !as_named => None,
+            Some(_) if own.keys().any(|k| strong(cx.node.ty, k) && k != NAMED) || !as_named => None,
             Some(_) => {
                 let driver = cx.driver().ok();
                 driver.and_then(|d| d.name_over(&|slot| below(slot)?.exact.clone()))
             }
         };
         let mut all = BTreeMap::from([("driver".to_owned(), Value::from(cx.node.ty.name))]);
-        all.extend(own.iter().filter(|(k, _)| strong(k)).map(|(k, v)| (k.clone(), v.clone())));
+        all.extend(own.iter().filter(|(k, _)| strong(cx.node.ty, k)).map(|(k, v)| (k.clone(), v.clone())));
         for e in &cx.node.edges {
             // A backing file that the header names anyway need not be said.
             if let Some(child) = self.names.get(&e.child)

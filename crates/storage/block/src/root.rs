@@ -292,7 +292,16 @@ impl Root {
 
     /// What the last truncation that failed could not do, where the image's driver has words for it. Told once.
     pub fn truncate_failure(&self) -> Option<String> {
-        self.with_cx(None, |cx| cx.driver().ok()?.truncate_failure())
+        self.with_cx(None, |cx| {
+            let mut at = cx;
+            loop {
+                let said = at.driver().ok()?.truncate_failure();
+                if said.is_some() {
+                    return said;
+                }
+                at = at.child(at.node.primary()?.slot).ok()?;
+            }
+        })
     }
 
     fn with_cx<T>(&self, none: T, f: impl FnOnce(Cx<'_>) -> T) -> T {
