@@ -24,6 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "block-net",
             "block-http",
             "block-ssh",
+            "block-rbd*",
             "export",
             "fuse",
             "ublk",

@@ -2,6 +2,15 @@
 
 use qapi::Qapi;
 
+/// A host and a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
+pub struct InetSocketAddressBase {
+    /// Host name or address.
+    pub host: String,
+    /// Port number or service name.
+    pub port: String,
+}
+
 /// A TCP address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Qapi)]
 pub struct InetSocketAddress {

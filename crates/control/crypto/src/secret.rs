@@ -41,6 +41,11 @@ pub fn base64(text: &[u8]) -> Result<Secret, QError> {
     Ok(out)
 }
 
+/// Encodes base64 (RFC 4648, section 4), with padding.
+pub fn to_base64(bytes: &[u8]) -> Secret {
+    Secret::new(openssl::base64::encode_block(bytes).into_bytes())
+}
+
 /// The secret that `input` stands for: `is_base64` says how it is written; with a `key`, it is encrypted with AES-256 in CBC
 /// mode (and the padding of RFC 5652, section 6.3), whose initialisation vector is `iv` in base64.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::block_core::BlockdevCreateOptions;
 use block::create::{CreateCx, CreateOption, Creation, ImageMaker, NamedImage, Part, SIZE};
 use block::driver::{CtlFuture, DriverType, Kind, ZeroFlags};
-use qapi::{QError, qerr};
+use qapi::{QError, Value, qerr};
 use qom::ObjectTree;
 
 use crate::drivers;
@@ -86,7 +86,7 @@ pub async fn options_of(format: &str, name: Option<&str>) -> Result<Vec<CreateOp
 }
 
 /// Makes the bare file `name`.
-async fn create_file(name: &str, options: &Options) -> Result<(), QError> {
+async fn create_file(name: &str, options: &Options, objects: Option<&Arc<ObjectTree>>) -> Result<(), QError> {
     let (ty, creation) = protocol(name).await?;
     if THERE_ALREADY.contains(&ty.name) {
         return take_file(ty.name, name, options).await;
@@ -99,6 +99,10 @@ async fn create_file(name: &str, options: &Options) -> Result<(), QError> {
     } else {
         let mut location = block::filename::protocol(&drivers(), name).await?;
         location.remove("driver");
+        // Options may say more of the place than its name does.
+        if let Some(Value::Dict(more)) = dict.remove("location") {
+            location.extend(more);
+        }
         dict.insert("location", location);
         dict.insert("driver", ty.name);
     }
@@ -109,8 +113,11 @@ async fn create_file(name: &str, options: &Options) -> Result<(), QError> {
             None => e,
         }
     })?;
-    let cx = CreateCx::new(new_graph());
-    create(&cx, &typed).await
+    let graph = new_graph();
+    if let Some(o) = objects {
+        graph.set_objects(o.clone());
+    }
+    create(&CreateCx::new(graph), &typed).await
 }
 
 /// Takes a file that is there already for a new image: it must be long enough, and shows no other image any more.
@@ -173,7 +180,7 @@ pub(crate) fn contract(
 pub async fn create(image: &NewImage) -> Result<(), QError> {
     let (ty, creation) = maker(&image.format)?;
     let (Some(make), false) = (creation.create, ty.kind == Kind::Protocol) else {
-        let made = create_file(&image.name, &image.options).await;
+        let made = create_file(&image.name, &image.options, image.objects.as_ref()).await;
         return made.map_err(|e| match e.desc() {
             // No file can be so long.
             "Could not resize file: File too large"
@@ -199,7 +206,7 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
         }
     }
     plain.set("size", "0");
-    create_file(&image.name, &plain).await?;
+    create_file(&image.name, &plain, None).await?;
     let graph = new_graph();
     if let Some(o) = &image.objects {
         graph.set_objects(o.clone());
@@ -211,7 +218,7 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
         for (part, node) in &parts {
             let path = beside(&image.name, &part.filename);
             plain.set("size", part.size.to_string());
-            create_file(&path, &plain).await?;
+            create_file(&path, &plain, None).await?;
             graph.add(node_of_file(&path, node, flags).await?).await?;
             cx.names.push((node.clone(), part.filename.clone()));
         }

@@ -54,6 +54,8 @@ fn name(filename: &mut String, given: &str) {
     match block::filename::prefix(given) {
         Some("file") => *filename = given.strip_prefix("file:").unwrap_or(given).to_owned(),
         Some(_) if !filename.is_empty() && !filename.starts_with("json:") => {}
+        // No name says all of it.
+        Some("rbd") => {}
         _ => given.clone_into(filename),
     }
 }

@@ -47,6 +47,7 @@ pub fn drivers() -> Vec<&'static DriverType> {
         block_http::DRIVERS,
         block_jobs::replication::DRIVERS,
         block_ssh::DRIVERS,
+        block_rbd::DRIVERS,
     ]
     .concat()
 }

@@ -471,8 +471,25 @@ impl Opened {
 
     /// What is to be said of an image to be written whose format nobody named, and that looks like none.
     pub fn warning(&self, source: &Source) -> Option<String> {
-        (self.guessed && self.format == "raw")
-            .then(|| format!("WARNING: {}\n", block::probe::raw_warning(&source.name)))
+        (self.guessed && self.format == "raw").then(|| {
+            let json = || self.storage_name(0).filter(|n| n.starts_with("json:"));
+            let named = block::filename::prefix(&source.name) == Some("rbd");
+            let name = named.then(json).flatten().unwrap_or_else(|| source.name.clone());
+            format!("WARNING: {}\n", block::probe::raw_warning(&name))
+        })
+    }
+
+    /// What stores the bytes of the image, or of the one so many backing files down, by its name or by options.
+    pub(crate) fn storage_name(&self, depth: u32) -> Option<String> {
+        let graph = self.graph.snapshot();
+        let mut node = graph.by_name(&self.node)?;
+        for _ in 0..depth {
+            node = graph.node(node.edge(block::driver::ChildSlot::Backing)?.child)?;
+        }
+        while let Some(e) = node.primary() {
+            node = graph.node(e.child)?;
+        }
+        self.graph.image_info(&node.name).map(|i| i.base.filename)
     }
 
     /// The node's virtual size, bytes.

@@ -2,7 +2,7 @@
 
 use qapi::Qapi;
 
-use super::{BlockdevOptionsSsh, BlockdevRef, Qcow2CompressionType};
+use super::{BlockdevCreateOptionsRbd, BlockdevOptionsSsh, BlockdevRef, Qcow2CompressionType};
 use crate::crypto::{
     QCryptoBlockAmendOptions, QCryptoBlockAmendOptionsLUKS, QCryptoBlockCreateOptions,
     QCryptoBlockCreateOptionsLUKS,
@@ -299,6 +299,8 @@ pub enum BlockdevCreateOptions {
     Qcow2(BlockdevCreateOptionsQcow2),
     /// A QED image.
     Qed(BlockdevCreateOptionsQed),
+    /// An image in a Ceph cluster.
+    Rbd(BlockdevCreateOptionsRbd),
     /// A file of another host, over SSH (SFTP).
     Ssh(BlockdevCreateOptionsSsh),
     /// An image of VirtualBox.

@@ -10,6 +10,7 @@ use super::filters::{
     BlockdevOptionsSnapshotAccess, BlockdevOptionsThrottle,
 };
 use super::quorum::BlockdevOptionsQuorum;
+use super::rbd::BlockdevOptionsRbd;
 use super::ssh::BlockdevOptionsSsh;
 use crate::common::OnOffAuto;
 use crate::crypto::{BlockdevQcow2EncryptionFormat, QCryptoBlockOptionsLUKS, QCryptoBlockOptionsQCow};
@@ -163,6 +164,8 @@ pub enum BlockdevDriverOptions {
     Quorum(BlockdevOptionsQuorum),
     /// The bytes of its child, or a part of them.
     Raw(BlockdevOptionsRaw),
+    /// An image in a Ceph cluster.
+    Rbd(BlockdevOptionsRbd),
     /// A disk of one of two machines that run in step.
     Replication(BlockdevOptionsReplication),
     /// The past state that a `copy-before-write` filter keeps, for reading.

@@ -121,7 +121,12 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
                 if !json_wanted {
                     listing.row("Offset", "Length", "Mapped to", "File");
                 }
-                let mut tell = |r: Range| listing.add(&r);
+                let mut tell = |mut r: Range| {
+                    if !json_wanted && r.data && r.offset.is_some() && r.filename.is_none() {
+                        r.filename = image.storage_name(r.depth);
+                    }
+                    listing.add(&r);
+                };
                 let shown = image.graph.snapshot().by_name(&image.node).is_none_or(|n| n.ty.shows_places);
                 let done = match shown {
                     true => map(&root, start, len, &mut tell).await,
