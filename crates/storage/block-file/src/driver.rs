@@ -29,6 +29,8 @@ use crate::{stage, sys};
 
 /// Zeroes are written in pieces of this many bytes where space is preallocated in full.
 const ZERO_CHUNK: u64 = 1 << 20;
+/// How much of an empty file is there at once when it gets a length, bytes.
+const FIRST_BLOCK: u64 = 4096;
 
 /// The discards so far.
 #[derive(Debug, Default)]
@@ -368,6 +370,11 @@ impl Inner {
         let done = match prealloc {
             Prealloc::Falloc if len > old => open.file.fallocate(0, old, len - old).await,
             Prealloc::Full if len > old => self.fill_with_zeroes(&open, old, len).await,
+            // A first block that exists lets others find out what alignment direct I/O needs.
+            _ if old == 0 && len > 0 => match self.begin_with_zeroes(&open, len).await {
+                Ok(()) => open.file.with_fd_short(move |fd| set_length(fd, len)).await,
+                Err(e) => Err(e),
+            },
             _ => open.file.with_fd_short(move |fd| set_length(fd, len)).await,
         };
         if done.is_err() {
@@ -379,6 +386,16 @@ impl Inner {
         }
         self.bytes.store(len, Ordering::Release);
         Ok(())
+    }
+
+    /// Writes the first block of an empty file that is to have this length.
+    async fn begin_with_zeroes(&self, open: &Open, len: u64) -> IoResult<()> {
+        let block = if len < FIRST_BLOCK { 512 } else { FIRST_BLOCK };
+        let zeroes = IoBuf::zeroed(block.max(u64::from(open.request_alignment)) as usize);
+        match open.file.write_at(0, zeroes, false).await? {
+            0 => Err(Errno::IO),
+            _ => Ok(()),
+        }
     }
 
     /// Makes the file longer with zeroes that are really written (but for odd ends that direct I/O cannot write).
@@ -553,7 +570,7 @@ impl Driver for FileDriver {
     }
 
     fn filename(&self) -> Option<String> {
-        Some(self.0.config.filename.clone())
+        Some(block::filename::plain(&self.0.config.filename))
     }
 
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {

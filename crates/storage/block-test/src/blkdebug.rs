@@ -16,7 +16,7 @@ use block::filename::{FileNames, INNER};
 use block::perm::{Perm, Role};
 use mem::IoBuf;
 use parking_lot::Mutex;
-use qapi::{Dict, QError, qerr};
+use qapi::{Dict, QError, Value, qerr};
 use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub static BLKDEBUG: DriverType = DriverType {
     mutable_opts: &[],
     supports_backing: false,
     supports_reopen: true,
-    file_names: Some(FileNames { prefixes: &["blkdebug"], parse: parse_name, older: None }),
+    file_names: Some(FileNames { prefixes: &["blkdebug"], parse: parse_name, older: Some(one_rule) }),
     children,
     child_perm: default_child_perm,
     open,
@@ -47,6 +47,19 @@ fn parse_name(name: &str) -> Result<Dict, QError> {
         dict.insert("config", config);
     }
     Ok(dict)
+}
+
+/// The options of a single rule may stand under the list's own name.
+fn one_rule(d: &mut Dict) -> Result<(), QError> {
+    for list in ["inject-error", "set-state"] {
+        if let Some(Value::Dict(rule)) = d.get(list)
+            && !rule.keys().all(|k| k.parse::<u32>().is_ok())
+        {
+            let rule = Value::Dict(rule.clone());
+            d.insert(list, Value::List(vec![rule]));
+        }
+    }
+    Ok(())
 }
 
 const FILE: ChildSlot = ChildSlot::File;
@@ -98,12 +111,6 @@ fn limits(o: &BlockdevOptionsBlkdebug, below: u32) -> Result<Limits, QError> {
     let unit = u64::from(align);
     let write_zeroes_alignment = limit("opt-write-zero", o.opt_write_zero, unit)?;
     let discard_alignment = limit("opt-discard", o.opt_discard, unit)?;
-    for (name, v) in [("opt-write-zero", write_zeroes_alignment), ("opt-discard", discard_alignment)] {
-        // The core needs powers of two; the reference would take any multiple.
-        if v != 0 && !v.is_power_of_two() {
-            return Err(qerr!("Cannot meet constraints with {name} {v}"));
-        }
-    }
     let of = |opt: u32| u64::from(opt.max(align));
     Ok(Limits {
         request_alignment: own,

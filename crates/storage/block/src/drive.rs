@@ -5,7 +5,7 @@ use crate::driver::{DriverType, Kind};
 use crate::filename::{self, Named};
 use crate::gate::Gate;
 use crate::graph::{Graph, NodeId, RootDef, RootId};
-use crate::open::Place;
+use crate::open::{Place, partial_backing};
 use crate::options::{insert_path, to_dict};
 use crate::perm::PermPair;
 use crate::probe::raw_warning;
@@ -69,6 +69,8 @@ pub struct Drive {
     pub file: Option<String>,
     /// `format` or `driver`; `None`: to be guessed.
     pub format: Option<String>,
+    /// `aio`, for every file of this host that the options describe and that does not say it itself.
+    pub aio: Option<String>,
     /// All other options: those of the node, as key=value text has them.
     pub options: Dict,
 }
@@ -141,6 +143,7 @@ impl Drive {
             copy_on_read: false,
             file: None,
             format: None,
+            aio: None,
             options: Dict::new(),
         };
         let (mut format, mut driver, mut aio, mut read_only) = (None, None, None, false);
@@ -227,7 +230,7 @@ impl Drive {
             if !["threads", "native", "io_uring"].contains(&aio.as_str()) {
                 return Err(qerr!("invalid aio option"));
             }
-            insert_path(&mut d.options, "file.aio", Value::from(aio));
+            d.aio = Some(aio);
         }
         if read_only || d.cdrom {
             d.options.insert("read-only", "on");
@@ -303,28 +306,37 @@ impl Drive {
         format: &str,
         file: Option<Named>,
     ) -> Result<BlockdevOptions, QError> {
-        filename::options(drivers, self.node_dict(drivers, format, file)).await
+        qapi::from_json(Value::Dict(self.typed(drivers, self.node_dict(drivers, format, file)).await?))
+    }
+
+    /// The options of the node as QMP has them, of those that are text.
+    async fn typed(&self, drivers: &[&'static DriverType], dict: Dict) -> Result<Dict, QError> {
+        let mut dict = to_dict(&filename::options(drivers, dict).await?);
+        if let Some(aio) = &self.aio {
+            say_aio(&mut dict, aio);
+        }
+        Ok(dict)
     }
 
     fn node_dict(&self, drivers: &[&'static DriverType], format: &str, file: Option<Named>) -> Dict {
         let mut dict = self.options.clone();
         match file {
             Some(Named::Whole(whole)) => {
-                let own = std::mem::replace(&mut dict, whole);
                 // What the drive says is put over that, but for what it says of every drive.
-                for (key, value) in own {
-                    let usual = matches!(key.as_str(), "read-only" | "auto-read-only");
-                    if !usual || !dict.contains_key(&key) {
-                        dict.insert(key, value);
-                    }
-                }
+                let usual = |key: &str| matches!(key, "read-only" | "auto-read-only");
+                let own = std::mem::take(&mut dict).into_iter();
+                let own = own.filter(|(key, _)| !usual(key) || !whole.contains_key(key)).collect();
+                dict = filename::over(drivers, whole, own);
             }
             // The format is the protocol itself: there is one node, with the file's options.
-            Some(Named::Protocol(file)) if is_protocol(drivers, format) => {
+            Some(Named::Protocol(file))
+                if filename::is_protocol(drivers, format)
+                    || file.get("driver").and_then(Value::as_str) == Some(format) =>
+            {
                 let more = dict.remove("file");
-                dict.extend(file);
+                dict = filename::over(drivers, file, dict);
                 if let Some(Value::Dict(more)) = more {
-                    dict.extend(more);
+                    dict = filename::over(drivers, dict, more);
                 }
             }
             Some(Named::Protocol(file)) => {
@@ -341,13 +353,21 @@ impl Drive {
     /// What the file's name stands for.
     pub(crate) async fn named(&self, drivers: &[&'static DriverType]) -> Result<Option<Named>, QError> {
         let Some(file) = &self.file else { return Ok(None) };
-        if let Some(format) = self.format.as_deref().filter(|f| is_protocol(drivers, f))
-            && !file.starts_with("json:")
-            && let Some(ty) = drivers.iter().find(|d| d.name == format)
-        {
-            return filename::of_driver(ty, file).map(|d| Some(Named::Protocol(d)));
+        let below = match self.options.get("file") {
+            Some(Value::Dict(d)) => d.get("driver").and_then(Value::as_str),
+            _ => None,
+        };
+        // A driver that the user names says itself what the name means, if it knows names.
+        let knows = |name: Option<&str>| {
+            let ty = *drivers.iter().find(|d| Some(d.name) == name)?;
+            (ty.kind == Kind::Protocol || ty.file_names.is_some()).then_some(ty)
+        };
+        match knows(self.format.as_deref()).or_else(|| knows(below)) {
+            Some(ty) if !file.starts_with("json:") => {
+                filename::protocol_of_driver(drivers, ty, file).await.map(|d| Some(Named::Protocol(d)))
+            }
+            _ => filename::named(drivers, file).await.map(Some),
         }
-        filename::named(drivers, file).await.map(Some)
     }
 }
 
@@ -359,7 +379,7 @@ fn child_of_name(drivers: &[&'static DriverType], name: &str, named: Dict, more:
         _ => return Value::Dict(named),
     };
     let ty = more.get("driver").and_then(Value::as_str).and_then(|d| drivers.iter().find(|t| t.name == d));
-    let mut dict = match ty {
+    let dict = match ty {
         Some(ty) if ty.kind != Kind::Protocol && ty.file_names.is_none() => {
             let below = more.remove("file");
             Dict::from_iter([("file", child_of_name(drivers, name, named, below))])
@@ -377,12 +397,29 @@ fn child_of_name(drivers: &[&'static DriverType], name: &str, named: Dict, more:
         }
         _ => named,
     };
-    dict.extend(more);
-    Value::Dict(dict)
+    Value::Dict(filename::over(drivers, dict, more))
 }
 
-fn is_protocol(drivers: &[&'static DriverType], name: &str) -> bool {
-    drivers.iter().any(|d| d.name == name && d.kind == Kind::Protocol)
+/// Enters how files of this host are read and written where `dict` does not say it.
+fn say_aio(dict: &mut Dict, aio: &str) {
+    let file = dict.get("driver").and_then(Value::as_str);
+    if file.is_some_and(|d| ["file", "host_device", "host_cdrom"].contains(&d)) && !dict.contains_key("aio") {
+        dict.insert("aio", aio);
+    }
+    let keys: Vec<String> = dict.keys().map(str::to_owned).collect();
+    for key in keys {
+        match dict.get_mut(&key) {
+            Some(Value::Dict(below)) => say_aio(below, aio),
+            Some(Value::List(all)) => {
+                for below in all {
+                    if let Value::Dict(below) = below {
+                        say_aio(below, aio);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// An error where a drive cannot have this name.
@@ -466,8 +503,9 @@ impl BlockGraph {
         self.driver_type(&format)?;
         let mut dict = drive.node_dict(self.drivers(), &format, named);
         self.fill_encryption(&mut dict).await?;
-        let dict = to_dict(&filename::options(self.drivers(), dict).await?);
-        let id = txn.open(dict, Place::top()).await?;
+        let backing = partial_backing(&mut dict);
+        let dict = drive.typed(self.drivers(), dict).await?;
+        let id = txn.open(dict, Place::over_backing(backing)).await?;
         if warning.is_some()
             && let Some(n) = txn.next.edit(id)
         {

@@ -55,6 +55,11 @@ pub fn prefix(name: &str) -> Option<&str> {
     name[at..].starts_with(':').then_some(&name[..at])
 }
 
+/// A path as a name that does not look like one with a protocol.
+pub fn plain(path: &str) -> String {
+    if prefix(path).is_some() { format!("./{path}") } else { path.to_owned() }
+}
+
 /// What a file name stands for.
 pub async fn named(drivers: &[&'static DriverType], name: &str) -> Result<Named, QError> {
     match name.strip_prefix("json:") {
@@ -75,15 +80,38 @@ pub async fn protocol(drivers: &[&'static DriverType], name: &str) -> Result<Dic
     protocol_in(drivers, name, 0).await
 }
 
+/// [`protocol`] where the user has named the driver: the name is what that one makes of it.
+pub async fn protocol_of_driver(
+    drivers: &[&'static DriverType],
+    ty: &'static DriverType,
+    name: &str,
+) -> Result<Dict, QError> {
+    stacked(drivers, Some(ty), name, 0).await
+}
+
 /// [`protocol`] of a name that stands in others.
 async fn protocol_in(drivers: &[&'static DriverType], name: &str, depth: usize) -> Result<Dict, QError> {
+    stacked(drivers, None, name, depth).await
+}
+
+/// The options that a name means, with those of the drivers that it puts on one another; `first` is the outermost, where
+/// that is known.
+async fn stacked(
+    drivers: &[&'static DriverType],
+    mut first: Option<&'static DriverType>,
+    name: &str,
+    depth: usize,
+) -> Result<Dict, QError> {
     let too_many = || qerr!("More than {MAX_INNER} drivers stand on one another in the file name");
     let mut outer = Vec::new();
     let mut name = name.to_owned();
     let mut dict = loop {
         let mut dict = match name.strip_prefix("json:").filter(|_| !outer.is_empty()) {
             Some(json) => whole(json)?,
-            None => one(drivers, &name).await?,
+            None => match first.take() {
+                Some(ty) => of_driver(ty, &name)?,
+                None => one(drivers, &name).await?,
+            },
         };
         for (member, child, image) in OTHERS {
             let Some(Value::Str(inner)) = dict.remove(member) else { continue };
@@ -164,6 +192,37 @@ pub fn of_driver(ty: &DriverType, name: &str) -> Result<Dict, QError> {
     };
     dict.insert("driver", ty.name);
     Ok(dict)
+}
+
+/// Whether a driver of this name is one of a protocol.
+pub(crate) fn is_protocol(drivers: &[&'static DriverType], name: &str) -> bool {
+    drivers.iter().any(|d| d.name == name && d.kind == Kind::Protocol)
+}
+
+/// What a name stands for, with the options that were given beside it put over that. Where those name a format for what is a
+/// file by its name, the file is what holds the image of that format.
+pub(crate) fn over(drivers: &[&'static DriverType], mut named: Dict, given: Dict) -> Dict {
+    let kind = |d: &Dict| d.get("driver").and_then(Value::as_str).map(|d| is_protocol(drivers, d));
+    for (key, value) in given {
+        let value = match (named.remove(&key), value) {
+            (Some(Value::Dict(below)), Value::Dict(mut more)) => {
+                if (kind(&below), kind(&more)) == (Some(true), Some(false)) {
+                    let file = match more.remove("file") {
+                        Some(Value::Dict(file)) => Value::Dict(over(drivers, below, file)),
+                        Some(other) => other,
+                        None => Value::Dict(below),
+                    };
+                    more.insert("file", file);
+                    Value::Dict(more)
+                } else {
+                    Value::Dict(over(drivers, below, more))
+                }
+            }
+            (_, value) => value,
+        };
+        named.insert(key, value);
+    }
+    named
 }
 
 /// Dotted names become dictionaries.
@@ -352,6 +411,15 @@ fn explained(drivers: &[&'static DriverType], dict: &Dict, e: QError) -> QError 
     {
         return qerr!("Parameter '{key}' expects a non-negative number below 2^64").with_hint(
             "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.",
+        );
+    }
+    if let Some(value) = ["overlap-check", "template"].iter().find_map(|key| {
+        e.desc().strip_prefix(&format!("Parameter '{key}' does not accept value '"))?.strip_suffix('\'')
+    }) && dict.get("driver").and_then(Value::as_str) == Some("qcow2")
+    {
+        return qerr!(
+            "Unsupported value '{value}' for qcow2 option 'overlap-check'. Allowed are any of the following: none, \
+             constant, cached, all"
         );
     }
     match e.desc().strip_prefix("Parameter 'driver' does not accept value ") {

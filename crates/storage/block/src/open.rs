@@ -28,12 +28,32 @@ pub(crate) struct Place {
     files: Vec<PathBuf>,
     /// The image at the top may be written.
     writing: bool,
+    /// What was said of the node's backing file without naming its driver ([`partial_backing`]).
+    backing: Option<Dict>,
+}
+
+/// Takes out of `dict` what is said of the backing file, if no driver is named there: it is to be put over what the image's
+/// header tells of that file.
+pub(crate) fn partial_backing(dict: &mut Dict) -> Option<Dict> {
+    match dict.get("backing") {
+        Some(Value::Dict(d)) if !d.contains_key("driver") && !d.contains_key("filename") => {}
+        _ => return None,
+    }
+    match dict.remove("backing") {
+        Some(Value::Dict(d)) => Some(d),
+        _ => None,
+    }
 }
 
 impl Place {
     /// The place of a node that stands for itself.
     pub(crate) fn top() -> Place {
-        Place { parent: None, depth: 0, files: Vec::new(), writing: false }
+        Place { parent: None, depth: 0, files: Vec::new(), writing: false, backing: None }
+    }
+
+    /// The same, of one over a backing file of which something was said.
+    pub(crate) fn over_backing(backing: Option<Dict>) -> Place {
+        Place { backing, ..Place::top() }
     }
 
     /// Whether the image at the top may be written, for the place of a node with these flags.
@@ -43,7 +63,8 @@ impl Place {
 
     fn below(&self, id: NodeId, flags: NodeFlags, role: Role) -> Place {
         let (files, writing) = (self.files.clone(), self.writing(flags));
-        Place { parent: Some((id, flags, role)), depth: self.depth + 1, files, writing }
+        let backing = self.backing.clone();
+        Place { parent: Some((id, flags, role)), depth: self.depth + 1, files, writing, backing }
     }
 }
 
@@ -128,6 +149,7 @@ impl Txn<'_> {
             }
             None => self.ctl.auto_name(&self.next),
         };
+        let backing = place.backing.take();
         self.rebase()?;
         if self.next.by_name(&name).is_some() {
             return Err(qerr!("Duplicate nodes with node-name='{name}'"));
@@ -180,7 +202,7 @@ impl Txn<'_> {
         self.open_named_files(id, &place).await?;
         if let Some(spec) = specs.iter().find(|s| s.slot == ChildSlot::Backing) {
             let given = parts.children.get(spec.name).cloned().unwrap_or_default();
-            self.open_backing(id, spec, given, &place).await?;
+            self.open_backing(id, spec, given, place, backing).await?;
         }
         Ok(id)
     }
@@ -326,16 +348,24 @@ impl Txn<'_> {
         id: NodeId,
         spec: &ChildOption,
         given: ChildGiven,
-        place: &Place,
+        mut place: Place,
+        said: Option<Dict>,
     ) -> Result<(), QError> {
         if given != ChildGiven::Absent {
-            return self.open_child(id, spec, given, place).await;
+            return self.open_child(id, spec, given, &place).await;
         }
-        match self.implicit_backing(id, place).await {
+        let found = match said {
+            None => self.implicit_backing(id, &place).await,
+            Some(mut said) => {
+                place.backing = partial_backing(&mut said);
+                self.completed_backing(id, said, &place).await.map(Some)
+            }
+        };
+        match found {
             Ok(None) => Ok(()),
             Ok(Some((dict, guessed))) => {
                 let raw = guessed && dict.get("driver").and_then(Value::as_str) == Some("raw");
-                self.open_child(id, spec, ChildGiven::Definition(dict), place).await?;
+                self.open_child(id, spec, ChildGiven::Definition(dict), &place).await?;
                 let below = self.next.node(id).and_then(|n| n.edge(spec.slot)).map(|e| e.child);
                 if raw && let Some(n) = below.and_then(|b| self.next.edit(b)) {
                     n.guessed = Some(Arc::new(self.ctl.drivers().to_vec()));
@@ -344,6 +374,25 @@ impl Txn<'_> {
             }
             Err(e) => Err(e.prepend("Could not open backing file")),
         }
+    }
+
+    /// The options of a backing file of which a part was said, and whether its format was guessed: another file, whose format
+    /// is to be found out, or something about that which the image's header names.
+    async fn completed_backing(
+        &mut self,
+        id: NodeId,
+        said: Dict,
+        place: &Place,
+    ) -> Result<(Dict, bool), QError> {
+        let (named, guessed) = if said.contains_key("file") {
+            let (format, guessed) = self.format_of(&Named::Whole(said.clone())).await?;
+            (Dict::from_iter([("driver", format)]), guessed)
+        } else {
+            let none = || qerr!("Must specify either driver or file");
+            self.implicit_backing(id, place).await?.ok_or_else(none)?
+        };
+        let dict = filename::over(self.ctl.drivers(), named, said);
+        Ok((to_dict(&filename::options(self.ctl.drivers(), dict).await?), guessed))
     }
 
     /// The options of the backing file that an image's header names, and whether its format was guessed.
@@ -417,7 +466,7 @@ impl Txn<'_> {
         if let Some(file) = self.filename(id) {
             place.files.push(canonical(&file).await);
         }
-        let opened = self.open_backing(id, spec, ChildGiven::Absent, &place).await;
+        let opened = self.open_backing(id, spec, ChildGiven::Absent, place, None).await;
         opened.map_err(|e| e.prepend("Could not open backing file"))
     }
 

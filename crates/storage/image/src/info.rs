@@ -52,7 +52,7 @@ pub async fn info(source: &Source, flags: OpenFlags, chain: bool) -> Result<Vec<
 /// What an image is called: what the user called it, if that is a path; else what its protocol calls it.
 fn name(filename: &mut String, given: &str) {
     match block::filename::prefix(given) {
-        Some("file") => *filename = given.strip_prefix("file:").unwrap_or(given).to_owned(),
+        Some("file") => *filename = block::filename::plain(given.strip_prefix("file:").unwrap_or(given)),
         Some(_) if !filename.is_empty() && !filename.starts_with("json:") => {}
         // No name says all of it.
         Some("rbd") => {}

@@ -34,6 +34,9 @@ pub(super) static COMMAND: Command = Command {
 };
 
 fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
+    if let Some(s) = p.get("snapshot") {
+        snapshot_parameters(tool, s)?;
+    }
     let json = tool.json_wanted(&p)?;
     let size = match p.get("size") {
         Some(t) => Some(tool.number("image size", t, 0, i64::MAX as u64)?),
@@ -56,9 +59,6 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         }
     } else if size.is_some() {
         return tool.fail("--size N cannot be used together with a filename.");
-    }
-    if let Some(s) = p.get("snapshot") {
-        snapshot_parameters(tool, s)?;
     }
     let source = tool.source(&p, filename.map_or("", String::as_str))?;
     let flags = OpenFlags { force_share: p.has("force-share"), chain: true, ..OpenFlags::default() };

@@ -23,6 +23,10 @@ pub(super) async fn open(s: &mut Session, w: Words<'_>) -> Done {
         if let Err(e) = request.letter(*c, v) {
             return s.error(&e);
         }
+        if *c == 'o' && s.image_opts {
+            s.text.print("--image-opts and 'open -o' are mutually exclusive\n");
+            return Done::Failed;
+        }
         if *c == 'o'
             && let Err(e) = request.options(s, v)
         {
@@ -31,6 +35,11 @@ pub(super) async fn open(s: &mut Session, w: Words<'_>) -> Done {
     }
     match &l.rest[..] {
         [] => {}
+        [description] if s.image_opts => {
+            if let Err(e) = request.options(s, description) {
+                return s.error_of(&e);
+            }
+        }
         [name] => request.name = Some(name.clone()),
         _ => return s.usage(w.command),
     }
@@ -63,7 +72,7 @@ pub(super) async fn info(s: &mut Session, _: Words<'_>) -> Done {
     }
     let info = i.root.info();
     // A format that keeps its clusters to itself has nothing to tell.
-    if node.ty.name == "parallels" {
+    if !tells_clusters(&snapshot, node) {
         s.text.print(&text);
         return Done::Failed;
     }
@@ -74,6 +83,20 @@ pub(super) async fn info(s: &mut Session, _: Words<'_>) -> Done {
     }
     s.text.print(&text);
     Done::Well
+}
+
+/// Whether a node knows of clusters: filters and `raw` know what the node below does.
+fn tells_clusters(graph: &block::Graph, node: &block::Node) -> bool {
+    match node.ty.name {
+        "raw" | "blkdebug" => {}
+        _ if node.ty.kind == block::driver::Kind::Filter => {}
+        name => {
+            let silent =
+                ["parallels", "null-co", "null-aio", "nbd", "bochs", "cloop", "dmg", "vvfat", "quorum"];
+            return !silent.contains(&name) && !["blkverify", "http", "https", "ssh"].contains(&name);
+        }
+    }
+    node.primary().and_then(|e| graph.node(e.child)).is_none_or(|below| tells_clusters(graph, below))
 }
 
 /// Whether the image itself holds the bytes from `at` on, and for how many that is so.
@@ -156,7 +179,9 @@ pub(super) async fn reopen(s: &mut Session, w: Words<'_>) -> Done {
             },
             'o' => {
                 for (k, v) in opening::pairs(s, v) {
-                    block::create::put(&mut given, &k, Value::from(v));
+                    if let Err(e) = opening::enter(&mut given, &k, v) {
+                        return s.error_of(&e);
+                    }
                 }
             }
             _ if write.is_some() => return s.error("Only one -r/-w option may be given"),
@@ -221,8 +246,26 @@ async fn change(
     done
 }
 
+/// Of the options that an image of qcow2 has, `all`, those are given up that what is given now replaces by other names.
+fn join_qcow2(all: &mut Dict, given: &mut Dict) {
+    const SIZES: [&str; 3] = ["cache-size", "l2-cache-size", "refcount-cache-size"];
+    if SIZES.iter().any(|s| given.contains_key(s)) {
+        SIZES.iter().for_each(|s| drop(all.remove(s)));
+    }
+    const CHECK: &str = "overlap-check";
+    if !given.contains_key(CHECK) {
+        return;
+    }
+    // A word alone is the template of what is not said one by one.
+    for options in [all, given] {
+        if let Some(Value::Str(template)) = options.get(CHECK).cloned() {
+            options.insert(CHECK, Value::Dict(Dict::from_iter([("template", template)])));
+        }
+    }
+}
+
 /// All options of the open node: those that it has, and over them those that were given.
-async fn whole(i: &Image, given: Dict) -> Result<api::block_core::BlockdevOptions, QError> {
+async fn whole(i: &Image, mut given: Dict) -> Result<api::block_core::BlockdevOptions, QError> {
     let snapshot = i.graph.snapshot();
     let node = snapshot.by_name(&i.node).ok_or_else(|| qerr!("The node has gone"))?;
     let Value::Dict(mut all) = qapi::to_value(&*node.options.typed) else {
@@ -243,11 +286,26 @@ async fn whole(i: &Image, given: Dict) -> Result<api::block_core::BlockdevOption
         return Err(qerr!("Cannot change the option 'node-name'"));
     }
     for edge in &node.edges {
-        let child = snapshot.node(edge.child).map_or("", |c| c.ty.name);
-        let wanted = given.get(edge.name).and_then(|c| c.get("driver"));
-        if wanted.is_some_and(|d| d.as_str() != Some(child)) {
-            return Err(qerr!("Cannot change the option 'driver'"));
+        let Some(child) = snapshot.node(edge.child) else { continue };
+        let Some(Value::Dict(said)) = given.get_mut(edge.name) else { continue };
+        for (name, is) in [("driver", child.ty.name), ("node-name", child.name.as_str())] {
+            if said.remove(name).is_some_and(|v| v.as_str() != Some(is)) {
+                return Err(qerr!("Cannot change the option '{name}'"));
+            }
         }
+        if said.is_empty() {
+            given.remove(edge.name);
+        } else if matches!(all.get(edge.name), Some(Value::Str(_))) && child.inherits_from == Some(node.id) {
+            // A backing file that the header named: what is said is put over all that it has.
+            let mut own = qapi::to_value(&*child.options.typed);
+            if let Value::Dict(d) = &mut own {
+                d.insert("node-name", child.name.as_str());
+            }
+            all.insert(edge.name, own);
+        }
+    }
+    if node.ty.name == "qcow2" {
+        join_qcow2(&mut all, &mut given);
     }
     for (name, v) in qapi::flatten(&Value::Dict(given)) {
         block::create::put(&mut all, &name, v);

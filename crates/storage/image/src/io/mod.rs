@@ -192,6 +192,7 @@ fn work(prog: &str, given: &[String], text: &Rc<Text>, executor: &rt::Executor) 
         s.error("--image-opts and -f are mutually exclusive");
         return 1;
     }
+    s.image_opts = image_opts;
     if let Some(name) = parsed.rest.first() {
         if image_opts {
             if let Err(e) = request.options(&s, name) {

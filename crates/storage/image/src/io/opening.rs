@@ -4,7 +4,6 @@ use super::session::{DRIVE, Done, Image, Session};
 use crate::create::{NewImage, create};
 use crate::open::{Cache, new_graph};
 use api::block_core::BlockdevOptions;
-use block::driver::Kind;
 use block::{BlockGraph, Drive, Policy};
 use qapi::{Dict, QError, Value, qerr};
 use std::path::PathBuf;
@@ -71,11 +70,29 @@ impl Request {
 
     /// Takes options of the node.
     pub(super) fn options(&mut self, s: &Session, text: &str) -> Result<(), QError> {
-        for (k, v) in pairs(s, text) {
-            block::create::put(&mut self.given, &k, Value::from(v));
-        }
-        Ok(())
+        pairs(s, text).into_iter().try_for_each(|(k, v)| enter(&mut self.given, &k, v))
     }
+}
+
+/// Puts an option among those that were given.
+///
+/// # Errors
+/// It says by another name something else than one that is there.
+pub(super) fn enter(given: &mut Dict, key: &str, value: String) -> Result<(), QError> {
+    const WHOLE: &str = "overlap-check";
+    let there = given.get(WHOLE).and_then(|v| v.as_str().or_else(|| v.get("template")?.as_str()));
+    let (whole, template) = match (key, there) {
+        ("overlap-check.template", Some(whole)) => (whole, value.as_str()),
+        (WHOLE, Some(template)) => (value.as_str(), template),
+        _ => ("", ""),
+    };
+    if whole != template {
+        return Err(qerr!(
+            "Conflicting values for qcow2 options 'overlap-check' ('{whole}') and 'overlap-check.template' ('{template}')"
+        ));
+    }
+    block::create::put(given, key, Value::from(value));
+    Ok(())
 }
 
 /// The pairs of `a=b,c=d`. One without a value is `on`, or, with `no` before it, `off`; that is told.
@@ -185,11 +202,7 @@ fn drive(r: Request) -> Result<Drive, QError> {
     d.options = Dict::new();
     d.copy_on_read = r.copy_on_read;
     d.writeback = !r.cache.write_through;
-    if let Some(aio) = &r.aio {
-        let driver = o.get("driver").and_then(Value::as_str).map(crate::open::driver);
-        let protocol = driver.is_some_and(|d| d.is_ok_and(|d| d.kind == Kind::Protocol));
-        block::create::put(&mut o, if protocol { "aio" } else { "file.aio" }, Value::from(aio.as_str()));
-    }
+    d.aio = r.aio;
     match r.name {
         Some(name) => {
             d.format = o.remove("driver").and_then(|d| d.as_str().map(str::to_owned));

@@ -121,6 +121,8 @@ pub(super) struct Session {
     pub(super) text: Rc<Text>,
     /// The objects that options may name.
     pub(super) objects: Arc<ObjectTree>,
+    /// `--image-opts`: what is opened is described, not named.
+    pub(super) image_opts: bool,
     /// The open image.
     pub(super) image: Option<Image>,
     /// Requests in flight.
@@ -136,6 +138,7 @@ impl Session {
             program: program.to_owned(),
             text,
             objects: Arc::new(ObjectTree::new()),
+            image_opts: false,
             image: None,
             background: Rc::default(),
             monitor: None,

@@ -8,7 +8,6 @@ use api::block_core::BlockDirtyBitmapOrStr;
 use api::block_export::{BlockExportKind, BlockExportOptions, BlockExportOptionsNbd, NbdServerOptions};
 use api::sockets::{SocketAddress, UnixSocketAddress};
 use block::drive::{Drive, ErrorPolicy};
-use block::filename::prefix;
 use block::{BlockGraph, Policy};
 use export::Exports;
 use io::{Addr, Listener};
@@ -173,10 +172,6 @@ fn drive(image: &Image) -> Result<Drive, QError> {
     if let Some(mode) = &image.detect_zeroes {
         options.insert("detect-zeroes", mode.as_str());
     }
-    let plain = matches!(prefix(&image.name), None | Some("file" | "host_device" | "host_cdrom"));
-    if let Some(aio) = image.aio.as_deref().filter(|_| plain && !image.image_opts) {
-        options.insert("file", Dict::from_iter([("aio", aio)]));
-    }
     let file = match image.image_opts {
         false => image.name.clone(),
         true => format!("json:{}", Value::Dict(qapi::keyval_parse(&image.name, Some("file"))?).to_json()),
@@ -193,6 +188,7 @@ fn drive(image: &Image) -> Result<Drive, QError> {
         copy_on_read: false,
         file: Some(file),
         format: image.format.clone(),
+        aio: image.aio.clone(),
         options,
     })
 }
