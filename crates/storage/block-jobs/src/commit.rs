@@ -65,7 +65,7 @@ impl Commit {
             op.cx().child_truncate(TARGET, len, false, Prealloc::Off).await.map_err(plain)?;
         }
         drop(op);
-        Flow::new(job, &self.root, self.merged.clone(), Bounds::default()).sweep(len).await?;
+        Flow::new(job, &self.root, self.merged.clone(), Bounds::even()).sweep(len).await?;
         let op = self.root.enter().await.map_err(plain)?;
         op.cx().child_flush(TARGET).await.map_err(plain)
     }
@@ -152,13 +152,14 @@ pub(crate) fn chain(g: &Arc<Graph>, top: NodeId) -> Vec<NodeId> {
     chain
 }
 
-/// The image of the chain that `node` (by its name) or `file` (by its file's name) means.
+/// The image of the chain that `node` (by its name) or `file` (by its file's name) means. `missing`: there is no such file.
 fn pick(
     graph: &BlockGraph,
     g: &Graph,
     chain: &[NodeId],
     node: Option<&str>,
     file: Option<&str>,
+    missing: fn(&str) -> QError,
 ) -> Result<Option<NodeId>, QError> {
     let not_in = |n: &str| qerr!("'{n}' is not in this backing file chain");
     if let Some(name) = node {
@@ -171,7 +172,7 @@ fn pick(
         info.is_some_and(|i| i.base.filename == file)
     };
     let found = chain.iter().find(called).copied();
-    found.map(Some).ok_or_else(|| qerr!("Can't find '{file}' in the backing chain"))
+    found.map(Some).ok_or_else(|| missing(file))
 }
 
 /// `block-commit`.
@@ -195,9 +196,13 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
         return Err(qerr!("'base-node' and 'base' are mutually exclusive"));
     }
     let images = chain(&g, device);
-    let top = pick(&graph, &g, &images, c.top_node.as_deref(), c.top.as_deref())?.unwrap_or(device);
+    let missing = |file: &str| qerr!("Top image file {file} not found");
+    let top = pick(&graph, &g, &images, c.top_node.as_deref(), c.top.as_deref(), missing)?.unwrap_or(device);
     let below = &images[images.iter().position(|n| *n == top).unwrap_or(0)..];
-    let base = pick(&graph, &g, below, c.base_node.as_deref(), c.base.as_deref())?;
+    // A file is looked for behind the top only.
+    let among = if c.base.is_some() { &below[1..] } else { below };
+    let missing = |file: &str| qerr!("Can't find '{file}' in the backing chain");
+    let base = pick(&graph, &g, among, c.base_node.as_deref(), c.base.as_deref(), missing)?;
     let base = base.or_else(|| below.last().copied()).unwrap_or(top);
     if base == top {
         return Err(qerr!("cannot commit an image into itself"));

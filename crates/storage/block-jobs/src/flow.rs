@@ -70,12 +70,22 @@ pub(crate) struct Bounds {
     pub(crate) bytes: u64,
     /// The longest piece, bytes.
     pub(crate) chunk: u64,
+    /// The shortest piece that a speed makes of that, bytes.
+    pub(crate) least: u64,
+}
+
+impl Bounds {
+    /// Of jobs whose pieces are as long at any speed: users of slow ones know them by how far they get at once.
+    pub(crate) fn even() -> Bounds {
+        let bounds = Bounds::default();
+        Bounds { least: bounds.chunk, ..bounds }
+    }
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         // What is in flight should fit into the processors' caches: it is written soon after it was read.
-        Bounds { pieces: 16, bytes: 8 * CHUNK, chunk: CHUNK / 2 }
+        Bounds { pieces: 16, bytes: 8 * CHUNK, chunk: CHUNK / 2, least: SMALL }
     }
 }
 
@@ -223,7 +233,7 @@ impl<W: Work> Flow<W> {
                         }
                         continue;
                     }
-                    let stride = self.job().stride().max(SMALL);
+                    let stride = self.job().stride().max(self.bounds.least);
                     return Ok(self.bounds.chunk.min(stride));
                 }
                 Go::Wait(time) if !full => drop(rt::timeout(time, listener).await),

@@ -107,7 +107,7 @@ impl Stream {
         }
         let len = self.root.enter().await.map_err(plain)?.cx().len();
         job.set_progress(0, len);
-        Flow::new(job, &self.root, self.lacking.clone(), Bounds::default()).sweep(len).await?;
+        Flow::new(job, &self.root, self.lacking.clone(), Bounds::even()).sweep(len).await?;
         let op = self.root.enter().await.map_err(plain)?;
         op.cx().child_flush(SOURCE).await.map_err(plain)
     }

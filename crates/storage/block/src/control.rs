@@ -194,10 +194,13 @@ impl BlockGraph {
             .by_name(name)
             .ok_or_else(|| qerr!("Failed to find node with node-name='{name}'"))?
             .clone();
-        if txn.base.job_on(node.id).is_some_and(|(_, about)| about) || txn.base.internal_job_on(node.id) {
+        let job = txn.base.job_on(node.id);
+        // The source of a backup is kept by the filter above it, as any child is.
+        let filtered = matches!(job, Some((JobType::Backup, true))) && !txn.base.internal_job_on(node.id);
+        if (job.is_some_and(|(_, about)| about) && !filtered) || txn.base.internal_job_on(node.id) {
             txn.base.no_job_on(node.id)?;
         }
-        if txn.base.job_on(node.id).is_some()
+        if (job.is_some() && !filtered)
             || txn.base.roots().any(|r| r.job.is_none() && r.node == Some(node.id))
         {
             return Err(qerr!("Node {name} is in use"));

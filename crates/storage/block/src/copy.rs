@@ -4,7 +4,7 @@ use crate::driver::{ChildSlot, Cx, Limits, Support, WriteFlags, ZeroFlags};
 use crate::gate::Inside;
 use crate::graph::{Graph, Node, NodeId};
 use crate::perm::{Perm, Role};
-use crate::request::{Status, end_of, step, up};
+use crate::request::{Status, end_of, step, unit, units_up, up};
 use crate::track::Ticket;
 use api::block_core::BlkdebugEvent;
 use base::units::align_down;
@@ -151,9 +151,14 @@ impl<'a> Cx<'a> {
             let st = self.status_down_to(pos, len, bottom).await?;
             let n = st.len.min(len);
             let part = rest.slice(0..n as usize);
-            // Depth 0 is the child's own; what nobody has is zeroes wherever it is looked for.
+            // Depth 0 is the child's own. What nobody has is zeroes, which the child is to say itself; but above `bottom` it
+            // cannot be told from what lies below.
             if st.allocated && st.depth > 0 {
                 self.copy_up(pos, part).await?;
+            } else if !st.allocated && st.zero && bottom.is_none() {
+                let alone = self.alone(pos, n).await?;
+                alone.zeroes_up(pos, n).await?;
+                part.fill(0);
             } else {
                 self.node_read(pos, part).await?;
             }
@@ -230,14 +235,14 @@ impl Alone<'_> {
     /// Those of writing.
     pub async fn zeroes_up(&self, off: u64, len: u64) -> IoResult<()> {
         let lim = &self.lim;
-        let align = u64::from(lim.request_alignment.max(lim.write_zeroes_alignment.next_power_of_two()));
+        let unit = unit(lim.request_alignment, lim.write_zeroes_alignment);
         let (end, native) = (end_of(off, len)?, self.cx.caps().write_zeroes == Support::Native);
-        let (lo, hi) = (up(off, align), align_down(end, align));
+        let (lo, hi) = (units_up(off, unit), end - end % unit);
         if !native || lo >= hi {
             return self.pieces_up(off, end).await;
         }
         self.pieces_up(off, lo).await?;
-        let step = step(lim.max_write_zeroes, align as u32);
+        let step = step(lim.max_write_zeroes, unit);
         let mut pos = lo;
         while pos < hi {
             let n = (hi - pos).min(step);

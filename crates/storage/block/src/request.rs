@@ -166,7 +166,7 @@ impl<'a> Cx<'a> {
         if have < buf.len() as u64 {
             buf.slice(have as usize..buf.len()).fill(0);
         }
-        let step = step(lim.max_transfer, lim.request_alignment);
+        let step = step(lim.max_transfer, lim.request_alignment.into());
         let mut pos = 0;
         while pos < have {
             let n = (have - pos).min(step);
@@ -346,7 +346,7 @@ impl<'a> Cx<'a> {
         lim: &Limits,
     ) -> IoResult<()> {
         let driver = self.driver()?;
-        let step = step(lim.max_transfer, lim.request_alignment);
+        let step = step(lim.max_transfer, lim.request_alignment.into());
         let aligned = buf.is_aligned(u64::from(lim.buffer_alignment));
         let len = buf.len() as u64;
         let mut pos = 0;
@@ -397,9 +397,9 @@ impl<'a> Cx<'a> {
         if !native && flags.contains(ZeroFlags::NO_FALLBACK) {
             return Err(Errno::NOTSUP);
         }
-        let align = u64::from(lim.request_alignment.max(lim.write_zeroes_alignment.next_power_of_two()));
+        let unit = unit(lim.request_alignment, lim.write_zeroes_alignment);
         // Only whole units go to the driver; what sticks out at both ends is written.
-        let (lo, hi) = (up(off, align), align_down(end, align));
+        let (lo, hi) = (units_up(off, unit), end - end % unit);
         if !native || lo >= hi {
             if flags.contains(ZeroFlags::NO_FALLBACK) && lo >= hi && len > 0 {
                 return Err(Errno::NOTSUP);
@@ -407,15 +407,15 @@ impl<'a> Cx<'a> {
             self.write_zero_bytes(off, end).await?;
         } else {
             self.write_zero_bytes(off, lo).await?;
-            self.zero_units(lo, hi, flags, &lim, align).await?;
+            self.zero_units(lo, hi, flags, &lim, unit).await?;
             self.write_zero_bytes(hi, end).await?;
         }
         if fua { self.node_flush().await } else { Ok(()) }
     }
 
-    async fn zero_units(&self, lo: u64, hi: u64, flags: ZeroFlags, lim: &Limits, align: u64) -> IoResult<()> {
+    async fn zero_units(&self, lo: u64, hi: u64, flags: ZeroFlags, lim: &Limits, unit: u64) -> IoResult<()> {
         let driver = self.driver()?;
-        let step = step(lim.max_write_zeroes, align as u32);
+        let step = step(lim.max_write_zeroes, unit);
         let mut pos = lo;
         while pos < hi {
             let n = (hi - pos).min(step);
@@ -463,13 +463,17 @@ impl<'a> Cx<'a> {
             return Ok(());
         }
         let lim = self.limits();
-        let align = u64::from(lim.request_alignment.max(lim.discard_alignment.next_power_of_two()));
-        let (lo, hi) = (up(off, align), if end == self.len() { end } else { align_down(end, align) });
-        let step = step(lim.max_discard, align as u32);
+        let unit = unit(lim.request_alignment, lim.discard_alignment);
+        // What devices prefer are powers of two, and they do nothing about less. Other units are a tester's, and only say
+        // where requests are cut.
+        let least = if unit.is_power_of_two() { unit } else { lim.request_alignment.into() };
+        let (lo, hi) = (units_up(off, least), if end == self.len() { end } else { end - end % least });
+        let step = step(lim.max_discard, unit);
         let driver = self.driver()?;
         let mut pos = lo;
         while pos < hi {
-            let n = (hi - pos).min(step);
+            let most = if pos.is_multiple_of(unit) { step } else { unit - pos % unit };
+            let n = (hi - pos).min(most);
             let tracked = lim.request_alignment > 1;
             let ticket = self.node.live.writing(pos, pos + n, false, tracked).await;
             let ahead = self.record_ahead(pos, n).await?;
@@ -770,8 +774,21 @@ pub(crate) fn up(v: u64, align: u64) -> u64 {
     align_up(v, align).unwrap_or(align_down(u64::MAX, align))
 }
 
-/// The longest piece under a limit (0 = none), a multiple of `align` and never 0.
-pub(crate) fn step(max: u64, align: u32) -> u64 {
-    let align = u64::from(align).max(1);
-    if max == 0 { align_down(1 << 40, align) } else { align_down(max, align).max(align) }
+/// What is done in whole units: of so many bytes as are preferred, where those are whole units of what is required.
+pub(crate) fn unit(required: u32, preferred: u32) -> u64 {
+    let (required, preferred) = (u64::from(required.max(1)), u64::from(preferred));
+    let fits = preferred > 0 && preferred.is_multiple_of(required);
+    if fits { preferred } else { required.max(preferred.next_power_of_two()) }
+}
+
+/// `v` rounded up to whole units, of any length; lengths and ends are at most [`MAX_OFFSET`], so it fits.
+pub(crate) fn units_up(v: u64, unit: u64) -> u64 {
+    v.checked_next_multiple_of(unit).unwrap_or(u64::MAX - u64::MAX % unit)
+}
+
+/// The longest piece under a limit (0 = none), a multiple of `unit` and never 0.
+pub(crate) fn step(max: u64, unit: u64) -> u64 {
+    let unit = unit.max(1);
+    let max = if max == 0 { 1 << 40 } else { max };
+    (max - max % unit).max(unit)
 }
