@@ -87,6 +87,7 @@ impl Image {
         if let Some(hit) = self.overlap(&range, Some(what)) {
             return Err(self.overlapping(h, hit).await);
         }
+        self.check_snapshot_tables(h, &range).await?;
         write_bytes(h, off, bytes).await?;
         self.unflushed.store(true, Ordering::Release);
         Ok(())
@@ -131,8 +132,30 @@ impl Image {
         let range = off >> bits..((off + len - 1) >> bits) + 1;
         match self.overlap(&range, None) {
             Some(hit) => Err(self.overlapping(h, hit).await),
-            None => Ok(()),
+            None => self.check_snapshot_tables(h, &range).await,
         }
+    }
+
+    /// Refuses a write to the L2 tables of snapshots, where the user has asked for that: their L1 tables are read each time.
+    async fn check_snapshot_tables<H: Host>(&self, h: &H, range: &Range<u64>) -> IoResult<()> {
+        if !self.config.read().overlap.inactive_l2 {
+            return Ok(());
+        }
+        let snapshots = self.shown.read().snapshots.clone();
+        for s in &snapshots {
+            if let Some((_, e)) = s.l1_problem(self.geo.cluster_size()) {
+                return Err(e);
+            }
+            let l1 = read_vec(h, s.l1_offset, s.l1_size as usize * 8).await?;
+            let hit = |e: u64| {
+                let table = e & spec::OFFSET_MASK;
+                table != 0 && range.contains(&(table >> self.geo.cluster_bits))
+            };
+            if spec::table_from_bytes(&l1).into_iter().any(hit) {
+                return Err(self.overlapping(h, Section::InactiveL2).await);
+            }
+        }
+        Ok(())
     }
 
     /// A cluster's refcount.

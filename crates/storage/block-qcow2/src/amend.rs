@@ -96,7 +96,8 @@ async fn snapshots_allow<H: Host>(host: &H, h: &Header, version: u32) -> Result<
     let image = open(host).await?;
     let snapshots = image.shown.read().snapshots.clone();
     for s in &snapshots {
-        for table in image.snapshot_l1(host, s).await? {
+        let told = image.told_snapshot_l1(host, s).await;
+        for table in told.map_err(|e| qerr!("Failed to turn zero into data clusters: {e}"))? {
             if table == 0 {
                 continue;
             }

@@ -58,6 +58,13 @@ fn adapt(d: &mut Dict) -> Result<(), QError> {
         Some(other) => drop(d.insert("version", other)),
         None => {}
     }
+    // A number below zero has become one that is too large.
+    if d.get("refcount-bits")
+        .and_then(Value::as_str)
+        .is_some_and(|n| n.parse::<i64>().map_or(true, |n| n < 0))
+    {
+        return Err(qerr!("Refcount width must be a power of two and may not exceed 64 bits"));
+    }
     if d.get("backing-file").and_then(Value::as_str) == Some("") {
         d.remove("backing-file");
     }

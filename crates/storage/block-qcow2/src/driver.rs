@@ -240,6 +240,17 @@ impl Host for NodeHost<'_> {
     async fn backing_read(&self, off: u64, buf: IoBuf) -> IoResult<()> {
         self.0.child_read(ChildSlot::Backing, off, buf).await
     }
+    async fn backing_is_zero(&self, off: u64, len: u64) -> IoResult<bool> {
+        let (mut at, end) = (off, off + len);
+        while at < end {
+            let st = self.0.child_chain_status(ChildSlot::Backing, at, end - at).await?;
+            if !st.zero || st.len == 0 {
+                return Ok(false);
+            }
+            at += st.len;
+        }
+        Ok(true)
+    }
 }
 
 impl NodeHost<'_> {

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use base::{Errno, IoResult};
 
-use crate::header::{Header, Layout, SECTOR};
+use crate::header::{Header, HeaderResult, Layout, SECTOR};
 use crate::host::{Host, read_vec, write_bytes};
 use crate::image::{Image, Meta};
 use crate::spec::{V2_HEADER_LENGTH, be32, be64, ext, field};
@@ -28,6 +28,9 @@ const FIRST: usize = 4;
 
 /// How many of the places behind the first pieces, and behind the last ones, are looked at.
 const PLACES: usize = 8;
+
+/// How many ways are looked at once there is one, for one that ends as usual.
+const MORE: usize = 64;
 
 impl Parts {
     /// Another piece, or more of the last one.
@@ -78,13 +81,39 @@ fn spares(old: &[u8], was: &Parts, new: &[u8], is: &Parts) -> bool {
     })
 }
 
-/// A header so that it can be written beside the old one, and its first cluster. The names of features are only for
-/// people: they give way where there is no room. `None` where it cannot be done nevertheless, which takes a small first
-/// cluster and long names.
-fn beside(old: &[u8], header: &Header) -> Option<(Header, Vec<u8>, Parts)> {
+/// One state of the first cluster on the way to a new header.
+struct State {
+    /// What it says.
+    header: Header,
+    /// The first cluster.
+    bytes: Vec<u8>,
+    parts: Parts,
+}
+
+impl State {
+    /// `None` where it cannot stand so.
+    fn new(header: &Header, bytes: HeaderResult<Vec<u8>>, len: usize) -> Option<State> {
+        let mut bytes = bytes.ok().filter(|b| b.len() <= len)?;
+        bytes.resize(len, 0);
+        let parts = parts(&bytes)?;
+        Some(State { header: header.clone(), bytes, parts })
+    }
+}
+
+/// The states of the first cluster, one after another, that lead to a header, so that each can be written beside the one
+/// before it. The last one has its parts where everybody puts them, without gaps, unless there is no way to that. The
+/// names of features are only for people: they give way where there is no room. `None` where it cannot be done
+/// nevertheless, which takes a small first cluster and long names.
+fn beside(old: &[u8], header: &Header) -> Option<Vec<State>> {
     let was = parts(old)?;
+    let usual = State::new(header, header.encode_new(), old.len());
+    if usual.as_ref().is_some_and(|u| spares(old, &was, &u.bytes, &u.parts)) {
+        return usual.map(|u| Vec::from([u]));
+    }
     let mut ends: Vec<usize> = was.live.iter().map(|r| r.end.max(SECTOR).next_multiple_of(8)).collect();
     ends.extend(&was.extensions);
+    // Behind what the last state will have, too.
+    ends.extend(usual.iter().flat_map(|u| &u.parts.live).map(|r| r.end.max(SECTOR).next_multiple_of(8)));
     ends.sort_unstable();
     ends.dedup();
     // Of a header in many pieces, which is no header that people make, the first and the last are tried.
@@ -98,7 +127,8 @@ fn beside(old: &[u8], header: &Header) -> Option<(Header, Vec<u8>, Parts)> {
     if short != *header {
         all.push(&short);
     }
-    for h in all {
+    let (mut found, mut left) = (None, MORE);
+    'search: for h in all {
         for rest in places() {
             // Right behind the extensions, too.
             let behind = h.backing_file.as_ref().and_then(|_| {
@@ -106,12 +136,19 @@ fn beside(old: &[u8], header: &Header) -> Option<(Header, Vec<u8>, Parts)> {
                 Some(Some(nameless.encode_as(Layout { rest, name: None }).ok()?.len()))
             });
             for name in std::iter::once(None).chain(behind).chain(places().skip(1)) {
-                let Ok(mut new) = h.encode_as(Layout { rest, name }) else { continue };
-                new.resize(old.len(), 0);
-                if let Some(is) = parts(&new)
-                    && spares(old, &was, &new, &is)
+                if let Some(is) = State::new(h, h.encode_as(Layout { rest, name }), old.len())
+                    && spares(old, &was, &is.bytes, &is.parts)
                 {
-                    return Some((h.clone(), new, is));
+                    match &usual {
+                        Some(u) if spares(&is.bytes, &is.parts, &u.bytes, &u.parts) => {
+                            return Some(Vec::from([is, usual?]));
+                        }
+                        _ => found = found.or(Some(is)),
+                    }
+                }
+                left -= usize::from(found.is_some());
+                if left == 0 {
+                    break 'search;
                 }
                 if h.backing_file.is_none() {
                     break;
@@ -119,7 +156,7 @@ fn beside(old: &[u8], header: &Header) -> Option<(Header, Vec<u8>, Parts)> {
             }
         }
     }
-    None
+    found.map(|f| Vec::from([f]))
 }
 
 impl Image {
@@ -132,15 +169,28 @@ impl Image {
     /// Writes the header as `m.header` has it: after a crash there is the old one or the new one. `ENOSPC` where the
     /// first cluster has no room for what it takes, with nothing changed.
     pub(crate) async fn put_header<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
-        let old = read_vec(h, 0, self.geo.cluster_size() as usize).await?;
-        let (header, new, is) = beside(&old, &m.header).ok_or(Errno::NOSPC)?;
-        m.header = header;
-        let mut both = old.clone();
+        let mut now = read_vec(h, 0, self.geo.cluster_size() as usize).await?;
+        let states = beside(&now, &m.header).ok_or(Errno::NOSPC)?;
+        for (i, next) in states.into_iter().enumerate() {
+            m.header = next.header;
+            match self.put_state(h, m, &now, &next.bytes, &next.parts).await {
+                // The header is there, only not where it usually is.
+                Err(_) if i > 0 => break,
+                done => done?,
+            }
+            now = next.bytes;
+        }
+        Ok(())
+    }
+
+    /// Writes a state of the first cluster beside the one that is there.
+    async fn put_state<H: Host>(&self, h: &H, m: &Meta, old: &[u8], new: &[u8], is: &Parts) -> IoResult<()> {
+        let mut both = old.to_vec();
         for r in is.live.iter().filter(|r| r.end > SECTOR) {
             let r = r.start.max(SECTOR)..r.end;
             both[r.clone()].copy_from_slice(&new[r]);
         }
-        self.put_sectors(h, 0, &old, &both).await?;
+        self.put_sectors(h, 0, old, &both).await?;
         self.barrier(h).await?;
         self.put_sectors(h, 0, &both[..SECTOR], &new[..SECTOR]).await?;
         self.header_changed(m);

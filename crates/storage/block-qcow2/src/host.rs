@@ -69,6 +69,11 @@ pub trait Host {
     fn backing_len(&self) -> Option<u64>;
     /// Reads the backing file, within its length.
     async fn backing_read(&self, off: u64, buf: IoBuf) -> IoResult<()>;
+    /// Whether a range of the backing file, within its length, is known to read as zeros.
+    async fn backing_is_zero(&self, off: u64, len: u64) -> IoResult<bool> {
+        let _ = (off, len);
+        Ok(false)
+    }
 }
 
 /// Reads `len` bytes into a vector. The caller bounds `len`.

@@ -379,7 +379,7 @@ impl Image {
 
     /// The guest's bytes before an allocating write; `None` where they are known to be zeros.
     async fn old_bytes<H: Host>(&self, h: &H, off: u64, len: usize) -> IoResult<Option<IoBuf>> {
-        if len == 0 || self.reads_as_zero(h, off, len as u64).await? {
+        if len == 0 || self.reads_as_zero(h, off, len as u64, false).await? {
             return Ok(None);
         }
         let buf = IoBuf::zeroed(len);
@@ -388,8 +388,14 @@ impl Image {
         Ok(if buf.is_zero() { None } else { Some(buf) })
     }
 
-    /// Whether a range is known to read as zeros without reading data.
-    pub(crate) async fn reads_as_zero<H: Host>(&self, h: &H, off: u64, len: u64) -> IoResult<bool> {
+    /// Whether a range is known to read as zeros without reading data. `through`: the backing file is asked, too.
+    pub(crate) async fn reads_as_zero<H: Host>(
+        &self,
+        h: &H,
+        off: u64,
+        len: u64,
+        through: bool,
+    ) -> IoResult<bool> {
         let end = (off + len).min(self.limit(off));
         let backing = h.backing_len().filter(|_| off < self.virtual_size()).unwrap_or(0);
         let mut at = off;
@@ -397,7 +403,12 @@ impl Image {
             let (kind, n) = self.lookup(h, at, end - at).await?;
             match kind {
                 RunKind::Zero(_) => {}
-                RunKind::Unallocated if at >= backing => {}
+                RunKind::Unallocated => {
+                    let behind = backing.saturating_sub(at).min(n);
+                    if behind > 0 && !(through && h.backing_is_zero(at, behind).await?) {
+                        return Ok(false);
+                    }
+                }
                 _ => return Ok(false),
             }
             at += n;

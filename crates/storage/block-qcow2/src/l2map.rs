@@ -154,13 +154,19 @@ impl L2Map {
 
     /// Changes entries of a cached slice, which becomes dirty. `None` where it is not cached.
     pub fn modify<R>(&mut self, key: u64, f: impl FnOnce(&mut [u64]) -> R) -> Option<R> {
+        self.modify_if(key, |slice| (f(slice), true))
+    }
+
+    /// The same where `f` also says whether it changed anything: what is as on the disk need not be written.
+    pub fn modify_if<R>(&mut self, key: u64, f: impl FnOnce(&mut [u64]) -> (R, bool)) -> Option<R> {
         let s = &mut self.slots[*self.index.get(&key)?];
         *s.used.get_mut() = true;
-        if !s.dirty {
+        let (answer, changed) = f(&mut s.data);
+        if changed && !s.dirty {
             s.dirty = true;
             self.dirty += 1;
         }
-        Some(f(&mut s.data))
+        Some(answer)
     }
 
     /// Puts a slice that was read from the disk (or that the disk has as given) into the cache.

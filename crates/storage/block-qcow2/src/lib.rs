@@ -11,9 +11,6 @@
 //!   compressed writes.
 //!
 //! - [`crypt`]: encryption: LUKS inside the image, or the old way.
-//!
-//! An option that changes nothing here: `inactive-l2` of `overlap-check` (snapshots' L2 tables are guarded by their refcounts
-//! only).
 
 mod alloc;
 pub mod amend;

@@ -24,6 +24,8 @@ pub enum Section {
     SnapshotTable,
     /// A snapshot's L1 table.
     InactiveL1,
+    /// An L2 table of a snapshot.
+    InactiveL2,
     /// The bitmap directory.
     BitmapDirectory,
     /// The LUKS header and its key slots.
@@ -41,6 +43,7 @@ impl Section {
             Section::RefcountBlock => "refcount block",
             Section::SnapshotTable => "snapshot table",
             Section::InactiveL1 => "inactive L1 table",
+            Section::InactiveL2 => "inactive L2 table",
             Section::BitmapDirectory => "bitmap directory",
             Section::CryptoHeader => "encryption header",
         }

@@ -1,5 +1,6 @@
 //! The table of internal snapshots.
 
+use base::Errno;
 use qapi::{QError, qerr};
 
 use crate::header::Header;
@@ -86,7 +87,7 @@ pub async fn load<H: Host>(host: &H, h: &Header, file_len: u64, lenient: bool) -
                 let more = limit.saturating_sub(bytes.len() as u64).min(256 << 10);
                 if more == 0 {
                     let need = at + entry_length(&bytes[at.min(bytes.len())..]);
-                    if !lenient || need as u64 > spec::MAX_SNAPSHOT_BYTES {
+                    if need as u64 > spec::MAX_SNAPSHOT_BYTES {
                         return Err(qerr!("Could not read snapshots: Snapshot table too large"));
                     }
                     // Behind the file's end there are zeroes. No entry may be left out: its clusters are in use.
@@ -181,14 +182,14 @@ impl Snapshot {
         b
     }
 
-    /// Why the snapshot's L1 table cannot be used, if so.
-    pub fn l1_problem(&self, cluster_size: u64) -> Option<&'static str> {
+    /// Why the snapshot's L1 table cannot be used, if so, and the error that this is.
+    pub fn l1_problem(&self, cluster_size: u64) -> Option<(&'static str, Errno)> {
         if u64::from(self.l1_size) * 8 > spec::MAX_L1_BYTES {
-            return Some("Snapshot L1 table too large");
+            return Some(("Snapshot L1 table too large", Errno::FBIG));
         }
         let end = self.l1_offset.checked_add(u64::from(self.l1_size) * 8);
         if self.l1_offset & (cluster_size - 1) != 0 || end.is_none_or(|e| e > i64::MAX as u64) {
-            return Some("Snapshot L1 table offset invalid");
+            return Some(("Snapshot L1 table offset invalid", Errno::INVAL));
         }
         None
     }

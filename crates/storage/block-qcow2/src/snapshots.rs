@@ -21,6 +21,16 @@ fn io(what: &'static str) -> impl Fn(Errno) -> QError {
     move |e| qerr!("Could not {what}: {e}")
 }
 
+/// What could not be done, as it is told of the deletion of a snapshot.
+fn failed(what: &'static str) -> impl Fn(Errno) -> QError {
+    move |e| qerr!("Failed to {what}: {e}")
+}
+
+/// The error alone: who asked says what for.
+fn plain(e: Errno) -> QError {
+    qerr!("{e}")
+}
+
 /// The snapshot with this id and this name, as far as they are given.
 pub fn find<'a>(list: &'a [Snapshot], id: Option<&str>, name: Option<&str>) -> Option<&'a Snapshot> {
     list.iter().find(|s| id.is_none_or(|id| s.id == id) && name.is_none_or(|n| s.name == n))
@@ -63,31 +73,40 @@ impl Image {
             return Err(qerr!("Operation not supported"));
         }
         if list.len() >= spec::MAX_SNAPSHOTS as usize {
-            return Err(qerr!("Too many snapshots"));
+            return Err(plain(Errno::FBIG));
         }
         let g = self.geo;
-        if g.refcount_max() < 2 && self.map.read().l1.iter().any(|e| e & spec::OFFSET_MASK != 0) {
-            // Nothing can be referred to twice.
-            return Err(qerr!("Invalid argument"));
-        }
+        // Nothing can be referred to twice.
+        let single = g.refcount_max() < 2 && self.map.read().l1.iter().any(|e| e & spec::OFFSET_MASK != 0);
         self.begin(h).await?;
         let done = async {
             let mut m = self.meta.lock().await;
+            // The table first: where references cannot be counted, it is left as a leak, which is what users of the
+            // reference know of a snapshot that failed.
+            let l1 = self.map.read().l1.clone();
+            let l1_offset = self.write_l1_copy(h, &mut m, &l1).await.map_err(plain)?;
+            if single {
+                return Err(plain(Errno::INVAL));
+            }
             // First the flags, then the counts: what is left half-way by a crash is leaked, and never looks like a
             // cluster of its own that others share.
-            self.set_flags(h, &mut m, true).await.map_err(io("update the L2 tables"))?;
+            self.set_flags(h, &mut m, true).await.map_err(plain)?;
             let l1 = self.map.read().l1.clone();
-            self.add_references(h, &mut m, &l1).await.map_err(io("update reference counts"))?;
+            if let Err(e) = self.add_references(h, &mut m, &l1).await {
+                // Flags that stay as they are would be wrong, but harmless: the first error is the one that counts.
+                let _ = self.set_flags(h, &mut m, false).await;
+                return Err(plain(if e == Errno::RANGE { Errno::INVAL } else { e }));
+            }
             let highest = list.iter().filter_map(|s| s.id.parse::<u64>().ok()).max().unwrap_or(0);
-            let mut s = Snapshot {
+            let s = Snapshot {
                 id: highest.saturating_add(1).to_string(),
                 disk_size: Some(self.virtual_size()),
                 l1_size: l1.len() as u32,
+                l1_offset,
                 ..new
             };
-            s.l1_offset = self.write_l1_copy(h, &mut m, &l1).await.map_err(io("write the L1 table"))?;
             list.push(s.clone());
-            self.put_snapshots(h, &mut m, &list).await.map_err(io("write the snapshot table"))?;
+            self.put_snapshots(h, &mut m, &list).await.map_err(plain)?;
             Ok(s)
         }
         .await;
@@ -104,11 +123,13 @@ impl Image {
         self.begin(h).await?;
         let done = async {
             let mut m = self.meta.lock().await;
-            self.put_snapshots(h, &mut m, &list).await.map_err(io("remove snapshot from snapshot list"))?;
+            self.put_snapshots(h, &mut m, &list)
+                .await
+                .map_err(failed("remove snapshot from snapshot list"))?;
             self.drop_table(h, &mut m, &l1, s.l1_offset)
                 .await
-                .map_err(io("free the cluster and L1 table"))?;
-            self.set_flags(h, &mut m, false).await.map_err(io("update snapshot status in disk"))
+                .map_err(failed("free the cluster and L1 table"))?;
+            self.set_flags(h, &mut m, false).await.map_err(failed("update snapshot status in disk"))
         }
         .await;
         let ended = self.end(h).await;
@@ -121,24 +142,25 @@ impl Image {
         let list = self.shown.read().snapshots.clone();
         let s = find(&list, Some(id), None).ok_or_else(|| qerr!("Can't find the snapshot"))?.clone();
         let size = s.disk_size.unwrap_or_else(|| self.virtual_size());
-        let mut l1 = self.snapshot_l1(h, &s).await?;
+        let failed = |e| failed("load snapshot")(e);
+        let mut l1 = self.told_snapshot_l1(h, &s).await.map_err(failed)?;
         let entries = self.geo.l1_entries_for(size);
         if entries * 8 > spec::MAX_L1_BYTES {
-            return Err(qerr!("Snapshot L1 table too large"));
+            tracing::error!(target: "report", "Snapshot L1 table too large");
+            return Err(failed(Errno::FBIG));
         }
         l1.resize(l1.len().max(entries as usize), 0);
         self.begin(h).await?;
         let done = async {
             let mut m = self.meta.lock().await;
-            self.add_references(h, &mut m, &l1).await.map_err(io("update reference counts"))?;
-            let fail = io("write the L1 table");
-            let l1_offset = self.write_l1_copy(h, &mut m, &l1).await.map_err(&fail)?;
+            self.add_references(h, &mut m, &l1).await.map_err(failed)?;
+            let l1_offset = self.write_l1_copy(h, &mut m, &l1).await.map_err(failed)?;
             let old = self.map.read().l1.clone();
             let old_offset = m.header.l1_offset;
             let now = Active { size, l1_size: l1.len() as u32, l1_offset };
-            self.put_active(h, &mut m, &now, &l1).await.map_err(&fail)?;
-            self.drop_table(h, &mut m, &old, old_offset).await.map_err(io("update reference counts"))?;
-            self.set_flags(h, &mut m, false).await.map_err(io("update the L2 tables"))
+            self.put_active(h, &mut m, &now, &l1).await.map_err(failed)?;
+            self.drop_table(h, &mut m, &old, old_offset).await.map_err(failed)?;
+            self.set_flags(h, &mut m, false).await.map_err(failed)
         }
         .await;
         self.end(h).await?;
@@ -166,11 +188,21 @@ impl Image {
 
     /// A snapshot's L1 table, whose entries say nothing about counts.
     pub(crate) async fn snapshot_l1<H: Host>(&self, h: &H, s: &Snapshot) -> Result<Vec<u64>, QError> {
-        if let Some(problem) = s.l1_problem(self.geo.cluster_size()) {
+        if let Some((problem, _)) = s.l1_problem(self.geo.cluster_size()) {
             return Err(qerr!("{problem}"));
         }
         let bytes =
             read_vec(h, s.l1_offset, s.l1_size as usize * 8).await.map_err(io("read the L1 table"))?;
+        Ok(spec::table_from_bytes(&bytes).into_iter().map(|e| e & spec::OFFSET_MASK).collect())
+    }
+
+    /// [`Image::snapshot_l1`] for those who only pass on that it failed: why is told.
+    pub(crate) async fn told_snapshot_l1<H: Host>(&self, h: &H, s: &Snapshot) -> Result<Vec<u64>, Errno> {
+        if let Some((problem, e)) = s.l1_problem(self.geo.cluster_size()) {
+            tracing::error!(target: "report", "{problem}");
+            return Err(e);
+        }
+        let bytes = read_vec(h, s.l1_offset, s.l1_size as usize * 8).await?;
         Ok(spec::table_from_bytes(&bytes).into_iter().map(|e| e & spec::OFFSET_MASK).collect())
     }
 
@@ -246,6 +278,11 @@ impl Image {
     async fn add_reference<H: Host>(&self, h: &H, m: &mut Meta, cluster: u64) -> Result<(), Errno> {
         let n = self.refcount(h, m, cluster).await?;
         if n == 0 {
+            let (index, _) = self.geo.refcount_position(cluster);
+            if self.block(h, m, index).await?.is_none() {
+                // So far nothing was ever counted: it is an entry that is damaged, not a count.
+                return Err(if index >= spec::MAX_REFTABLE_BYTES / 8 { Errno::FBIG } else { Errno::AGAIN });
+            }
             let text = format!("Cluster {cluster:#x} is in use but has no reference");
             return Err(self.damaged(h, &text).await);
         }

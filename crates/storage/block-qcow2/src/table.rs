@@ -242,18 +242,20 @@ impl Image {
         while done < count {
             let at = off + (done << self.geo.cluster_bits);
             let (key, first) = self.map.read().position(table, at);
-            let changed = self.map.write().modify(key, |slice| {
+            let changed = self.map.write().modify_if(key, |slice| {
                 let n = ((slice.len() - first) / words).min((count - done) as usize);
+                let mut differs = false;
                 for (i, e) in slice[first..first + n * words].chunks_exact_mut(words).enumerate() {
                     let was = Entry { word: e[0], bits: e.get(1).copied().unwrap_or(0) };
                     old.push(was);
                     let now = f(done + i as u64, was);
+                    differs |= now != was;
                     e[0] = now.word;
                     if let Some(bits) = e.get_mut(1) {
                         *bits = now.bits;
                     }
                 }
-                n as u64
+                (n as u64, differs)
             });
             match changed {
                 Some(n) => done += n,

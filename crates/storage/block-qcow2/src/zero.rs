@@ -8,6 +8,7 @@ use block::driver::Prealloc;
 use mem::IoBuf;
 
 use crate::geometry::{ALL_HERE, ALL_ZERO, Entry, Mapping};
+use crate::header::CryptMethod;
 use crate::host::{Host, write_bytes};
 use crate::image::{Image, Meta};
 use crate::l2map::RunKind;
@@ -103,8 +104,8 @@ impl Image {
             return Ok(false);
         }
         let rest_is_zero = self.version >= 3
-            && self.reads_as_zero(h, start, at - start).await?
-            && self.reads_as_zero(h, at + len, end - at - len).await?;
+            && self.reads_as_zero(h, start, at - start, true).await?
+            && self.reads_as_zero(h, at + len, end - at - len, true).await?;
         if rest_is_zero {
             self.change_clusters(h, start, end, To::Zero, true).await?;
         }
@@ -178,7 +179,8 @@ impl Image {
                 break;
             }
         }
-        if end << g.cluster_bits < file_len {
+        // An encrypted image keeps its length, as it does elsewhere.
+        if end << g.cluster_bits < file_len && m.header.crypt != CryptMethod::Luks {
             h.truncate(end << g.cluster_bits, Prealloc::Off).await?;
         }
         Ok(())

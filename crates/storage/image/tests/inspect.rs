@@ -166,7 +166,9 @@ fn headers_that_lie() {
     d.patch("size", 24, &(1u64 << 62).to_be_bytes());
     for name in ["l1", "reftable", "snapshots", "unknown", "size"] {
         let (code, reasons, _) = d.inspect(&format!("@{name}"));
-        assert_eq!((code, reasons.len()), (2, 1), "{name} {reasons:?}");
+        // A table of snapshots goes on behind the file's end, where there is none.
+        let count = if name == "snapshots" { 2 } else { 1 };
+        assert_eq!((code, reasons.len()), (2, count), "{name} {reasons:?}");
     }
     // What is not known but would not matter to a reader.
     fresh("compatible");

@@ -20,7 +20,7 @@ use crate::header::Header;
 use crate::host::{Host, RootHost, write_bytes};
 use crate::image::{Image, read_header};
 use crate::opts::{Config, OverlapChecks};
-use crate::spec::{field, incompat};
+use crate::spec::{autoclear, field, incompat};
 use compare::Compared;
 use refmap::RefMap;
 
@@ -111,8 +111,11 @@ impl<'a, H: Host> Checker<'a, H> {
     }
 
     async fn run(&mut self, fix: Fix) -> Result<(), QError> {
+        if fix != Fix::None {
+            self.clear_unknown().await?;
+        }
         let snapshots = self.check_snapshots(fix).await?;
-        self.count_all().await?;
+        self.count_all(fix).await?;
         let found = self.compare(true).await?;
         self.take(&found);
         let rebuild = found.rebuild || self.structure > 0 || (fix == Fix::All && self.outside > 0);
@@ -167,6 +170,17 @@ impl<'a, H: Host> Checker<'a, H> {
         self.report.image_end_offset = found.end << self.header.geometry.cluster_bits;
     }
 
+    /// Who may change the image clears what he does not know to keep up to date.
+    async fn clear_unknown(&mut self) -> Result<(), QError> {
+        let bits = self.header.autoclear & autoclear::KNOWN;
+        if self.header.version < 3 || bits == self.header.autoclear {
+            return Ok(());
+        }
+        write_bytes(self.host, field::AUTOCLEAR as u64, &bits.to_be_bytes()).await.map_err(io)?;
+        self.header.autoclear = bits;
+        self.host.flush().await.map_err(io)
+    }
+
     /// Nothing is wrong any more: the image may say so.
     async fn mark_sound(&mut self) -> Result<(), QError> {
         const MARKS: u64 = incompat::DIRTY | incompat::CORRUPT;
@@ -204,7 +218,7 @@ pub(crate) fn check_file(cx: CheckCx<'_>) -> CtlFuture<'_, Result<Report, QError
 pub(crate) async fn set_refcount_order<H: Host>(host: &H, order: u32) -> Result<(), QError> {
     let mut quiet = |_: &str| {};
     let mut c = Checker::new(host, &mut quiet).await?;
-    c.count_all().await?;
+    c.count_all(Fix::None).await?;
     if c.report.corruptions + c.report.check_errors > 0 {
         return Err(qerr!("The image is damaged; repair it first"));
     }

@@ -12,7 +12,7 @@ use crate::host::{Host, read_vec, write_bytes};
 use crate::spec::{self, field};
 
 impl<H: Host> Checker<'_, H> {
-    /// Writes a refcount table and blocks that say what was counted, then points the header to them. The old ones
+    /// Writes refcount blocks that say what was counted, and the table of them behind them, then points the header to them. The old ones
     /// stay as they are until then, and are leaks afterwards. `order`: log2 of the width that refcounts have from then on.
     pub(super) async fn rebuild_refcounts(&mut self, order: u32) -> Result<(), QError> {
         let g = Geometry { refcount_order: order, ..self.header.geometry };
@@ -52,11 +52,11 @@ impl<H: Host> Checker<'_, H> {
                 }
                 g.refcount_set(&mut bytes, pos as usize, n);
             }
-            let off = (start + table_clusters + i as u64) << g.cluster_bits;
+            let off = (start + i as u64) << g.cluster_bits;
             write_bytes(self.host, off, &bytes).await.map_err(io)?;
             table[*index as usize] = off;
         }
-        let table_off = start << g.cluster_bits;
+        let table_off = (start + indexes.len() as u64) << g.cluster_bits;
         write_bytes(self.host, table_off, &spec::table_to_bytes(&table)).await.map_err(io)?;
         self.host.flush().await.map_err(io)?;
         // Place, length and width stand in one sector: they change together.

@@ -1,23 +1,25 @@
 //! Counting references by walking every table of the image.
 
+use base::{Errno, IoResult};
+use block::driver::Prealloc;
 use mem::IoBuf;
 use qapi::QError;
 
-use super::{Checker, io};
+use super::{Checker, Fix, io};
 use crate::geometry::{Entry, Mapping, SUBCLUSTERS};
 use crate::host::{Host, read_vec};
 use crate::spec;
 
 impl<H: Host> Checker<'_, H> {
-    /// Counts every byte range that something refers to.
-    pub(super) async fn count_all(&mut self) -> Result<(), QError> {
+    /// Counts every byte range that something refers to. To repair all, the file is made as long as its refcount blocks say.
+    pub(super) async fn count_all(&mut self, fix: Fix) -> Result<(), QError> {
         let h = self.header.clone();
         let g = h.geometry;
         self.count(0, g.cluster_size());
         self.count_l1(h.l1_offset, h.l1_size, true).await?;
         let snapshots = self.image.shown.read().snapshots.clone();
         for s in &snapshots {
-            if let Some(problem) = s.l1_problem(g.cluster_size()) {
+            if let Some((problem, _)) = s.l1_problem(g.cluster_size()) {
                 let what = match problem.ends_with("large") && g.in_cluster(s.l1_offset) == 0 {
                     true => format!("l1_size={:#x}: L1 table is too large", s.l1_size),
                     false => format!("l1_offset={:#x}: L1 table is not cluster aligned", s.l1_offset),
@@ -37,7 +39,7 @@ impl<H: Host> Checker<'_, H> {
         }
         self.count_bitmaps().await?;
         self.count(h.reftable_offset, u64::from(h.reftable_clusters) << g.cluster_bits);
-        self.count_refblocks().await;
+        self.count_refblocks(fix).await;
         Ok(())
     }
 
@@ -45,7 +47,7 @@ impl<H: Host> Checker<'_, H> {
     pub(super) async fn quiet_count(&mut self) -> Result<(), QError> {
         let mut nothing = |_: &str| {};
         let mut quiet = Checker::new(self.host, &mut nothing).await?;
-        quiet.count_all().await?;
+        quiet.count_all(Fix::None).await?;
         self.refs = quiet.refs;
         Ok(())
     }
@@ -230,9 +232,8 @@ impl<H: Host> Checker<'_, H> {
         Ok(())
     }
 
-    async fn count_refblocks(&mut self) {
+    async fn count_refblocks(&mut self, fix: Fix) {
         let g = self.header.geometry;
-        let limit = g.clusters(self.file_len);
         let table = self.image.meta.lock().await.reftable.clone();
         let mut bad = Vec::new();
         for (i, entry) in table.into_iter().enumerate() {
@@ -241,7 +242,7 @@ impl<H: Host> Checker<'_, H> {
                 self.corruption(format!("ERROR refcount table entry {i} has reserved bits set"));
                 self.structure += 1;
                 // Read through the damage, but not trusted to be referred to.
-                if g.in_cluster(off) != 0 || off >> g.cluster_bits >= limit {
+                if g.in_cluster(off) != 0 || off >> g.cluster_bits >= g.clusters(self.file_len) {
                     bad.push(i);
                 }
                 continue;
@@ -258,8 +259,20 @@ impl<H: Host> Checker<'_, H> {
                 continue;
             }
             let cluster = off >> g.cluster_bits;
-            if cluster >= limit {
-                self.corruption(format!("ERROR refcount block {i} is outside image"));
+            if cluster >= g.clusters(self.file_len) {
+                let what = if fix == Fix::All { "Repairing" } else { "ERROR" };
+                self.corruption(format!("{what} refcount block {i} is outside image"));
+                if fix == Fix::All {
+                    match self.grow_to(off).await {
+                        Ok(()) => {
+                            self.report.corruptions -= 1;
+                            self.report.corruptions_fixed += 1;
+                            self.refs.add(cluster);
+                            continue;
+                        }
+                        Err(e) => self.say(format!("ERROR could not resize image: {e}")),
+                    }
+                }
                 self.outside += 1;
                 bad.push(i);
                 continue;
@@ -275,5 +288,13 @@ impl<H: Host> Checker<'_, H> {
         for i in bad {
             m.reftable[i] = 0;
         }
+    }
+
+    /// Makes the file long enough for the cluster at `off`.
+    async fn grow_to(&mut self, off: u64) -> IoResult<()> {
+        let end = off.checked_add(self.header.geometry.cluster_size()).filter(|end| *end <= i64::MAX as u64);
+        self.host.truncate(end.ok_or(Errno::INVAL)?, Prealloc::Off).await?;
+        self.file_len = self.host.file_len()?;
+        Ok(())
     }
 }
