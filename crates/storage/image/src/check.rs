@@ -62,7 +62,8 @@ pub async fn check(
         }
         None => {
             let named = Source { format: Some(format.clone()), ..source.clone() };
-            let image = open(&named, flags).await.map_err(CheckError::Open)?;
+            let whole = OpenFlags { chain: true, ..flags };
+            let image = open(&named, whole).await.map_err(CheckError::Open)?;
             let done = image.graph.check(&image.node, fix, log).await;
             image.close().await;
             done.map_err(CheckError::Failed)?.ok_or(CheckError::Unsupported(format.clone()))?

@@ -55,7 +55,7 @@ pub async fn commit(
     let Some(node) = graph.snapshot().by_name(&image.node).map(|n| n.id) else { return Ok(()) };
     match graph.make_empty(node).await {
         Ok(()) | Err(Errno::NOTSUP) => Ok(()),
-        Err(e) => Err(qerr!("Could not empty {name}: {e}")),
+        Err(e) => Err(qerr!("Failed to empty {name}: {e}")),
     }
 }
 

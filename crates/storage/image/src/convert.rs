@@ -469,21 +469,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes a range of the target read as zeroes; what does already is left alone.
+    /// Makes a range of the target read as zeroes, and its own: what reads so already may be another file's.
     async fn zeroes(&self, off: u64, len: u64) -> Result<(), Failure> {
         let target = &self.plan.target;
         let end = off + len;
         let mut at = off;
         while at < end {
-            let mut n = (end - at).min(ZEROES);
-            if self.plan.over_backing.is_none() {
-                let st = target.map(at, end - at).await.map_err(|e| Failure::Look(at, e))?;
-                if st.zero && st.len > 0 {
-                    at += st.len.min(end - at);
-                    continue;
-                }
-                n = n.min(st.len.max(512));
-            }
+            let n = (end - at).min(ZEROES);
             target.write_zeroes(at, n, ZeroFlags::MAY_UNMAP).await.map_err(|e| Failure::Write(at, e))?;
             at += n;
         }

@@ -4,9 +4,9 @@ use base::units::{SizeError, parse_size};
 use block::create::{CreateOption, OptionType};
 use qapi::{QError, qerr};
 
-/// Names and values of options, checked against a format's table, each once.
+/// Names and values of options, checked against a format's table, each once; switches also as they were given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options(Vec<(&'static str, String)>);
+pub struct Options(Vec<(&'static str, String)>, Vec<(&'static str, String)>);
 
 impl Options {
     /// The value of an option.
@@ -21,13 +21,14 @@ impl Options {
 
     /// Sets an option; the text is what is printed.
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
-        self.0.retain(|e| e.0 != name);
+        self.unset(name);
         self.0.push((name, value.into()));
     }
 
     /// Takes an option away.
     pub fn unset(&mut self, name: &str) {
         self.0.retain(|e| e.0 != name);
+        self.1.retain(|e| e.0 != name);
     }
 
     /// Their names.
@@ -50,6 +51,9 @@ impl Options {
             let spec = table.iter().find(|s| s.name == name);
             let spec = spec.ok_or_else(|| qerr!("Invalid parameter '{name}'"))?;
             self.set(spec.name, checked(spec, text)?);
+            if spec.ty == OptionType::Bool {
+                self.1.push((spec.name, text.to_owned()));
+            }
         }
         Ok(())
     }
@@ -68,7 +72,8 @@ impl Options {
     /// ` A=B C=D`, in the order of a table. Scripts may take it for a list of options: a comma is doubled.
     pub fn line(&self, table: &[CreateOption]) -> String {
         let shown = table.iter().filter_map(|o| {
-            let value = self.get(o.name)?;
+            let given = self.1.iter().find(|v| v.0 == o.name).map(|v| v.1.as_str());
+            let value = given.or_else(|| self.get(o.name))?;
             // Scripts know numbers as those with a sign.
             let value = match (o.ty, value.parse::<u64>()) {
                 (OptionType::Num | OptionType::Size, Ok(n)) => n.cast_signed().to_string(),

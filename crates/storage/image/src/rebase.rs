@@ -34,6 +34,8 @@ const PIECE: u64 = 256 << 10;
 const PARALLEL: usize = 8;
 /// A step of what is told, bytes.
 const STEP: u64 = 2 << 20;
+/// Where an old backing file ends inside such a step, bytes, the step's zeroes behind its end are copied with what it has.
+const CHUNK: u64 = 2 << 20;
 /// How much is looked at in one go, bytes.
 const LOOK: u64 = 16 << 40;
 
@@ -441,6 +443,10 @@ async fn write(plan: &Plan, piece: Piece, old: Option<&IoBuf>, run: Range<usize>
     match old.map(|o| o.slice(run.clone())) {
         Some(buf) if piece.compress => plan.image.write(at, buf, WriteFlags::COMPRESSED).await,
         Some(buf) => plan.image.write(at, buf, WriteFlags::empty()).await,
+        // What the old backing file has is copied, zeroes too: as data, so that maps look as they do elsewhere.
+        None if plan.old.as_ref().is_some_and(|o| align_down(at, CHUNK) < o.len()) => {
+            plan.image.write(at, IoBuf::zeroed(run.len()), WriteFlags::empty()).await
+        }
         None => plan.image.write_zeroes(at, run.len() as u64, ZeroFlags::empty()).await,
     }
 }

@@ -30,10 +30,14 @@ pub(super) static COMMAND: Command = Command {
     run,
 };
 
+/// What is said of images of different lengths where that is no difference.
+const WARNING: &str = "Warning: Image size mismatch!\n";
+
 /// How it ended.
 enum End {
     Open(QError),
-    Failed(Failure),
+    /// With both lengths.
+    Failed(Failure, (u64, u64)),
     Done(Outcome, (u64, u64)),
 }
 
@@ -70,7 +74,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
                     y.detach().await;
                     match done {
                         Ok(o) => End::Done(o, lens),
-                        Err(f) => End::Failed(f),
+                        Err(f) => End::Failed(f, lens),
                     }
                 }
                 (Err(e), _) | (_, Err(e)) => End::Open(e),
@@ -90,11 +94,14 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
             tool.report(e.desc(), e.hint());
             return Err(Failed(2));
         }
-        End::Failed(Failure::Read(w, at, e)) => {
+        End::Failed(Failure::Read(w, at, e), (a, b)) => {
             tool.report(&format!("Error while reading offset {at} of {}: {e}", name(w)), None);
+            if a != b && at >= a.min(b) && !quiet {
+                tool.print(WARNING);
+            }
             return Err(Failed(4));
         }
-        End::Failed(Failure::Look(w, _)) => {
+        End::Failed(Failure::Look(w, _), _) => {
             tool.report(&format!("Sector allocation test failed for {}", name(w)), None);
             return Err(Failed(3));
         }
@@ -105,7 +112,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         End::Done(o, (a, b)) => {
             let behind = |at: u64| at >= a.min(b);
             let warned = a != b && !matches!(o, Outcome::Differs(at) if !behind(at));
-            let warning = if warned { "Warning: Image size mismatch!\n" } else { "" };
+            let warning = if warned { WARNING } else { "" };
             match o {
                 Outcome::Differs(at) => (1, format!("{warning}Content mismatch at offset {at}!\n")),
                 _ => (0, format!("{warning}Images are identical.\n")),

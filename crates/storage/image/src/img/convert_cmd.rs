@@ -129,7 +129,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         Some(t) => Some(tool.number("rate limit", t, 0, i64::MAX as u64)?).filter(|r| *r > 0),
     };
     tool.option_lists(&options)?;
-    if wants_help(&options) {
+    if wants_help(&options) && !p.has("no-create") {
         let name = p.rest.last().filter(|_| p.rest.len() > 1).map(String::as_str);
         return create_list(tool, &format, name);
     }

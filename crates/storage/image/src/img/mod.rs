@@ -27,7 +27,7 @@ pub use time::local_time;
 
 use self::args::{Parsed, Spec};
 use crate::open::{Cache, Source};
-use base::units::{SizeError, parse_size};
+use base::units::SizeError;
 use qapi::QError;
 use qom::ObjectTree;
 use std::future::Future;
@@ -116,13 +116,12 @@ impl Tool<'_> {
 
     /// The size or number that an argument says.
     fn number(&mut self, what: &str, text: &str, min: u64, max: u64) -> Result<u64, Failed> {
-        let negative = text.trim_start().strip_prefix('-').map(|t| parse_size(t, 1));
-        match (parse_size(text, 1), negative) {
-            (Ok(n), _) if (min..=max).contains(&n) => Ok(n),
-            (Ok(_) | Err(SizeError::OutOfRange), _) | (_, Some(Ok(_) | Err(SizeError::OutOfRange))) => {
+        match crate::options::size(text) {
+            Ok(n) if (min..=max).contains(&n) => Ok(n),
+            Ok(_) | Err(SizeError::OutOfRange) => {
                 self.fail(&format!("Invalid {what} specified. Must be between {min} and {max}."))
             }
-            (Err(SizeError::Invalid), _) => {
+            Err(SizeError::Invalid) => {
                 self.report(
                     &format!("Invalid {what} specified. You may use k, M, G, T, P or E suffixes for"),
                     None,
