@@ -529,14 +529,14 @@ fn away(c: &Cluster) -> Result<()> {
     let chardev = format!("socket,id=second,path={},server=on,wait=off", second.display());
     let mut d = StorageDaemon::start(&["--chardev", &chardev, "--monitor", "second"])?;
     let mut other = Qmp::connect(&second, Duration::from_secs(10))?;
-    let node = |name: &str, image: &str| {
-        let conf = c.dir.file("short.conf");
-        json!({"driver": "rbd", "node-name": name, "pool": "rbd", "image": image, "conf": conf, "read-only": true})
+    let node = |name: &str, conf: &str| {
+        let conf = c.dir.file(conf);
+        json!({"driver": "rbd", "node-name": name, "pool": "rbd", "image": name, "conf": conf, "read-only": true})
     };
-    d.qmp().run("blockdev-add", node("a", "a"))?;
+    d.qmp().run("blockdev-add", node("a", "conf"))?;
     c.signal(rustix::process::Signal::STOP)?;
     let begun = Instant::now();
-    let add = json!({"execute": "blockdev-add", "arguments": node("b", "b")}).to_string();
+    let add = json!({"execute": "blockdev-add", "arguments": node("b", "short.conf")}).to_string();
     d.qmp().send_raw(add.as_bytes())?;
     std::thread::sleep(Duration::from_millis(300));
     let asked = Instant::now();
@@ -546,13 +546,12 @@ fn away(c: &Cluster) -> Result<()> {
     same(reply["error"]["desc"].as_str(), Some("error connecting: Connection timed out"))?;
     ensure!(begun.elapsed() < Duration::from_secs(30), "it took {:?}", begun.elapsed());
     c.signal(rustix::process::Signal::CONT)?;
-    d.qmp().run("blockdev-add", node("b", "b"))?;
+    d.qmp().run("blockdev-add", node("b", "conf"))?;
     d.qmp().run("blockdev-del", json!({"node-name": "b"}))?;
     // It ends while somebody waits for the cluster.
     c.signal(rustix::process::Signal::STOP)?;
-    let mut slow = node("b", "b");
-    slow["conf"] = json!(c.conf());
-    d.qmp().send_raw(json!({"execute": "blockdev-add", "arguments": slow}).to_string().as_bytes())?;
+    let add = json!({"execute": "blockdev-add", "arguments": node("b", "conf")}).to_string();
+    d.qmp().send_raw(add.as_bytes())?;
     std::thread::sleep(Duration::from_millis(300));
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(d.pid() as i32).context("a process")?,
