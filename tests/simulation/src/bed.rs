@@ -136,6 +136,9 @@ pub struct Bed {
     begun: Instant,
     /// Requests may have failed.
     pub faulty: Cell<bool>,
+    /// A reopen that named the backing nodes of before may have come behind a job that put others there: the images' headers
+    /// still name what the job left, which may be deleted since.
+    pub relinked: Cell<bool>,
     pub stop: Cell<bool>,
     pub log: Cell<bool>,
     /// Jobs that were seen to abort.
@@ -162,6 +165,7 @@ impl Bed {
             next: Cell::new(0),
             begun: rt::now(),
             faulty: Cell::new(false),
+            relinked: Cell::new(false),
             stop: Cell::new(false),
             log: Cell::new(std::env::var_os("RHEA_SIM_LOG").is_some()),
             aborted: RefCell::default(),

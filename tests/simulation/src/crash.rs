@@ -24,6 +24,8 @@ pub struct Crash {
     /// Persistent bitmaps of the user's image, and what they were clean of.
     bitmaps: Vec<(String, Vec<u16>)>,
     faulty: bool,
+    /// [`Bed::relinked`].
+    relinked: bool,
     when: String,
 }
 
@@ -47,6 +49,7 @@ impl Bed {
             allowed: self.model.borrow().allowed(),
             bitmaps,
             faulty: self.faulty.get(),
+            relinked: self.relinked.get(),
             when: format!("a crash at {:?} of {active}", self.time()),
         }
     }
@@ -70,7 +73,7 @@ pub async fn after(crash: Crash) {
         crash.top
     );
     match layer.call("blockdev-add", &add).await {
-        Err(e) if not_followed(&e) => return,
+        Err(e) if not_followed(&e, crash.relinked) => return,
         done => done.unwrap_or_else(|e| panic!("{when}: {add}: {e}")),
     };
     let bytes = layer.read("top").await.unwrap_or_else(|e| panic!("{when}: {e}"));
@@ -107,9 +110,11 @@ pub async fn after(crash: Crash) {
 }
 
 /// Whether an image is not opened because it names what only users may name: a job has written the description of a chain
-/// with a filter that has rules.
-pub fn not_followed(e: &qapi::QError) -> bool {
+/// with a filter that has rules. Or, where that may be, because it names what is deleted ([`Bed::relinked`]).
+pub fn not_followed(e: &qapi::QError, relinked: bool) -> bool {
+    let deleted = "Could not open backing file: ";
     e.desc().contains("which is no plain file name")
+        || relinked && e.desc().starts_with(deleted) && e.desc().ends_with("No such file or directory")
 }
 
 /// An image has no corruption; one that says that it needs a repair can be repaired. Answers what is said of leaks.

@@ -208,7 +208,10 @@ impl Bed {
         let had_jobs = jobs();
         let text = format!("{{'options':[{}]}}", list.join(","));
         match self.fickle("blockdev-reopen", &text).await {
-            Ok(_) => self.count("reopen"),
+            Ok(_) => {
+                self.count("reopen");
+                self.relinked.set(self.relinked.get() || had_jobs);
+            }
             Err(e) if !had_jobs && !jobs() && !e.desc().contains("went away") => {
                 assert_eq!(self.layer.graph.describe(), before, "a failed reopen ({e}) left traces");
             }

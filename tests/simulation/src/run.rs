@@ -206,7 +206,7 @@ async fn again(b: &Rc<Bed>) {
     let add =
         format!("{{'driver':'{driver}','node-name':'top','file':{{'driver':'file','filename':'{file}'}}}}");
     match fresh.call("blockdev-add", &add).await {
-        Err(e) if crate::crash::not_followed(&e) => {
+        Err(e) if crate::crash::not_followed(&e, b.relinked.get()) => {
             b.count("backing name that images may not give");
             return;
         }
