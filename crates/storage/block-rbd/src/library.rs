@@ -79,7 +79,6 @@ macro_rules! functions {
         optional { $(fn $o:ident($($oarg:ty),*) -> $oret:ty;)* }
     ) => {
         $(#[$meta])*
-        #[allow(non_snake_case)]
         pub(crate) struct $name {
             $(pub(crate) $f: unsafe extern "C" fn($($arg),*) $(-> $ret)?,)*
             $(pub(crate) $o: Option<unsafe extern "C" fn($($oarg),*) -> $oret>,)*

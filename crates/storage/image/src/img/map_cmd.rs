@@ -153,7 +153,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     if broken && !json_wanted && done.is_ok() {
         // Where nobody looks, the reference's last lines are still in its buffer when it complains.
         let text = std::mem::take(&mut listing.text);
-        let said = if listing.tool.terminal { text.len() } else { text.len() / BUFFER * BUFFER };
+        let said = if listing.tool.terminal { text.len() } else { whole_buffers(&text) };
         listing.tool.print(&text[..said]);
         let failed = listing.tool.fail("File contains external, encrypted or compressed clusters.");
         listing.tool.print(&text[said..]);
@@ -169,7 +169,26 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     }
 }
 
+/// How much of a text whole buffers hold, up to the character that begins in the last of them.
+fn whole_buffers(text: &str) -> usize {
+    let end = text.len() / BUFFER * BUFFER;
+    (0..=end).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
 /// Hexadecimal, but a plain 0.
 fn hex(n: u64) -> String {
     if n == 0 { "0".into() } else { format!("{n:#x}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(whole_buffers(&"x".repeat(BUFFER - 1)), 0);
+        assert_eq!(whole_buffers(&"x".repeat(2 * BUFFER + 1)), 2 * BUFFER);
+        // Each takes two bytes, and the first stands at an odd place.
+        assert_eq!(whole_buffers(&format!("x{}", "\u{e4}".repeat(BUFFER))), 2 * BUFFER - 1);
+    }
 }
