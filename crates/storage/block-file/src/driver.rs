@@ -127,6 +127,14 @@ pub(crate) struct Inner {
     known: KnownData,
 }
 
+impl Drop for Inner {
+    /// Unlocks: the open file may outlast the descriptor for a while, in a request that the kernel has answered and not yet put
+    /// away, or in a child process that is about to run its program. Whoever opens the file next must not see locks then.
+    fn drop(&mut self) {
+        self.locks.get_mut().trim_to(self.open.get_mut().file.fd(), Locks::NONE);
+    }
+}
+
 /// An open node of `file` or `host_device`.
 pub(crate) struct FileDriver(pub(crate) Arc<Inner>);
 

@@ -108,3 +108,35 @@ impl Drop for Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Config, FileDriver};
+    use crate::open::Want;
+    use std::os::fd::AsFd;
+    use api::block_core::BlockdevOptionsFile;
+
+    /// The kernel may keep the open file for longer than the descriptor is there.
+    #[test]
+    fn a_node_that_goes_leaves_no_locks() {
+        let path = std::env::temp_dir().join(format!("rhea-locks-{}", std::process::id()));
+        std::fs::write(&path, [0; 512]).unwrap();
+        let filename = path.to_str().unwrap().to_owned();
+        let flags = NodeFlags::default();
+        let options = BlockdevOptionsFile { filename, ..BlockdevOptionsFile::default() };
+        let driver = FileDriver::open(Config::new(Want::File, &options, flags).unwrap(), flags).unwrap();
+        let perm = PermPair { perm: Perm::WRITE, shared: Perm::empty() };
+        let target = Target { flags, perm, writes: true, reopen: false };
+        Box::new(prepare(driver.0.clone(), target).unwrap()).commit();
+        let kept = driver.0.current().file.fd().try_clone_to_owned().unwrap();
+
+        let other = std::fs::File::open(&path).unwrap();
+        let locked = |fd: &std::fs::File| Locks::of(perm).acquire(fd.as_fd(), Locks::NONE, "").is_err();
+        assert!(locked(&other));
+        drop(driver);
+        assert!(!locked(&other));
+        drop((kept, other));
+        std::fs::remove_file(path).unwrap();
+    }
+}
