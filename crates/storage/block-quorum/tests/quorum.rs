@@ -3,6 +3,8 @@
 use api::block_core::BlockdevOptions;
 use base::Errno;
 use block::driver::{WriteFlags, ZeroFlags};
+use block::testing::{Shape, ZONED, ZonedDevice};
+use block::zoned::ZoneModel;
 use block::{BlockGraph, Perm, Root, RootConfig};
 use mem::IoBuf;
 use monitor::{EventBus, EventStream};
@@ -356,5 +358,39 @@ fn the_name_says_what_it_is_made_of() {
         let name = bed.graph.image_info("q").unwrap().base.filename;
         let v = Value::parse_json(name.strip_prefix("json:").unwrap()).unwrap();
         assert!(matches!(v.get("children"), Some(Value::List(l)) if l.len() == 10), "{name}");
+    });
+}
+
+#[test]
+fn what_is_written_in_zones_is_no_child() {
+    rt::block_on(async {
+        let device = ZonedDevice::new("quorum-zoned", Shape::SMALL);
+        let aware = ZonedDevice::new("quorum-aware", Shape { model: ZoneModel::HostAware, ..Shape::SMALL });
+        let drivers = [block_formats::DRIVERS, block_quorum::DRIVERS, &[&ZONED]].concat();
+        let graph = BlockGraph::new(&drivers, EventBus::new());
+        let add = |text: &str| {
+            let graph = graph.clone();
+            let options = Value::parse_json(&text.replace('\'', "\"")).and_then(from_json).unwrap();
+            async move { graph.add(options).await.unwrap() }
+        };
+        for name in ["zoned", "aware"] {
+            add(&format!("{{'driver':'host_device','node-name':'{name}','filename':'quorum-{name}'}}")).await;
+        }
+        add("{'driver':'raw','node-name':'over','file':'zoned'}").await;
+        let null = "{'driver':'null-co','size':524288}";
+        add(&format!("{{'driver':'quorum','node-name':'q','vote-threshold':1,'children':[{null}]}}")).await;
+        add(&format!("{{'driver':'raw','node-name':'r','file':{null}}}")).await;
+        let change = async |parent, node| {
+            graph.change_children(parent, None, Some(node)).await.map_err(|e| e.desc().to_owned())
+        };
+        let no = "Cannot add a zoned child to a not support zoned children parent";
+        assert_eq!(change("q", "over").await.unwrap_err(), no);
+        // Before it is said that somebody has it, but not before that nothing can be added.
+        assert_eq!(change("q", "zoned").await.unwrap_err(), no);
+        assert_eq!(change("r", "zoned").await.unwrap_err(), "The node r does not support adding a child");
+        // One that only would rather be written in order is like any other.
+        change("q", "aware").await.unwrap();
+        graph.close_all().await;
+        drop((device, aware));
     });
 }

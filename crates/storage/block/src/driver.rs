@@ -21,6 +21,7 @@ use crate::filename::FileNames;
 use crate::graph::{Graph, Node};
 use crate::perm::{Perm, PermPair, Role};
 use crate::request::Status;
+use crate::zoned::{Zone, ZoneLimits, ZoneOp};
 use api::block_core::{
     BlkdebugEvent, BlockStatsSpecific, BlockdevAmendOptions, BlockdevOptions, ImageInfoSpecific, SnapshotInfo,
 };
@@ -565,6 +566,32 @@ pub trait Driver: Send + Sync + 'static {
     /// The range's content does not matter any more. `ENOTSUP` is taken as success by the core.
     fn discard<'a>(&'a self, cx: &'a Cx<'a>, off: u64, len: u64) -> IoFuture<'a> {
         let _ = (cx, off, len);
+        Box::pin(async { Err(Errno::NOTSUP) })
+    }
+
+    /// What the node's zones are like; `None`, the default: it is not zoned, and nobody calls the operations below. Cheap.
+    fn zones(&self, cx: &Cx<'_>) -> Option<ZoneLimits> {
+        let _ = cx;
+        None
+    }
+
+    /// The zones from the one that `off` lies in on, `most` (at least one) at most.
+    fn zone_report<'a>(&'a self, cx: &'a Cx<'a>, off: u64, most: u32) -> IoFuture<'a, Vec<Zone>> {
+        let _ = (cx, off, most);
+        Box::pin(async { Err(Errno::NOTSUP) })
+    }
+
+    /// Does something to the zones of a range, which begins with a zone, and ends with one or at the node's end. `EIO` where
+    /// it begins with a conventional zone and is not the whole node.
+    fn zone_manage<'a>(&'a self, cx: &'a Cx<'a>, op: ZoneOp, off: u64, len: u64) -> IoFuture<'a> {
+        let _ = (cx, op, off, len);
+        Box::pin(async { Err(Errno::NOTSUP) })
+    }
+
+    /// Writes `buf` as a whole at the pointer of the zone that begins at `off`, and answers where that was. `EINVAL` where the
+    /// zone has no pointer, `EIO` where it has no room.
+    fn zone_append<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a, u64> {
+        let _ = (cx, off, buf);
         Box::pin(async { Err(Errno::NOTSUP) })
     }
 

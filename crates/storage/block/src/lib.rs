@@ -55,6 +55,7 @@ pub mod transaction;
 mod txn;
 #[cfg(test)]
 mod txn_tests;
+pub mod zoned;
 
 pub use control::{BlockGraph, Drained};
 pub use copy::{Alone, Errand};

@@ -10,6 +10,7 @@ use crate::open::new_edge;
 use crate::options::{ChildGiven, NodeOptions};
 use crate::perm::Role;
 use crate::txn::Txn;
+use crate::zoned::ZoneModel;
 use api::block_core::XBlockdevChange;
 use monitor::CommandTable;
 use parking_lot::Mutex;
@@ -125,6 +126,11 @@ async fn add(txn: &mut Txn<'_>, parent: &Node, name: &str) -> Result<(), QError>
     let cx = Cx { graph: &base, node };
     let driver = parent.driver.clone().ok_or_else(no)?;
     let lists = driver.child_list(&cx).ok_or_else(no)?;
+    let zones = Cx { graph: &base, node: child }.zones();
+    if zones.is_some_and(|z| z.model == ZoneModel::HostManaged) {
+        // No driver with a list keeps to the order in which zones are written.
+        return Err(qerr!("Cannot add a zoned child to a not support zoned children parent"));
+    }
     if child.id != parent.id && !base.users(child.id).is_empty() {
         return Err(qerr!("The node {name} already has a parent"));
     }

@@ -107,10 +107,10 @@ fn set_histograms(snapshot: &Graph, c: &BlockLatencyHistogramSet) -> Result<(), 
     let own = [&c.boundaries_read, &c.boundaries_write, &c.boundaries_zap, &c.boundaries_flush];
     let none = c.boundaries.is_none() && own.iter().all(|b| b.is_none());
     let kinds = [
-        ("read", Some(Access::Read)),
-        ("write", Some(Access::Write)),
-        ("append write", None),
-        ("flush", Some(Access::Flush)),
+        ("read", Access::Read),
+        ("write", Access::Write),
+        ("append write", Access::Append),
+        ("flush", Access::Flush),
     ];
     // All are looked at before one is set.
     let mut new = Vec::new();
@@ -125,10 +125,7 @@ fn set_histograms(snapshot: &Graph, c: &BlockLatencyHistogramSet) -> Result<(), 
         }
     }
     for (access, histogram) in new {
-        match access {
-            Some(access) => stats.set_histogram(access, histogram),
-            None => stats.set_append_histogram(histogram),
-        }
+        stats.set_histogram(access, histogram);
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ impl<'a> Cx<'a> {
         self.node.driver.as_ref().map_or_else(Caps::default, |d| d.caps(self))
     }
 
-    fn edge(&self, slot: ChildSlot) -> IoResult<&'a Edge> {
+    pub(crate) fn edge(&self, slot: ChildSlot) -> IoResult<&'a Edge> {
         self.node.edge(slot).ok_or(Errno::NOMEDIUM)
     }
 
@@ -265,7 +265,7 @@ impl<'a> Cx<'a> {
 
     /// A node whose format was guessed to be raw must not come to look like another format: the next guess would then
     /// let its guest name files of the host. `EPERM` if this write did so.
-    async fn guard_first_bytes(&self, off: u64, buf: &IoBuf) -> IoResult<()> {
+    pub(crate) async fn guard_first_bytes(&self, off: u64, buf: &IoBuf) -> IoResult<()> {
         let Some(drivers) = self.node.guessed.as_ref().filter(|_| off < PROBE_BYTES as u64) else {
             return Ok(());
         };
@@ -302,7 +302,7 @@ impl<'a> Cx<'a> {
     }
 
     /// Has the image keep, before a range is changed, that its persistent bitmaps will record it.
-    async fn record_ahead(&self, off: u64, len: u64) -> IoResult<Ahead> {
+    pub(crate) async fn record_ahead(&self, off: u64, len: u64) -> IoResult<Ahead> {
         if !self.node.live.bitmaps.any_persistent() || len == 0 {
             return Ok(None);
         }

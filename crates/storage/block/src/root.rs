@@ -11,6 +11,7 @@ use crate::perm::{Perm, PermPair};
 use crate::request::{Status, end_of};
 use crate::stats::{Access, Stats};
 use crate::txn::Txn;
+use crate::zoned::{Zone, ZoneLimits, ZoneOp};
 use api::block_core::BlockdevOptions;
 use base::{Errno, IoResult};
 use mem::IoBuf;
@@ -206,6 +207,37 @@ impl Root {
         self.counted(Access::Unmap, len, move |p| async move {
             p.inside(off, len)?;
             p.cx().node_discard(off, len, p.perm).await
+        })
+        .await
+    }
+
+    /// What the node's zones are like; `None` where it is not zoned.
+    pub fn zones(&self) -> Option<ZoneLimits> {
+        self.with_cx(None, |cx| cx.zones())
+    }
+
+    /// The zones from the one that `off` lies in on, `most` at most; none behind the last. `ENOTSUP` where the node is not zoned.
+    pub async fn zone_report(&self, off: u64, most: u32) -> IoResult<Vec<Zone>> {
+        self.request(move |p| async move { p.cx().node_zone_report(off, most).await }).await
+    }
+
+    /// Does something to the zones of a range. `EINVAL` where it does not begin with a zone, or ends within one; `EIO` where
+    /// it begins with a conventional zone and is not the whole node.
+    pub async fn zone_manage(&self, op: ZoneOp, off: u64, len: u64) -> IoResult<()> {
+        self.request(move |p| async move { p.cx().node_zone_manage(op, off, len, p.perm).await }).await
+    }
+
+    /// Writes `buf` as a whole at the pointer of the zone that begins at `off`; answers where that was. `EINVAL` where no zone
+    /// begins there, where it is conventional, or where a piece of the buffer is no whole number of blocks
+    /// ([`ZoneLimits::write_granularity`]); `EIO` where there is no room.
+    pub async fn zone_append(&self, off: u64, buf: IoBuf) -> IoResult<u64> {
+        self.counted(Access::Append, buf.len() as u64, move |p| async move {
+            end_of(off, buf.len() as u64).map_err(|_| Errno::IO)?;
+            let at = p.cx().node_zone_append(off, buf, p.perm).await?;
+            if p.through {
+                p.cx().node_flush().await?;
+            }
+            Ok(at)
         })
         .await
     }

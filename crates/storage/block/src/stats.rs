@@ -20,6 +20,8 @@ pub enum Access {
     Flush,
     /// A discard.
     Unmap,
+    /// An append to a zone.
+    Append,
 }
 
 #[derive(Debug, Default)]
@@ -37,9 +39,7 @@ struct Counter {
 /// What a device has done.
 #[derive(Debug, Default)]
 pub struct Stats {
-    counters: [Counter; 4],
-    /// No zone has ever been appended to, but its histogram may be asked for.
-    appends: Mutex<Option<Histogram>>,
+    counters: [Counter; 5],
     /// When it last did something, in nanoseconds as [`now`] counts; 0 for never.
     last: AtomicU64,
 }
@@ -118,43 +118,43 @@ impl Stats {
         *place = histogram;
     }
 
-    /// The same for appends to zones, which do not come.
-    pub(crate) fn set_append_histogram(&self, histogram: Option<Histogram>) {
-        *self.appends.lock() = histogram;
-    }
-
     /// The figures as they are told. Those of a request may be some of them new and some old.
     pub fn info(&self) -> BlockDeviceStats {
         let int = |v: &AtomicU64| i64::try_from(v.load(Relaxed)).unwrap_or(i64::MAX);
-        let [rd, wr, flush, unmap] = &self.counters;
+        let [rd, wr, flush, unmap, append] = &self.counters;
         let histogram = |c: &Counter| c.histogram.lock().as_ref().map(Histogram::info);
         let last = self.last.load(Relaxed);
         BlockDeviceStats {
             rd_bytes: int(&rd.bytes),
             wr_bytes: int(&wr.bytes),
             unmap_bytes: int(&unmap.bytes),
+            zone_append_bytes: int(&append.bytes),
             rd_operations: int(&rd.done),
             wr_operations: int(&wr.done),
             flush_operations: int(&flush.done),
             unmap_operations: int(&unmap.done),
+            zone_append_operations: int(&append.done),
             rd_total_time_ns: int(&rd.nanoseconds),
             wr_total_time_ns: int(&wr.nanoseconds),
             flush_total_time_ns: int(&flush.nanoseconds),
             unmap_total_time_ns: int(&unmap.nanoseconds),
+            zone_append_total_time_ns: int(&append.nanoseconds),
             idle_time_ns: (last > 0).then(|| i64::try_from(now().saturating_sub(last)).unwrap_or(i64::MAX)),
             failed_rd_operations: int(&rd.failed),
             failed_wr_operations: int(&wr.failed),
             failed_flush_operations: int(&flush.failed),
             failed_unmap_operations: int(&unmap.failed),
+            failed_zone_append_operations: int(&append.failed),
             invalid_rd_operations: int(&rd.invalid),
             invalid_wr_operations: int(&wr.invalid),
             invalid_flush_operations: int(&flush.invalid),
             invalid_unmap_operations: int(&unmap.invalid),
+            invalid_zone_append_operations: int(&append.invalid),
             account_invalid: true,
             account_failed: true,
             rd_latency_histogram: histogram(rd),
             wr_latency_histogram: histogram(wr),
-            zone_append_latency_histogram: self.appends.lock().as_ref().map(Histogram::info),
+            zone_append_latency_histogram: histogram(append),
             flush_latency_histogram: histogram(flush),
             ..BlockDeviceStats::default()
         }
@@ -188,11 +188,15 @@ mod tests {
         s.done(Access::Read, 512, t, false);
         s.done(Access::Write, 4096, t, true);
         s.invalid(Access::Unmap);
+        s.done(Access::Append, 4096, t, true);
+        s.done(Access::Append, 4096, t, false);
         s.set_histogram(Access::Write, Histogram::new(&[1]));
         s.done(Access::Write, 1, t, true);
         let i = s.info();
         assert_eq!((i.rd_operations, i.rd_bytes, i.failed_rd_operations), (1, 512, 1));
         assert_eq!((i.wr_operations, i.wr_bytes, i.invalid_unmap_operations), (2, 4097, 1));
+        let appends = (i.zone_append_operations, i.zone_append_bytes, i.failed_zone_append_operations);
+        assert_eq!(appends, (1, 4096, 1));
         assert_eq!(i.wr_latency_histogram.unwrap().bins.iter().sum::<u64>(), 1);
         assert!(i.idle_time_ns.is_some() && i.rd_latency_histogram.is_none() && i.rd_total_time_ns >= 0);
     }

@@ -9,13 +9,15 @@ mod disk;
 mod model;
 mod plain;
 mod sim;
+mod zoned;
 
 pub use cow::{COW, create_cow};
 pub use disk::{Disk, Faults, SIM_FILE, World, WorldGuard};
 pub use plain::{SIM_NULL, SIM_RAW};
 pub use sim::{PASSWORD, SimFormat, run_many, run_one};
+pub use zoned::{Shape, TOO_MANY_ACTIVE, TOO_MANY_OPEN, ZONED, ZonedDevice};
 
 use crate::driver::DriverType;
 
 /// The drivers of this module.
-pub static DRIVERS: &[&DriverType] = &[&SIM_FILE, &SIM_RAW, &SIM_NULL, &COW];
+pub static DRIVERS: &[&DriverType] = &[&SIM_FILE, &SIM_RAW, &SIM_NULL, &COW, &ZONED];
