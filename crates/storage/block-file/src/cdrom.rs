@@ -61,7 +61,7 @@ mod tests {
             buffer_alignment: 1,
             discard_alignment: 512,
         };
-        let d = FileDriver::over(config, open).unwrap().0;
+        let d = FileDriver::over(config, open, None).unwrap().0;
         rt::block_on(async {
             let buf = IoBuf::zeroed(512);
             assert_eq!(d.read(0, buf.clone()).await, Err(Errno::NOMEDIUM));

@@ -11,6 +11,7 @@ use block::driver::{
     Caps, CtlFuture, Cx, Driver, DriverInfo, Extent, ExtentKind, IoFuture, Limits, NodeFlags, NodePlan,
     Prealloc, Staged, Support, WriteFlags, ZeroFlags,
 };
+use block::zoned::{Zone, ZoneLimits, ZoneOp};
 use mem::IoBuf;
 use parking_lot::{Mutex, RwLock};
 use qapi::{QError, qerr};
@@ -25,6 +26,7 @@ use crate::cdrom::{Drive, HostDrive};
 use crate::known::KnownData;
 use crate::lock::{self, Locks};
 use crate::open::{self, FileKind, Open, OpenMode, Want};
+use crate::zoned::{self, Zoned};
 use crate::{stage, sys};
 
 /// Zeroes are written in pieces of this many bytes where space is preallocated in full.
@@ -125,6 +127,8 @@ pub(crate) struct Inner {
     no_punch: AtomicBool,
     no_dsync: AtomicBool,
     known: KnownData,
+    /// Where the zones of a zoned device are written next.
+    pub(crate) zoned: Option<Arc<Zoned>>,
 }
 
 impl Drop for Inner {
@@ -141,12 +145,18 @@ pub(crate) struct FileDriver(pub(crate) Arc<Inner>);
 impl FileDriver {
     /// Opens the file. Blocks.
     pub(crate) fn open(config: Config, flags: NodeFlags) -> Result<FileDriver, QError> {
-        let open = Open::new(&config.filename, config.want, wanted_mode(flags, false), config.aio)?;
-        FileDriver::over(config, open)
+        let mode = wanted_mode(flags, false);
+        let open = Open::new(&config.filename, config.want, mode, config.aio)?;
+        let zoned = match (config.want, open.kind) {
+            (Want::Device, FileKind::Block) => Zoned::of_host(open.file.fd())?.map(Arc::new),
+            _ => None,
+        };
+        zoned::check(zoned.as_ref(), mode)?;
+        FileDriver::over(config, open, zoned)
     }
 
-    /// Takes a file that is open. Blocks.
-    pub(crate) fn over(config: Config, open: Open) -> Result<FileDriver, QError> {
+    /// Takes a file that is open, with its zones. Blocks.
+    pub(crate) fn over(config: Config, open: Open, zoned: Option<Arc<Zoned>>) -> Result<FileDriver, QError> {
         let bytes =
             open::length(open.file.fd()).map_err(|e| qerr!("Could not refresh total sector count: {e}"))?;
         let locking = match config.locking {
@@ -172,6 +182,7 @@ impl FileDriver {
             no_punch: AtomicBool::new(false),
             no_dsync: AtomicBool::new(false),
             known: KnownData::default(),
+            zoned,
         })))
     }
 }
@@ -232,6 +243,38 @@ impl Inner {
     pub(crate) async fn write(&self, off: u64, buf: IoBuf, fua: bool) -> IoResult<()> {
         self.has_disc().await?;
         let open = self.current();
+        match &self.zoned {
+            Some(z) => {
+                let len = buf.len() as u64;
+                // Apart, so that requests to what is not zoned need no room for it.
+                Box::pin(z.write(&open.file, off, len, self.write_bytes(&open, off, buf, fua))).await
+            }
+            None => self.write_bytes(&open, off, buf, fua).await,
+        }
+    }
+
+    /// The zones of a zoned device, and the descriptor to ask.
+    fn zones(&self) -> IoResult<(&Arc<Zoned>, Arc<Open>)> {
+        Ok((self.zoned.as_ref().ok_or(Errno::NOTSUP)?, self.current()))
+    }
+
+    pub(crate) async fn zone_append(&self, off: u64, buf: IoBuf) -> IoResult<u64> {
+        let (zoned, open) = self.zones()?;
+        let len = buf.len() as u64;
+        zoned.append(&open.file, off, len, self.len(), |at| self.write_bytes(&open, at, buf, false)).await
+    }
+
+    pub(crate) async fn zone_manage(&self, op: ZoneOp, off: u64, len: u64) -> IoResult<()> {
+        let (zoned, open) = self.zones()?;
+        zoned.manage(&open.file, op, off, len, self.len()).await
+    }
+
+    pub(crate) async fn zone_report(&self, off: u64, most: u32) -> IoResult<Vec<Zone>> {
+        let (zoned, open) = self.zones()?;
+        zoned.tell(&open.file, off, most).await
+    }
+
+    async fn write_bytes(&self, open: &Open, off: u64, buf: IoBuf, fua: bool) -> IoResult<()> {
         let len = buf.len();
         let mut dsync = fua && !self.no_dsync.load(Ordering::Relaxed);
         let mut done = 0;
@@ -251,7 +294,7 @@ impl Inner {
                 Err(e) => return Err(e),
             }
         }
-        if fua && !dsync { self.flush(&open).await } else { Ok(()) }
+        if fua && !dsync { self.flush(open).await } else { Ok(()) }
     }
 
     async fn flush(&self, open: &Open) -> IoResult<()> {
@@ -283,20 +326,27 @@ impl Inner {
         r
     }
 
-    async fn write_zeroes(&self, off: u64, len: u64, flags: ZeroFlags) -> IoResult<()> {
+    pub(crate) async fn write_zeroes(&self, off: u64, len: u64, flags: ZeroFlags) -> IoResult<()> {
         let open = self.current();
+        match &self.zoned {
+            Some(z) => Box::pin(z.change(&open.file, off, len, self.zero(&open, off, len, flags))).await,
+            None => self.zero(&open, off, len, flags).await,
+        }
+    }
+
+    async fn zero(&self, open: &Open, off: u64, len: u64, flags: ZeroFlags) -> IoResult<()> {
         let unmap = flags.contains(ZeroFlags::MAY_UNMAP);
         match open.kind {
-            FileKind::Regular => self.zero_regular(&open, off, len, unmap).await?,
+            FileKind::Regular => self.zero_regular(open, off, len, unmap).await?,
             // A drive takes what discs take: bytes.
             FileKind::Block if self.config.drive.is_some() => return Err(Errno::NOTSUP),
-            FileKind::Block if unmap && self.punch(&open, off, len).await.is_ok() => {}
+            FileKind::Block if unmap && self.punch(open, off, len).await.is_ok() => {}
             FileKind::Block => {
                 unsupported(open.file.with_fd(move |fd| sys::device_zero(fd, off, len)).await)?;
             }
             FileKind::Char => return Err(Errno::NOTSUP),
         }
-        if flags.contains(ZeroFlags::FUA) { self.flush(&open).await } else { Ok(()) }
+        if flags.contains(ZeroFlags::FUA) { self.flush(open).await } else { Ok(()) }
     }
 
     async fn zero_regular(&self, open: &Open, off: u64, len: u64, unmap: bool) -> IoResult<()> {
@@ -538,6 +588,22 @@ impl Driver for FileDriver {
             self.0.discards.count(len, done.is_ok());
             done
         })
+    }
+
+    fn zones(&self, _cx: &Cx<'_>) -> Option<ZoneLimits> {
+        self.0.zoned.as_ref().map(|z| z.limits())
+    }
+
+    fn zone_report<'a>(&'a self, _cx: &'a Cx<'a>, off: u64, most: u32) -> IoFuture<'a, Vec<Zone>> {
+        Box::pin(self.0.zone_report(off, most))
+    }
+
+    fn zone_manage<'a>(&'a self, _cx: &'a Cx<'a>, op: ZoneOp, off: u64, len: u64) -> IoFuture<'a> {
+        Box::pin(self.0.zone_manage(op, off, len))
+    }
+
+    fn zone_append<'a>(&'a self, _cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a, u64> {
+        Box::pin(self.0.zone_append(off, buf))
     }
 
     fn stats(&self) -> Option<BlockStatsSpecific> {

@@ -7,6 +7,7 @@
 //! - *Who else uses the file.* The permissions of the node are published to other programs as byte locks that follow
 //!   the descriptor. See `lock.rs`.
 //! - *Direct I/O* needs alignment that only the file system knows. See `open.rs`.
+//! - *Zoned devices* are written at pointers, which must be followed. See `zoned.rs`.
 
 #![allow(unsafe_code)] // UNSAFETY: byte locks and ioctls of block devices, which no safe wrapper offers
 
@@ -20,6 +21,7 @@ pub mod nbd_device;
 mod open;
 mod stage;
 mod sys;
+mod zoned;
 
 pub use name::strip_prefix;
 

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use crate::driver::{Inner, wanted_mode};
 use crate::lock::Locks;
 use crate::open::{self, Open};
+use crate::zoned::{self, Pointers};
 
 /// A staged change.
 pub(crate) struct Change {
@@ -24,6 +25,8 @@ pub(crate) struct Change {
     /// The file's length as it was known, and as it is; to be taken over: another program may have changed it while
     /// nobody here wrote.
     bytes: Option<(u64, u64)>,
+    /// Where the zones of a zoned device are written next, likewise.
+    pointers: Option<(Pointers, Pointers)>,
     done: bool,
 }
 
@@ -50,8 +53,10 @@ pub(crate) fn prepare(inner: Arc<Inner>, target: Target) -> Result<Change, QErro
     let old = *inner.locks.lock();
     new.acquire(current.file.fd(), old, &inner.config.filename)?;
     // From here on, a drop gives the new locks back.
-    let mut change = Change { inner: inner.clone(), open: None, old, new, bytes: None, done: false };
+    let mut change =
+        Change { inner: inner.clone(), open: None, old, new, bytes: None, pointers: None, done: false };
     let mode = wanted_mode(flags, writes);
+    zoned::check(inner.zoned.as_ref(), mode)?;
     if mode != current.mode {
         let open = Open::new(&inner.config.filename, inner.config.want, mode, inner.config.aio)?;
         same_file(&current, &open, &inner.config.filename)?;
@@ -64,6 +69,12 @@ pub(crate) fn prepare(inner: Arc<Inner>, target: Target) -> Result<Change, QErro
         let refresh = |e| qerr!("Could not refresh total sector count: {e}");
         let known = inner.bytes.load(Ordering::Acquire);
         change.bytes = Some((known, open::length(fd).map_err(refresh)?));
+    }
+    if let Some(zoned) = inner.zoned.as_ref().filter(|_| reopen || (mode.write && !current.mode.write)) {
+        let fd = change.open.as_ref().unwrap_or(&current).file.fd();
+        let known = zoned.known();
+        let found = zoned.look(fd).map_err(|e| qerr!("report wps failed: {e}"))?;
+        change.pointers = Some((known, found));
     }
     Ok(change)
 }
@@ -98,6 +109,9 @@ impl Staged for Change {
         {
             inner.set_bytes(found);
         }
+        if let Some((zoned, (known, found))) = inner.zoned.as_ref().zip(self.pointers.take()) {
+            zoned.take_over(&known, found);
+        }
     }
 }
 
@@ -114,8 +128,8 @@ mod tests {
     use super::*;
     use crate::driver::{Config, FileDriver};
     use crate::open::Want;
-    use std::os::fd::AsFd;
     use api::block_core::BlockdevOptionsFile;
+    use std::os::fd::AsFd;
 
     /// The kernel may keep the open file for longer than the descriptor is there.
     #[test]

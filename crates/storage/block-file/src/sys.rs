@@ -57,6 +57,49 @@ pub(crate) fn device_zero(fd: BorrowedFd<'_>, off: u64, len: u64) -> IoResult<()
     device_range(fd, BLKZEROOUT, off, len)
 }
 
+// linux/blkzoned.h; of 16 bytes each, as `device_range` has it, and BLKREPORTZONE reads and writes them and what follows.
+pub(crate) const BLKREPORTZONE: libc::c_ulong = 0xc010_1282;
+pub(crate) const BLKRESETZONE: libc::c_ulong = 0x4010_1283;
+pub(crate) const BLKOPENZONE: libc::c_ulong = 0x4010_1286;
+pub(crate) const BLKCLOSEZONE: libc::c_ulong = 0x4010_1287;
+pub(crate) const BLKFINISHZONE: libc::c_ulong = 0x4010_1288;
+/// The length of `struct blk_zone_report` without its zones, in words of 64 bits.
+pub(crate) const REPORT_WORDS: usize = 2;
+/// The length of `struct blk_zone`, in words of 64 bits.
+pub(crate) const ZONE_WORDS: usize = 8;
+
+/// Asks a zoned device for the zones from the one at `sector` on, `most` at most: a `struct blk_zone_report` with its zones.
+pub(crate) fn zone_report(fd: BorrowedFd<'_>, sector: u64, most: u32) -> IoResult<Vec<u64>> {
+    let mut words = vec![0; REPORT_WORDS + ZONE_WORDS * most as usize];
+    loop {
+        words[..REPORT_WORDS].copy_from_slice(&report_header(sector, most));
+        // SAFETY: the request reads the header, and writes it and as many zones as that says, for which there is room.
+        if unsafe { libc::ioctl(fd.as_raw_fd(), BLKREPORTZONE as _, words.as_mut_ptr()) } == 0 {
+            return Ok(words);
+        }
+        match Errno::last() {
+            Errno::INTR => {}
+            e => return Err(e),
+        }
+    }
+}
+
+/// What BLKREPORTZONE is given: the first sector, how many zones, and flags.
+pub(crate) fn report_header(sector: u64, most: u32) -> [u64; REPORT_WORDS] {
+    let [a, b, c, d] = most.to_ne_bytes();
+    [sector, u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0])]
+}
+
+/// Does to the zones of a range of sectors what `request` says: one of those above.
+pub(crate) fn zone_range(
+    fd: BorrowedFd<'_>,
+    request: libc::c_ulong,
+    sector: u64,
+    sectors: u64,
+) -> IoResult<()> {
+    device_range(fd, request, sector, sectors)
+}
+
 // linux/cdrom.h
 const CDROM_DRIVE_STATUS: libc::c_ulong = 0x5326;
 /// For drives with several slots: the one in use.
@@ -76,7 +119,7 @@ pub(crate) fn drive_status(fd: BorrowedFd<'_>) -> IoResult<i32> {
 fn device_range(fd: BorrowedFd<'_>, request: libc::c_ulong, off: u64, len: u64) -> IoResult<()> {
     let range = [off, len];
     loop {
-        // SAFETY: both requests read two 64-bit numbers and nothing else.
+        // SAFETY: all these requests read two 64-bit numbers and nothing else.
         if unsafe { libc::ioctl(fd.as_raw_fd(), request as _, range.as_ptr()) } == 0 {
             return Ok(());
         }
