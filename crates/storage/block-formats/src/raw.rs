@@ -12,6 +12,7 @@ use block::driver::{
     default_child_perm,
 };
 use block::perm::{Perm, PermPair, Role};
+use block::zoned::{Zone, ZoneLimits, ZoneOp};
 use mem::IoBuf;
 use parking_lot::RwLock;
 use qapi::{QError, qerr};
@@ -187,6 +188,24 @@ impl Driver for Raw {
             let off = self.window().translate(off, len, true)?;
             cx.child_discard(FILE, off, len).await
         })
+    }
+
+    fn zones(&self, cx: &Cx<'_>) -> Option<ZoneLimits> {
+        // A window's edges are no zones' edges.
+        let all = self.window() == Window { offset: 0, size: None };
+        if all { cx.child(FILE).ok()?.zones() } else { None }
+    }
+
+    fn zone_report<'a>(&'a self, cx: &'a Cx<'a>, off: u64, most: u32) -> IoFuture<'a, Vec<Zone>> {
+        Box::pin(cx.child_zone_report(FILE, off, most))
+    }
+
+    fn zone_manage<'a>(&'a self, cx: &'a Cx<'a>, op: ZoneOp, off: u64, len: u64) -> IoFuture<'a> {
+        Box::pin(cx.child_zone_manage(FILE, op, off, len))
+    }
+
+    fn zone_append<'a>(&'a self, cx: &'a Cx<'a>, off: u64, buf: IoBuf) -> IoFuture<'a, u64> {
+        Box::pin(cx.child_zone_append(FILE, off, buf))
     }
 
     fn truncate<'a>(&'a self, cx: &'a Cx<'a>, len: u64, exact: bool, prealloc: Prealloc) -> IoFuture<'a> {

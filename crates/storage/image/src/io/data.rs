@@ -12,7 +12,7 @@ use mem::IoBuf;
 use std::time::Duration;
 
 /// What is written where nothing else is asked for.
-const FILL: u8 = 0xcd;
+pub(super) const FILL: u8 = 0xcd;
 
 /// How a request is told of.
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ impl Telling {
 }
 
 fn options(s: &Session, w: &Words<'_>, known: &str) -> Result<Letters, Done> {
-    letters(known, w.words).map_err(|e| s.wrong(w.command, &e))
+    letters(known, w.words).map_err(|e| s.wrong(w, &e))
 }
 
 /// The byte of `-P`.
@@ -158,10 +158,10 @@ async fn read_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
     Ok(if right { Done::Well } else { Done::Failed })
 }
 
-/// The pieces of a vector request: their sum.
-fn pieces(s: &Session, words: &[String]) -> Result<u64, Done> {
-    let mut sum = 0;
-    for word in words {
+/// The pieces of a vector request.
+pub(super) fn pieces(s: &Session, words: &[impl AsRef<str>]) -> Result<Vec<u64>, Done> {
+    let (mut sum, mut all) = (0, Vec::new());
+    for word in words.iter().map(AsRef::as_ref) {
         let n = s.size(word)?;
         if n > MAX_REQUEST {
             return Err(s.fail(&format!("Argument '{word}' exceeds maximum size {MAX_REQUEST}")));
@@ -170,8 +170,9 @@ fn pieces(s: &Session, words: &[String]) -> Result<u64, Done> {
         if sum > MAX_REQUEST {
             return Err(s.fail(&format!("The total number of bytes exceed the maximum size {MAX_REQUEST}")));
         }
+        all.push(n);
     }
-    Ok(sum)
+    Ok(all)
 }
 
 /// Offset and length of a vector request.
@@ -180,7 +181,7 @@ fn range(s: &Session, w: &Words<'_>, l: &Letters) -> Result<(u64, u64), Done> {
         return Err(s.usage(w.command));
     };
     let offset = s.size(offset)?;
-    Ok((offset, pieces(s, rest)?))
+    Ok((offset, pieces(s, rest)?.iter().sum()))
 }
 
 pub(super) async fn readv(s: &mut Session, w: Words<'_>) -> Done {

@@ -16,7 +16,7 @@ const SECTOR: u64 = 512;
 pub(super) async fn open(s: &mut Session, w: Words<'_>) -> Done {
     let l = match letters("snCro:ki:t:d:U", w.words) {
         Ok(l) => l,
-        Err(e) => return s.wrong(w.command, &e),
+        Err(e) => return s.wrong(&w, &e),
     };
     let mut request = Request::default();
     for (c, v) in &l.options {
@@ -165,7 +165,7 @@ async fn alloc_inner(s: &Session, w: Words<'_>) -> Result<Done, Done> {
 pub(super) async fn reopen(s: &mut Session, w: Words<'_>) -> Done {
     let l = match letters("c:o:rw", w.words) {
         Ok(l) => l,
-        Err(e) => return s.wrong(w.command, &e),
+        Err(e) => return s.wrong(&w, &e),
     };
     if !l.rest.is_empty() {
         return s.usage(w.command);

@@ -199,9 +199,9 @@ impl Session {
     }
 
     /// A wrong option.
-    pub(super) fn wrong(&self, command: &Command, e: &str) -> Done {
-        self.text.warn(&format!("{}: {e}", command.name));
-        self.usage(command)
+    pub(super) fn wrong(&self, w: &Words<'_>, e: &str) -> Done {
+        self.text.warn(&format!("{}: {e}", w.called));
+        self.usage(w.command)
     }
 
     /// The user of the open image; it is there when a command needs it.
@@ -242,7 +242,7 @@ impl Session {
         if command.needs == Needs::Writing && self.image.as_ref().is_some_and(read_only) {
             return self.error("Block node is read-only");
         }
-        let done = (command.run)(self, Words { command, words }).await;
+        let done = (command.run)(self, Words { command, called: name, words }).await;
         super::debug::tell(self);
         done
     }

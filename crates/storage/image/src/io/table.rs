@@ -31,6 +31,8 @@ pub(super) struct Command {
 pub(super) struct Words<'a> {
     /// The command.
     pub(super) command: &'static Command,
+    /// By which of its names it was called.
+    pub(super) called: &'a str,
     /// The words.
     pub(super) words: &'a [String],
 }
