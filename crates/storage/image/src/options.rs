@@ -4,14 +4,23 @@ use base::units::{SizeError, parse_size};
 use block::create::{CreateOption, OptionType};
 use qapi::{QError, qerr};
 
-/// Names and values of options, checked against a format's table, each once; switches also as they were given.
+/// Names and values of options, checked against a format's table, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options(Vec<(&'static str, String)>, Vec<(&'static str, String)>);
+pub struct Options(Vec<Given>);
+
+/// An option with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Given {
+    name: &'static str,
+    value: String,
+    /// How the user wrote a switch, which is printed so.
+    written: Option<String>,
+}
 
 impl Options {
     /// The value of an option.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|v| v.0 == name).map(|v| v.1.as_str())
+        self.0.iter().find(|o| o.name == name).map(|o| o.value.as_str())
     }
 
     /// The value of an option that is a number or a size.
@@ -22,23 +31,22 @@ impl Options {
     /// Sets an option; the text is what is printed.
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.unset(name);
-        self.0.push((name, value.into()));
+        self.0.push(Given { name, value: value.into(), written: None });
     }
 
     /// Takes an option away.
     pub fn unset(&mut self, name: &str) {
-        self.0.retain(|e| e.0 != name);
-        self.1.retain(|e| e.0 != name);
+        self.0.retain(|o| o.name != name);
     }
 
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.iter().map(|v| v.0)
+        self.0.iter().map(|o| o.name)
     }
 
     /// Names and values.
     pub fn pairs(&self) -> Vec<(&str, &str)> {
-        self.0.iter().map(|(n, v)| (*n, v.as_str())).collect()
+        self.0.iter().map(|o| (o.name, o.value.as_str())).collect()
     }
 
     /// Sets the options that texts of the form `A=B,C=D` give.
@@ -50,10 +58,10 @@ impl Options {
             let (name, text) = pair(&o);
             let spec = table.iter().find(|s| s.name == name);
             let spec = spec.ok_or_else(|| qerr!("Invalid parameter '{name}'"))?;
-            self.set(spec.name, checked(spec, text)?);
-            if spec.ty == OptionType::Bool {
-                self.1.push((spec.name, text.to_owned()));
-            }
+            let value = checked(spec, text)?;
+            let written = (spec.ty == OptionType::Bool).then(|| text.to_owned());
+            self.unset(spec.name);
+            self.0.push(Given { name: spec.name, value, written });
         }
         Ok(())
     }
@@ -72,8 +80,8 @@ impl Options {
     /// ` A=B C=D`, in the order of a table. Scripts may take it for a list of options: a comma is doubled.
     pub fn line(&self, table: &[CreateOption]) -> String {
         let shown = table.iter().filter_map(|o| {
-            let given = self.1.iter().find(|v| v.0 == o.name).map(|v| v.1.as_str());
-            let value = given.or_else(|| self.get(o.name))?;
+            let given = self.0.iter().find(|g| g.name == o.name)?;
+            let value = given.written.as_ref().unwrap_or(&given.value);
             // Scripts know numbers as those with a sign.
             let value = match (o.ty, value.parse::<u64>()) {
                 (OptionType::Num | OptionType::Size, Ok(n)) => n.cast_signed().to_string(),
@@ -247,5 +255,20 @@ mod tests {
         o.parse(&table, &["a=x,,y,n=-2".into()]).unwrap();
         assert_eq!(o.line(&table), " a=x,,y n=-2");
         assert_eq!(o.number("n"), Some(u64::MAX - 1));
+    }
+
+    #[test]
+    fn switches_are_printed_as_they_were_written() {
+        let table = [CreateOption::new("s", OptionType::Bool, "")];
+        let mut o = Options::default();
+        o.parse(&table, &["s=yes".into()]).unwrap();
+        assert_eq!((o.get("s"), o.line(&table).as_str()), (Some("on"), " s=yes"));
+        o.parse(&table, &["s=no,nos".into()]).unwrap();
+        assert_eq!((o.pairs(), o.line(&table).as_str()), (vec![("s", "off")], " s=off"));
+        o.parse(&table, &["s=true".into()]).unwrap();
+        o.set("s", "off");
+        assert_eq!(o.line(&table), " s=off");
+        o.unset("s");
+        assert_eq!((o.line(&table), o.names().count()), (String::new(), 0));
     }
 }
