@@ -2,8 +2,8 @@
 //!
 //! Extents first: ranges that read as zeroes, and those that the new image shows through its backing file, are neither read nor
 //! written where the target shows them already. The rest is copied in pieces, several at a time: pieces are read in
-//! parallel, and their writing begins in their order, so that a new image is laid out as its disk. Memory is bounded by the
-//! number of pieces.
+//! parallel, and their writing begins in their order, so that a new image is laid out as its disk; on a zoned device one piece is
+//! written before the next. Memory is bounded by the number of pieces.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -116,6 +116,8 @@ struct Meter {
 
 struct Engine {
     plan: Plan,
+    /// The target is written one byte after the other: one piece ends before the next one begins.
+    in_order: bool,
     memory: Pool,
     /// What was salvaged over, and is not told yet.
     lost: RefCell<Vec<Told>>,
@@ -143,7 +145,8 @@ impl Piece {
 /// The first failure; everything that was begun has ended then.
 pub async fn copy(plan: Plan, tell: &mut dyn FnMut(Told)) -> Result<(), Failure> {
     let memory = Pool::new(plan.compress.unwrap_or(PIECE));
-    let e = Rc::new(Engine { plan, memory, lost: RefCell::default() });
+    let in_order = plan.target.zones().is_some();
+    let e = Rc::new(Engine { plan, in_order, memory, lost: RefCell::default() });
     let mut run = Run { reads: VecDeque::new(), writes: VecDeque::new() };
     let done = e.all(&mut run, tell).await;
     // What is in flight ends, whatever happened.
@@ -164,6 +167,18 @@ struct Flying<T> {
 struct Run {
     reads: VecDeque<Flying<ReadDone>>,
     writes: VecDeque<Flying<Result<(), Failure>>>,
+}
+
+impl Run {
+    /// Waits until no more than `left` pieces are being written.
+    async fn written(&mut self, left: usize) -> Result<(), Failure> {
+        while self.writes.len() > left
+            && let Some(w) = self.writes.pop_front()
+        {
+            w.task.await?;
+        }
+        Ok(())
+    }
 }
 
 impl Engine {
@@ -199,6 +214,10 @@ impl Engine {
                     let whole = if end == total { end } else { align_down(end, granule) };
                     if whole > pos {
                         if !self.plan.zero_init {
+                            if self.in_order {
+                                self.settle(run, tell, 0).await?;
+                                run.written(0).await?;
+                            }
                             self.zeroes(pos, whole - pos).await?;
                         }
                         pos = whole;
@@ -232,9 +251,7 @@ impl Engine {
             }
         }
         self.settle(run, tell, 0).await?;
-        while let Some(w) = run.writes.pop_front() {
-            w.task.await?;
-        }
+        run.written(0).await?;
         self.tell_lost(tell);
         Ok(())
     }
@@ -314,10 +331,7 @@ impl Engine {
         while run.reads.len() > left || run.reads.front().is_some_and(|r| r.task.is_finished()) {
             let Some(r) = run.reads.pop_front() else { break };
             let piece = r.task.await?;
-            while run.writes.len() >= self.plan.parallel {
-                let Some(w) = run.writes.pop_front() else { break };
-                w.task.await?;
-            }
+            run.written(if self.in_order { 0 } else { self.plan.parallel - 1 }).await?;
             let me = self.clone();
             let task = rt::spawn_local(async move { me.write_piece(piece).await });
             run.writes.push_back(Flying { task });
