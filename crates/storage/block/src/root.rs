@@ -221,10 +221,14 @@ impl Root {
         self.request(move |p| async move { p.cx().node_zone_report(off, most).await }).await
     }
 
-    /// Does something to the zones of a range. `EINVAL` where it does not begin with a zone, or ends within one; `EIO` where
-    /// it begins with a conventional zone and is not the whole node.
+    /// Does something to the zones of a range. `EIO` where it leaves the node, also of one without zones; `EINVAL` where it does
+    /// not begin with a zone, or ends within one; `EIO` where it begins with a conventional zone and is not the whole node.
     pub async fn zone_manage(&self, op: ZoneOp, off: u64, len: u64) -> IoResult<()> {
-        self.request(move |p| async move { p.cx().node_zone_manage(op, off, len, p.perm).await }).await
+        self.request(move |p| async move {
+            p.inside(off, len)?;
+            p.cx().node_zone_manage(op, off, len, p.perm).await
+        })
+        .await
     }
 
     /// Writes `buf` as a whole at the pointer of the zone that begins at `off`; answers where that was. `EINVAL` where no zone
