@@ -182,7 +182,7 @@ pub enum BlockdevDriverOptions {
     Vmdk(BlockdevOptionsGenericCOWFormat),
     /// A VHD image of Virtual PC or Hyper-V.
     Vpc(BlockdevOptionsGenericFormat),
-    /// A directory of the host as a disk with a FAT volume; read-only.
+    /// A directory of the host as a disk with a FAT volume; read-only unless `rw` is on.
     Vvfat(BlockdevOptionsVVFAT),
     /// An object in a store with the interface of Amazon's S3; read-only. The reference has no such driver.
     #[qapi(name = "x-rhea-s3", unstable)]
@@ -242,6 +242,9 @@ pub struct BlockdevOptionsVVFAT {
     pub floppy: Option<bool>,
     /// The name of the volume, at most 11 bytes. `QEMU VVFAT` unless given.
     pub label: Option<String>,
+    /// What is written to the disk comes into the directory: when the disk is flushed or closed, and when nothing was written for
+    /// two seconds. Off unless given.
+    pub rw: Option<bool>,
 }
 
 /// Options of an image format that has none of its own.

@@ -7,6 +7,10 @@ pub const SECTOR: u64 = 512;
 pub const ENTRY: usize = 32;
 /// Entries of the root directory of FAT12 and FAT16 volumes.
 pub const ROOT_ENTRIES: usize = 512;
+/// Attribute: not to be written.
+pub const READ_ONLY: u8 = 0x01;
+/// Attribute: the name of the volume, or, with others, a piece of a long name.
+pub const VOLUME: u8 = 0x08;
 /// Attribute: a directory.
 pub const DIRECTORY: u8 = 0x10;
 /// Attribute: a file that was changed.
@@ -15,6 +19,12 @@ pub const ARCHIVE: u8 = 0x20;
 pub const LABEL: u8 = 0x28;
 /// Attribute: a piece of a long name.
 pub const LONG_NAME: u8 = 0x0f;
+/// In the byte for case: the stem is in small letters.
+pub const LOWER_STEM: u8 = 0x08;
+/// In the byte for case: the extension is in small letters.
+pub const LOWER_EXTENSION: u8 = 0x10;
+/// The first byte of an entry that is not used any more.
+pub const DELETED: u8 = 0xe5;
 /// The most characters of a long name.
 pub const MAX_NAME: usize = 255;
 
@@ -245,9 +255,43 @@ impl Geometry {
         if self.floppy { 0xf0 } else { 0xf8 }
     }
 
+    /// Bytes of one FAT.
+    pub fn fat_len(&self) -> usize {
+        (self.fat_sectors * SECTOR) as usize
+    }
+
+    /// Where a cluster is, bytes from the disk's beginning; it is 2 or more.
+    pub fn cluster_at(&self, cluster: u32) -> u64 {
+        self.data_at() + u64::from(cluster.saturating_sub(2)) * self.cluster_len()
+    }
+
+    /// Whether there is such a cluster.
+    pub fn is_cluster(&self, cluster: u32) -> bool {
+        cluster >= 2 && u64::from(cluster) < self.clusters + 2
+    }
+
+    /// What a FAT says of a cluster: the next of its chain, 0 where it is free, or what ends a chain.
+    pub fn fat_entry(&self, fat: &[u8], cluster: u32) -> u32 {
+        let at = |at: usize| u32::from(fat.get(at).copied().unwrap_or(0));
+        let i = cluster as usize;
+        match self.fat {
+            Fat::Fat12 => {
+                let v = at(i * 3 / 2) | at(i * 3 / 2 + 1) << 8;
+                if i.is_multiple_of(2) { v & 0xfff } else { v >> 4 }
+            }
+            Fat::Fat16 => at(2 * i) | at(2 * i + 1) << 8,
+            Fat::Fat32 => (at(4 * i) | at(4 * i + 1) << 8 | at(4 * i + 2) << 16 | at(4 * i + 3) << 24) & self.fat.end(),
+        }
+    }
+
+    /// Whether an entry ends a chain.
+    pub fn ends(&self, entry: u32) -> bool {
+        entry >= self.fat.end() - 7
+    }
+
     /// A FAT: the entries from cluster 0 on.
     pub fn fat_bytes(&self, next: &[u32]) -> Vec<u8> {
-        let mut b = vec![0; (self.fat_sectors * SECTOR) as usize];
+        let mut b = vec![0; self.fat_len()];
         for (i, v) in next.iter().enumerate() {
             match self.fat {
                 Fat::Fat12 => {
@@ -290,5 +334,11 @@ mod tests {
         // The entries of FAT12 share bytes.
         let g = Geometry::new(Some(Fat::Fat12), true);
         assert_eq!(g.fat_bytes(&[0xff0, 0xfff, 0x123, 0xabc])[..6], [0xf0, 0xff, 0xff, 0x23, 0xc1, 0xab]);
+        for fat in [Fat::Fat12, Fat::Fat16, Fat::Fat32] {
+            let g = Geometry::new(Some(fat), false);
+            let b = g.fat_bytes(&[0xff0, 0xfff, 0x123, 0xabc, 0x456]);
+            assert_eq!([2, 3, 4, 5].map(|c| g.fat_entry(&b, c)), [0x123, 0xabc, 0x456, 0]);
+            assert_eq!(g.fat_entry(&b, u32::MAX), 0);
+        }
     }
 }

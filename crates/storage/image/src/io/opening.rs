@@ -242,6 +242,5 @@ fn overlay_options(name: &str, base: &str, write: bool) -> Result<BlockdevOption
 fn temporary() -> PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let dir = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-    dir.join(format!("rhea-{}-{}.qcow2", std::process::id(), NEXT.fetch_add(1, Relaxed)))
+    base::temporary_dir().join(format!("rhea-{}-{}.qcow2", std::process::id(), NEXT.fetch_add(1, Relaxed)))
 }

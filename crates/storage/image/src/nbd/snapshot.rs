@@ -16,7 +16,7 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> Result<Folder, QError> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+        let base = base::temporary_dir();
         // The name may be foreseen, but a folder that is there already is not taken.
         for _ in 0..1000 {
             let number = NUMBER.fetch_add(1, Relaxed);
