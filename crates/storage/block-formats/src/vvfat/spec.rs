@@ -101,9 +101,11 @@ impl Geometry {
         let kind = fat.unwrap_or(if floppy { Fat::Fat12 } else { Fat::Fat16 });
         let (cylinders, heads, per_track, cluster) = match (floppy, kind) {
             (true, Fat::Fat12) if fat.is_some() => (80, 2, 18, 1),
-            (true, _) => (80, 2, 36, 2),
+            (true, Fat::Fat12) => (80, 2, 36, 2),
+            (true, _) => (80, 2, 36, 1),
             (false, Fat::Fat12) => (64, 16, 63, 16),
-            (false, _) => (1024, 16, 63, 16),
+            (false, Fat::Fat16) => (1024, 16, 63, 16),
+            (false, Fat::Fat32) => (1024, 16, 63, 8),
         };
         let begin = if floppy { 0 } else { 63 };
         let sectors = cylinders * heads * per_track - begin;
@@ -280,7 +282,9 @@ impl Geometry {
                 if i.is_multiple_of(2) { v & 0xfff } else { v >> 4 }
             }
             Fat::Fat16 => at(2 * i) | at(2 * i + 1) << 8,
-            Fat::Fat32 => (at(4 * i) | at(4 * i + 1) << 8 | at(4 * i + 2) << 16 | at(4 * i + 3) << 24) & self.fat.end(),
+            Fat::Fat32 => {
+                (at(4 * i) | at(4 * i + 1) << 8 | at(4 * i + 2) << 16 | at(4 * i + 3) << 24) & self.fat.end()
+            }
         }
     }
 
@@ -330,6 +334,13 @@ mod tests {
             assert_eq!(g.disk_len(), len);
             assert!(g.data_at() + g.clusters * g.cluster_len() <= len);
             assert!(g.fat_sectors * SECTOR * 8 >= (g.clusters + 2) * g.fat.bits());
+            // By the number of clusters readers tell which FAT it is.
+            let kind = match g.clusters {
+                ..=4084 => Fat::Fat12,
+                4085..=65524 => Fat::Fat16,
+                65525.. => Fat::Fat32,
+            };
+            assert_eq!(kind, g.fat);
         }
         // The entries of FAT12 share bytes.
         let g = Geometry::new(Some(Fat::Fat12), true);
