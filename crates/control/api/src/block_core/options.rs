@@ -243,7 +243,7 @@ pub struct BlockdevOptionsVVFAT {
     /// The name of the volume, at most 11 bytes. `QEMU VVFAT` unless given.
     pub label: Option<String>,
     /// What is written to the disk comes into the directory: when the disk is flushed or closed, and when nothing was written for
-    /// two seconds. Off unless given.
+    /// a second. Off unless given.
     pub rw: Option<bool>,
 }
 

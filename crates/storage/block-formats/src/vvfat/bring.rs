@@ -180,8 +180,10 @@ impl Writer {
     /// Which node each entry is.
     fn matched(&self, l: &Listing) -> Match {
         let nodes = || self.nodes.iter().enumerate().skip(1).filter_map(|(id, n)| Some((id, n.as_ref()?)));
-        let place: HashMap<(usize, &str), usize> = nodes().map(|(id, n)| ((n.parent, n.shown.as_str()), id)).collect();
-        let cluster: HashMap<u32, usize> = nodes().filter_map(|(id, n)| Some((*n.chain.first()?, id))).collect();
+        let place: HashMap<(usize, &str), usize> =
+            nodes().map(|(id, n)| ((n.parent, n.shown.as_str()), id)).collect();
+        let cluster: HashMap<u32, usize> =
+            nodes().filter_map(|(id, n)| Some((*n.chain.first()?, id))).collect();
         let mut of: Vec<Option<usize>> = vec![None; l.entries.len()];
         let mut entry = HashMap::new();
         let at_place = |of: &[Option<usize>], e: &Entry| {
@@ -527,7 +529,13 @@ impl Writer {
     }
 
     /// Writes pieces of a file in their place. `None`: that must not be, and it is to be written anew.
-    fn write_within(&mut self, id: usize, e: &Entry, ranges: &[Range<u64>], content: bool) -> Done<Option<Print>> {
+    fn write_within(
+        &mut self,
+        id: usize,
+        e: &Entry,
+        ranges: &[Range<u64>],
+        content: bool,
+    ) -> Done<Option<Print>> {
         let n = self.node(id)?;
         let (name, old) = (n.name.clone(), u64::from(n.size));
         let d = self.dir(n.parent)?;
@@ -593,6 +601,9 @@ impl Writer {
             let print = Self::finish(&file, e, mode, time)?;
             if there.is_some() {
                 self.preserve(id, 0)?;
+            } else if let Some(n) = self.nodes[id].as_mut() {
+                // What the disk showed of it is lost; it is not what is written here.
+                n.source = 0;
             }
             self.let_go();
             if !unchanged(&d.find(&name)?) {

@@ -45,7 +45,7 @@ pub static VVFAT: DriverType = DriverType {
 const LABEL: &str = "QEMU VVFAT";
 
 /// How long nothing is written before the directory is brought to the volume though nobody asks.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What `fat:[rw:][floppy:][12:|16:|32:]DIR` means.
 fn named(name: &str) -> Result<Dict, QError> {
@@ -112,8 +112,13 @@ fn open(o: OpenCx<'_>) -> OpenFuture<'_> {
                 return Ok(Arc::new(Vvfat { g, front, tree }) as Arc<dyn Driver>);
             }
             let w = Writer::new(g, front, tree, &dir);
-            let writer = w.map_err(|e| qerr!("Could not open directory {} for writing: {e}", dir.display()))?;
-            let shared = Shared { turn: rt::sync::Mutex::new(()), writer: Mutex::new(writer), quiet: Mutex::default() };
+            let writer =
+                w.map_err(|e| qerr!("Could not open directory {} for writing: {e}", dir.display()))?;
+            let shared = Shared {
+                turn: rt::sync::Mutex::new(()),
+                writer: Mutex::new(writer),
+                quiet: Mutex::default(),
+            };
             Ok(Arc::new(Live { g, shared: Arc::new(shared) }) as Arc<dyn Driver>)
         })
         .await
@@ -267,7 +272,10 @@ impl Drop for Waiting {
 
 impl Shared {
     /// Does something with the disk that may block.
-    async fn with<T: Send + 'static>(self: &Arc<Self>, f: impl FnOnce(&mut Writer) -> T + Send + 'static) -> T {
+    async fn with<T: Send + 'static>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&mut Writer) -> T + Send + 'static,
+    ) -> T {
         let _turn = self.turn.lock().await;
         let shared = self.clone();
         rt::unblock(move || f(&mut shared.writer.lock())).await
@@ -298,7 +306,9 @@ impl Shared {
             shared
                 .with(|w| {
                     if let Ok(Some(wrong)) = w.bring(false) {
-                        w.tell(format!("the directory is left as it is as long as the volume is not whole: {wrong}"));
+                        w.tell(format!(
+                            "the directory is left as it is as long as the volume is not whole: {wrong}"
+                        ));
                     }
                 })
                 .await;
@@ -330,7 +340,9 @@ impl Driver for Live {
                 let mut bytes = vec![0; len];
                 w.read(off, &mut bytes).map(|()| bytes)
             };
-            put(&buf, &self.shared.with(read).await?);
+            // Whether a file of the host is there is nothing that the guest asked for.
+            let bytes = self.shared.with(read).await.map_err(|_| Errno::IO)?;
+            put(&buf, &bytes);
             Ok(())
         })
     }
@@ -343,7 +355,10 @@ impl Driver for Live {
             let bytes = buf.to_vec();
             let done = self.shared.with(move |w| w.write(off, &bytes)).await;
             self.shared.arm();
-            Ok(done?)
+            done.map_err(|e| match Errno::from(e) {
+                Errno::NOSPC => Errno::NOSPC,
+                _ => Errno::IO,
+            })
         })
     }
 
@@ -356,7 +371,9 @@ impl Driver for Live {
             let last = |w: &mut Writer| -> IoResult<Option<Wrong>> {
                 let wrong = w.bring(true)?;
                 if let Some(wrong) = wrong {
-                    w.tell(format!("not all that was written is in the directory, for the volume is not whole: {wrong}"));
+                    w.tell(format!(
+                        "not all that was written is in the directory, for the volume is not whole: {wrong}"
+                    ));
                 }
                 Ok(wrong)
             };

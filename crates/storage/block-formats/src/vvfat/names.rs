@@ -1,6 +1,6 @@
 //! Names in directories: the short one of eight and three letters, and the long one in pieces.
 
-use super::spec::{ENTRY, LOWER_EXTENSION, LOWER_STEM, LONG_NAME, MAX_NAME};
+use super::spec::{ENTRY, LONG_NAME, LOWER_EXTENSION, LOWER_STEM, MAX_NAME};
 use std::collections::HashSet;
 
 /// A short name, padded with blanks.

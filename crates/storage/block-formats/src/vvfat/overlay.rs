@@ -45,7 +45,8 @@ impl Overlay {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let dir = base::temporary_dir();
         loop {
-            let path = dir.join(format!("rhea-vvfat-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed)));
+            let path =
+                dir.join(format!("rhea-vvfat-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed)));
             match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
                 Ok(file) => {
                     // It is gone with us.

@@ -189,7 +189,8 @@ impl Builder<'_> {
             let host = child.file_name().map(OsString::from).unwrap_or_default();
             let name = host.to_string_lossy().into_owned();
             // A name that leads nowhere is no file.
-            let Ok(meta) = (if self.own { fs::symlink_metadata(&child) } else { fs::metadata(&child) }) else {
+            let Ok(meta) = (if self.own { fs::symlink_metadata(&child) } else { fs::metadata(&child) })
+            else {
                 continue;
             };
             if self.own && host.to_str().is_none() {

@@ -202,7 +202,8 @@ impl Listing {
                 return Err(Wrong::Twice);
             }
             let dir = attributes & DIRECTORY != 0;
-            let (low, high) = (u32::from(u16::from_le_bytes([e[26], e[27]])), u16::from_le_bytes([e[20], e[21]]));
+            let (low, high) =
+                (u32::from(u16::from_le_bytes([e[26], e[27]])), u16::from_le_bytes([e[20], e[21]]));
             let first = if self.g.fat == Fat::Fat32 { low | u32::from(high) << 16 } else { low };
             let size = if dir { 0 } else { u32::from_le_bytes([e[28], e[29], e[30], e[31]]) };
             let owner = self.entries.len() as u32 + 1;

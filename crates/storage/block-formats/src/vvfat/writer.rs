@@ -239,7 +239,8 @@ impl Writer {
         if source <= from {
             return Ok(());
         }
-        let run = self.tree.runs.iter().find(|r| matches!(r.content, Content::File { item, .. } if item + 1 == id));
+        let run =
+            self.tree.runs.iter().find(|r| matches!(r.content, Content::File { item, .. } if item + 1 == id));
         let Some(start) = run.map(|r| self.g.cluster_at(r.first)) else { return Ok(()) };
         let (mut at, end) = (start + from, start + source.next_multiple_of(SECTOR));
         while at < end {

@@ -11,3 +11,4 @@ mod encrypted;
 mod fixed;
 mod repair;
 mod vvfat;
+mod vvfat_rw;
