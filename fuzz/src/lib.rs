@@ -9,6 +9,7 @@ mod nbd;
 mod qcow2;
 mod qmp;
 mod vhost_user;
+mod vvfat;
 
 pub use formats::formats;
 pub use luks::luks;
@@ -16,6 +17,7 @@ pub use nbd::{nbd_client, nbd_server};
 pub use qcow2::qcow2;
 pub use qmp::qmp;
 pub use vhost_user::vhost_user;
+pub use vvfat::vvfat;
 
 /// Something that is fuzzed.
 pub struct Target {
@@ -36,4 +38,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "nbd-client", run: nbd_client, seeds: nbd::client_seeds },
     Target { name: "qmp", run: qmp, seeds: qmp::seeds },
     Target { name: "vhost-user", run: vhost_user, seeds: vhost_user::seeds },
+    Target { name: "vvfat", run: vvfat, seeds: vvfat::seeds },
 ];
