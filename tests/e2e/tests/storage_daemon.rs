@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use e2e::nbd::NbdClient;
 use e2e::{Qmp, ScratchDir, StorageDaemon, rhea_binary, run_tool};
 use serde_json::{Value, json};
 
@@ -288,5 +289,61 @@ fn it_goes_to_the_background() -> Result<()> {
         ensure!(Instant::now() < end, "the pid file is still there");
         std::thread::sleep(Duration::from_millis(5));
     }
+    Ok(())
+}
+
+#[test]
+fn a_directory_is_written_through_a_disk() -> Result<()> {
+    if let Some(tool) = missing(&["mcopy"]) {
+        eprintln!("skipped: {tool} is not installed");
+        return Ok(());
+    }
+    let dir = ScratchDir::new("vvfat")?;
+    let (tree, socket) = (dir.file("tree"), dir.file("nbd.sock"));
+    std::fs::create_dir_all(format!("{tree}/sub"))?;
+    std::fs::write(format!("{tree}/sub/old name.txt"), "old")?;
+    std::fs::write(format!("{tree}/gone"), "gone")?;
+    let mut daemon = StorageDaemon::start(&[
+        "--blockdev",
+        &format!("vvfat,node-name=f,dir={tree},rw=on,floppy=on"),
+        "--nbd-server",
+        &format!("addr.type=unix,addr.path={socket}"),
+        "--export",
+        "nbd,id=e,node-name=f,name=disk,writable=on",
+    ])?;
+    let mut client = NbdClient::connect(&socket, "disk")?;
+    let mut disk = vec![0; 2_949_120];
+    for (at, part) in (0u64..).step_by(1 << 16).zip(disk.chunks_mut(1 << 16)) {
+        client.read(at, part)?;
+    }
+    let image = dir.file("image");
+    std::fs::write(&image, &disk)?;
+    let new = dir.file("new");
+    std::fs::write(&new, "new ".repeat(5000))?;
+    for words in [
+        &["mcopy", "-i", &image, &new, "::sub/A new file.txt"][..],
+        &["mren", "-i", &image, "::sub/old name.txt", "::sub/renamed file.txt"],
+        &["mdel", "-i", &image, "::gone"],
+        &["mmd", "-i", &image, "::A directory"],
+    ] {
+        run_tool(words[0], &words[1..])?;
+    }
+    let now = std::fs::read(&image)?;
+    for (at, (then, now)) in (0u64..).step_by(512).zip(disk.chunks(512).zip(now.chunks(512))) {
+        if then != now {
+            client.write(at, now)?;
+        }
+    }
+    client.flush()?;
+    let read = |name: &str| std::fs::read_to_string(format!("{tree}/{name}")).unwrap_or_default();
+    ensure!(read("sub/A new file.txt") == "new ".repeat(5000));
+    ensure!(read("sub/renamed file.txt") == "old");
+    ensure!(Path::new(&format!("{tree}/A directory")).is_dir());
+    ensure!(!Path::new(&format!("{tree}/gone")).exists());
+    ensure!(!Path::new(&format!("{tree}/sub/old name.txt")).exists());
+    drop(client);
+    daemon.qmp().run("quit", json!({}))?;
+    let (status, said) = daemon.wait(SOON)?;
+    ensure!(status.success() && said.is_empty(), "{said}");
     Ok(())
 }
