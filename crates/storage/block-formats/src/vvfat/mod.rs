@@ -1,5 +1,5 @@
-//! `vvfat`: a directory of the host as a disk with a FAT volume. With `rw` the disk is written, too ([`writer`]), and the directory
-//! is brought to what the volume holds ([`bring`]): when the disk is flushed, when it is closed, and when nothing has been written for
+//! `vvfat`: a directory of the host as a disk with a FAT volume. With `rw` the disk is written, too (`writer`), and the directory
+//! is brought to what the volume holds (`bring`): when the disk is flushed, when it is closed, and when nothing has been written for
 //! a while.
 
 mod bring;

@@ -822,10 +822,10 @@ fn apply(op: &Op, d: &str, want: &mut Content) {
         }
         Op::MakeDir(dir, name) => {
             let path = within(&dirs[dir % dirs.len()], NAMES[*name]);
-            if !want.contains_key(&path) {
+            want.entry(path.clone()).or_insert_with(|| {
                 m(d, &["mmd", &format!("::{path}")]);
-                want.insert(path, None);
-            }
+                None
+            });
         }
         Op::Flush => {}
     }
