@@ -172,7 +172,7 @@ impl Writer {
             self.told.clear();
         }
         if !self.told.contains(&text) {
-            tracing::warn!("vvfat: {text}");
+            tracing::warn!(target: "report", "vvfat: {text}");
             self.told.insert(text);
         }
     }
