@@ -7,13 +7,15 @@
 //! a few instructions. Nothing has to watch stores, by whatever processor or device.
 
 use crate::decode::decode;
+use crate::engine::{CodeBytes, Engine, Translation};
 use crate::insn::{Ext, Insn};
 use crate::table::Op;
 use mem::{PAGE_SIZE, RamPage};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Slots of a page, one for each possible start of an instruction.
-pub(crate) const SLOTS: usize = PAGE_SIZE / 2;
+pub const SLOTS: usize = PAGE_SIZE / 2;
 /// Pages that are kept: about 20 KiB each.
 const MAX_PAGES: usize = 1024;
 /// How many instructions are decoded at once at most.
@@ -21,16 +23,28 @@ const RUN: usize = 64;
 
 /// One page of code.
 pub(crate) struct CodePage {
+    /// Its physical page number.
+    number: u64,
     ram: RamPage,
     epoch: u64,
     pub(crate) ops: Box<[Insn; SLOTS]>,
     halves: Box<[u16; SLOTS]>,
+    /// The translations, once they were asked for, and the addresses that slots with [`Op::Native`] stand for.
+    translated: Option<Arc<CodeBytes>>,
+    natives: Vec<u64>,
 }
 
 impl CodePage {
-    fn new(ram: RamPage, epoch: u64) -> CodePage {
-        let mut page =
-            CodePage { ram, epoch, ops: Box::new([Insn::UNDECODED; SLOTS]), halves: Box::new([0; SLOTS]) };
+    fn new(number: u64, ram: RamPage, epoch: u64) -> CodePage {
+        let mut page = CodePage {
+            number,
+            ram,
+            epoch,
+            ops: Box::new([Insn::UNDECODED; SLOTS]),
+            halves: Box::new([0; SLOTS]),
+            translated: None,
+            natives: Vec::new(),
+        };
         page.copy();
         page
     }
@@ -55,6 +69,8 @@ impl CodePage {
             self.epoch = epoch;
             if self.copy() {
                 self.ops.fill(Insn::UNDECODED);
+                self.translated = None;
+                self.natives.clear();
             }
         }
     }
@@ -64,6 +80,28 @@ impl CodePage {
         let low = self.halves[slot % SLOTS];
         let high = if low & 3 == 3 { self.halves.get(slot % SLOTS + 1).copied().unwrap_or(0) } else { 0 };
         u32::from(high) << 16 | u32::from(low)
+    }
+
+    /// Control comes to `slot` often: uses its native code if there is some, and asks for it if nobody has.
+    pub(crate) fn heat(&mut self, slot: usize, engine: &dyn Engine, ext: Ext) {
+        if matches!(self.ops[slot].op, Op::Undecoded | Op::Native) {
+            return;
+        }
+        let page = self.translated.get_or_insert_with(|| engine.page(self.number, &self.halves));
+        if page.translation(slot) == Translation::None {
+            engine.translate(page, slot, ext);
+        }
+        if let Translation::Native(code) = page.translation(slot) {
+            self.ops[slot] = Insn::native(self.natives.len());
+            self.natives.push(code);
+        }
+    }
+
+    /// The native code behind `slot`.
+    #[inline(always)]
+    pub(crate) fn native(&self, slot: usize) -> Option<u64> {
+        let insn = self.ops[slot];
+        if insn.op == Op::Native { self.natives.get(insn.imm() as usize).copied() } else { None }
     }
 
     /// Decodes from `slot` on, until control flow surely goes elsewhere.
@@ -126,7 +164,7 @@ impl CodeCache {
             return None;
         }
         let i = self.pages.len() as u32;
-        self.pages.push(CodePage::new(ram.clone(), epoch));
+        self.pages.push(CodePage::new(ppn, ram.clone(), epoch));
         self.index.insert(ppn, i);
         Some(i)
     }

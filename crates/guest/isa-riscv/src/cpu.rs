@@ -1,6 +1,7 @@
 //! The state of a hart.
 
 use crate::insn::Ext;
+use crate::jumps::{Heat, JumpCache};
 use crate::mmu::{PhysCache, Superpages};
 use crate::pins::{Clock, HartPins};
 use crate::pmp::Pmp;
@@ -78,6 +79,8 @@ pub(crate) enum Stop {
     Wfi,
     /// `ecall` from S to the firmware that is built in; done.
     Sbi,
+    /// There is native code for the instruction.
+    Native,
     /// Left the page.
     Page,
     /// Time to look around.
@@ -93,7 +96,8 @@ pub(crate) struct Reservation {
     pub(crate) value: u64,
 }
 
-pub(crate) struct Cpu {
+/// The state of a hart, which native code works on.
+pub struct Cpu {
     pub(crate) x: [u64; 32],
     pub(crate) f: [u64; 32],
     pub(crate) data_cx: Context,
@@ -108,6 +112,14 @@ pub(crate) struct Cpu {
     pub(crate) reservation: Option<Reservation>,
     /// Counts `fence.i`: code pages that were checked earlier may be stale.
     pub(crate) code_epoch: u64,
+    /// Instructions that native code may still do before it has to look around.
+    pub(crate) left: i64,
+    /// Where native code wants to be linked on; 0: nowhere.
+    pub(crate) link: u64,
+    /// Native code writes here what it computes for the effects of computing it.
+    pub(crate) scratch: u64,
+    pub(crate) jumps: JumpCache,
+    pub(crate) heat: Heat,
     pub(crate) superpages: Superpages,
     pub(crate) phys: PhysCache,
     pub(crate) pmp: Pmp,
@@ -168,6 +180,11 @@ impl Cpu {
             trap: (0, 0),
             reservation: None,
             code_epoch: 0,
+            left: 0,
+            link: 0,
+            scratch: 0,
+            jumps: JumpCache::new(),
+            heat: Heat::new(),
             superpages: Superpages::default(),
             phys: PhysCache::new(),
             pmp: Pmp::default(),
@@ -251,15 +268,27 @@ impl Cpu {
                 self.menvcfg = crate::spec::envcfg::STCE;
             }
         }
-        self.code_epoch += 1;
+        self.suspect_code();
         self.flush_all();
         self.update_context();
+    }
+
+    /// Forgets all translations of addresses.
+    pub(crate) fn flush_translations(&mut self) {
+        self.tlb.flush();
+        self.jumps.forget();
+    }
+
+    /// Makes every copy of code suspect, as `fence.i` does.
+    pub(crate) fn suspect_code(&mut self) {
+        self.code_epoch += 1;
+        self.jumps.forget();
     }
 
     /// Forgets everything that was derived from the memory map.
     pub(crate) fn flush_all(&mut self) {
         self.phys.flush();
-        self.tlb.flush();
+        self.flush_translations();
         self.superpages = Superpages::default();
     }
 
@@ -360,7 +389,7 @@ impl Cpu {
         self.write_counter(0, s.cycle);
         self.write_counter(1, s.instret);
         self.reservation = None;
-        self.code_epoch += 1;
+        self.suspect_code();
         self.flush_all();
         self.update_context();
     }

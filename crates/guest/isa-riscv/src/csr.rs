@@ -240,12 +240,12 @@ impl Cpu {
             }
             csr::PMPCFG0..=csr::PMPCFG14 => {
                 self.pmp.write_cfg((n - csr::PMPCFG0) as usize, v);
-                self.tlb.flush();
+                self.flush_translations();
                 return Ok(After::Look);
             }
             csr::PMPADDR0..=csr::PMPADDR63 => {
                 self.pmp.write_addr((n - csr::PMPADDR0) as usize, v);
-                self.tlb.flush();
+                self.flush_translations();
                 return Ok(After::Look);
             }
             // The value counts from after this instruction, which itself is about to retire.

@@ -3,6 +3,7 @@
 use crate::code::{CodeCache, SLOTS};
 use crate::cpu::{Cpu, CpuState, HartOptions, Stop};
 use crate::decode::decode;
+use crate::engine::{Engine, Left};
 use crate::interp::Exec;
 use crate::pins::{Clock, HartPins};
 use crate::pmp::Access;
@@ -34,10 +35,16 @@ pub enum Exit {
     },
 }
 
-/// One hart, interpreted.
+/// Instructions that native code does between two looks.
+const NATIVE_BURST: i64 = 16384;
+
+/// One hart.
 pub struct Hart {
     cpu: Cpu,
     code: CodeCache,
+    /// Makes native code, and its generation as far as this hart has followed.
+    engine: Option<Arc<dyn Engine>>,
+    generation: u64,
 }
 
 impl Hart {
@@ -48,7 +55,19 @@ impl Hart {
         pins: Arc<HartPins>,
         clock: Arc<dyn Clock>,
     ) -> Hart {
-        Hart { cpu: Cpu::new(opts, mem, pins, clock), code: CodeCache::default() }
+        Hart {
+            cpu: Cpu::new(opts, mem, pins, clock),
+            code: CodeCache::default(),
+            engine: None,
+            generation: 0,
+        }
+    }
+
+    /// Has `engine` translate what was reached `hot` times. To be called before the hart runs.
+    pub fn set_engine(&mut self, engine: Arc<dyn Engine>, hot: u16) {
+        self.cpu.heat.set_hot(hot);
+        self.generation = engine.generation();
+        self.engine = Some(engine);
     }
 
     /// Power-on: registers as after a reset, caches empty.
@@ -97,7 +116,7 @@ impl Hart {
 
     /// What `fence.i` does: later fetches see memory as it is now.
     pub fn fence_i(&mut self) {
-        self.cpu.code_epoch += 1;
+        self.cpu.suspect_code();
     }
 
     /// What `sfence.vma` does, for a range of `(start, bytes)` (all: `None`) of one address space (all: `None`).
@@ -125,6 +144,7 @@ impl Hart {
             if self.cpu.pins.flag().is_raised() {
                 return Exit::Attention;
             }
+            self.follow_engine();
             self.cpu.take_interrupt();
             if let Some(exit) = self.burst() {
                 return exit;
@@ -132,10 +152,29 @@ impl Hart {
         }
     }
 
-    /// Runs at most [`BURST`] instructions.
+    /// Forgets translations when the engine does, and sees to code that got hot.
+    fn follow_engine(&mut self) {
+        let Some(engine) = self.engine.clone() else { return };
+        if engine.generation() != self.generation {
+            self.generation = engine.generation();
+            self.code.clear();
+            self.cpu.tlb.flush_fetch();
+            self.cpu.jumps.forget();
+        }
+        if std::mem::take(&mut self.cpu.heat.tripped)
+            && let Some(page) = self.enter_page(self.cpu.pc)
+        {
+            let slot = (self.cpu.pc & 0xfff) as usize / 2;
+            self.code.pages[page as usize].heat(slot, &*engine, self.cpu.opts.ext);
+        }
+    }
+
+    /// Runs at most [`BURST`] instructions, and [`NATIVE_BURST`] by native code.
     fn burst(&mut self) -> Option<Exit> {
         let mut left = BURST;
         let mut limit = self.cpu.retired + BURST;
+        let mut native_left = NATIVE_BURST;
+        let mut link = 0;
         loop {
             let pc = self.cpu.pc;
             let Some(page) = self.enter_page(pc) else {
@@ -143,6 +182,33 @@ impl Hart {
                 return self.step();
             };
             let code = &self.code.pages[page as usize];
+            if let Some(native) = code.native((pc & 0xfff) as usize / 2)
+                && let Some(engine) = &self.engine
+            {
+                if link != 0 {
+                    engine.link(link, native);
+                }
+                let cpu = &mut self.cpu;
+                cpu.jumps.set(pc, native);
+                (cpu.left, cpu.link) = (native_left, 0);
+                let why = engine.run(cpu, native);
+                let done = (native_left - cpu.left) as u64;
+                cpu.retired += done;
+                limit += done;
+                (native_left, link) = (cpu.left, cpu.link);
+                match why {
+                    Left::On if native_left > 0 => {
+                        if cpu.heat.count(cpu.pc) {
+                            return None;
+                        }
+                        continue;
+                    }
+                    Left::On | Left::Budget => return None,
+                    Left::Trap => return self.finish(Stop::Trap, pc),
+                    Left::Step => return self.step(),
+                }
+            }
+            link = 0;
             let ops = &*code.ops;
             let base = pc & !0xfff;
             let mut ex = Exec { cpu: &mut self.cpu, pc, next: pc, left, limit };
@@ -181,6 +247,7 @@ impl Hart {
                     let raw = code.raw((at & 0xfff) as usize / 2);
                     self.cpu.take_exception(cause::ILLEGAL, u64::from(raw));
                 }
+                Stop::Native => {}
                 Stop::Straddle => return self.step(),
                 Stop::Budget => return None,
                 stop => return self.finish(stop, next),
@@ -198,6 +265,7 @@ impl Hart {
         }
         cpu.pc = next;
         cpu.retired += 1;
+        cpu.heat.count(next);
         match stop {
             Stop::Wfi if !cpu.wakes() => Some(Exit::Wfi),
             Stop::Sbi => {

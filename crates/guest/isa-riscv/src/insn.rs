@@ -21,6 +21,11 @@ impl Insn {
     /// A slot of a code page that has not been decoded yet.
     pub(crate) const UNDECODED: Insn = Insn { op: Op::Undecoded, rd: 0, rs1: 0, rs2: 0, imm: 0 };
 
+    /// A slot of a code page for which there is native code number `n`.
+    pub(crate) fn native(n: usize) -> Insn {
+        Insn { op: Op::Native, rd: 0, rs1: 0, rs2: 0, imm: n as i32 }
+    }
+
     /// Register numbers are 0..32; `imm` is what the operation's format says.
     pub(crate) fn new(op: Op, rd: u32, rs1: u32, rs2: u32, imm: i32, short: bool) -> Insn {
         let short = if short { SHORT } else { 0 };
@@ -146,6 +151,20 @@ impl Format {
     /// Whether the instruction has a rounding mode field.
     pub fn has_rm(self) -> bool {
         matches!(self, Format::FpR | Format::Fp4 | Format::Fp1 | Format::FpToX | Format::FpFromX)
+    }
+
+    /// Whether the instruction has an operand in an `f` register.
+    pub fn is_float(self) -> bool {
+        let others = matches!(
+            self,
+            Format::FpLoad
+                | Format::FpStore
+                | Format::FpN
+                | Format::FpCmp
+                | Format::FpToXn
+                | Format::FpFromXn
+        );
+        others || self.has_rm()
     }
 }
 

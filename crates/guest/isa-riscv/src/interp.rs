@@ -21,6 +21,15 @@ pub(crate) struct Exec<'a> {
 }
 
 impl Exec<'_> {
+    /// Counts where control comes to; the loop ends after this instruction where that is hot now.
+    #[inline(always)]
+    fn came_to(&mut self, pc: u64) {
+        if self.cpu.heat.count(pc) {
+            self.limit -= self.left - 1;
+            self.left = 1;
+        }
+    }
+
     #[inline(always)]
     fn ld<T: Scalar>(&mut self, addr: u64, size: Size) -> Result<T, Stop> {
         let len = T::SIZE as u64;
@@ -46,7 +55,7 @@ impl Exec<'_> {
 }
 
 #[inline(never)]
-fn load_reserved(cpu: &mut Cpu, addr: u64, size: Width) -> Result<u64, Stop> {
+pub(crate) fn load_reserved(cpu: &mut Cpu, addr: u64, size: Width) -> Result<u64, Stop> {
     let len = size.bytes();
     let cx = cpu.data_cx;
     let e = &cpu.tlb.read[cx.index(addr)];
@@ -71,7 +80,7 @@ fn load_reserved(cpu: &mut Cpu, addr: u64, size: Width) -> Result<u64, Stop> {
 /// Stores if memory still has the value that was loaded: like most emulators, one cannot tell a value that
 /// was changed and changed back.
 #[inline(never)]
-fn store_conditional(cpu: &mut Cpu, addr: u64, v: u64, size: Width) -> Result<u64, Stop> {
+pub(crate) fn store_conditional(cpu: &mut Cpu, addr: u64, v: u64, size: Width) -> Result<u64, Stop> {
     let len = size.bytes();
     if !addr.is_multiple_of(len) {
         return Err(cpu.raise(cause::STORE_MISALIGNED, addr));
@@ -98,6 +107,7 @@ fn system(cpu: &mut Cpu, op: SysOp, pc: u64) -> (Stop, Option<u64>) {
         SysOp::Illegal => Stop::Illegal,
         SysOp::Undecoded => Stop::Undecoded,
         SysOp::Straddle => Stop::Straddle,
+        SysOp::Native => Stop::Native,
         SysOp::Ecall => match cpu.mode {
             Mode::S if cpu.opts.sbi => Stop::Sbi,
             Mode::U => cpu.raise(cause::ECALL_U, 0),
@@ -114,7 +124,7 @@ fn system(cpu: &mut Cpu, op: SysOp, pc: u64) -> (Stop, Option<u64>) {
             if forbidden { Stop::Illegal } else { Stop::Wfi }
         }
         SysOp::FenceI => {
-            cpu.code_epoch += 1;
+            cpu.suspect_code();
             Stop::Leave
         }
     };
@@ -167,6 +177,36 @@ fn rmw(page: &RamPage, off: usize, op: AmoOp, v: u64, size: Width) -> u64 {
         Width::W64 => page.rmw_u64(off & 0xff8, op, v),
         _ => page.rmw_u32(off & 0xffc, op, v as u32) as i32 as u64,
     }
+}
+
+#[inline(always)]
+pub(crate) fn amo(cpu: &mut Cpu, op: AmoOp, addr: u64, v: u64, size: Width) -> Result<u64, Stop> {
+    let len = size.bytes();
+    if let Some(page) = atomic_hit(cpu, addr, len) {
+        return Ok(rmw(page, (addr & 0xfff) as usize, op, v, size));
+    }
+    if !addr.is_multiple_of(len) {
+        return Err(cpu.raise(cause::STORE_MISALIGNED, addr));
+    }
+    let page = cpu.atomic_page(addr, len, Access::Write)?;
+    Ok(rmw(&page, (addr & 0xfff) as usize, op, v, size))
+}
+
+/// A floating-point operation, with its flags.
+#[inline(always)]
+pub(crate) fn float(cpu: &mut Cpu, op: FpOp, a: u64, b: u64, c: u64, round: FpRound) -> u64 {
+    let rm = match round {
+        FpRound::NearestEven => Rounding::NearestEven,
+        FpRound::TowardZero => Rounding::TowardZero,
+        FpRound::Down => Rounding::Down,
+        FpRound::Up => Rounding::Up,
+        FpRound::NearestMaxMagnitude => Rounding::NearestMaxMagnitude,
+        FpRound::Dynamic => Rounding::from_frm(cpu.frm).unwrap_or(Rounding::NearestEven),
+    };
+    let mut flags = Flags::NONE;
+    let v = fp_op(op, a, b, c, rm, &mut flags);
+    cpu.accrue(flags.bits());
+    v
 }
 
 impl Sem for Exec<'_> {
@@ -356,15 +396,7 @@ impl Sem for Exec<'_> {
 
     #[inline(always)]
     fn amo(&mut self, op: AmoOp, addr: u64, v: u64, size: Width) -> Result<u64, Stop> {
-        let len = size.bytes();
-        if let Some(page) = atomic_hit(self.cpu, addr, len) {
-            return Ok(rmw(page, (addr & 0xfff) as usize, op, v, size));
-        }
-        if !addr.is_multiple_of(len) {
-            return Err(self.cpu.raise(cause::STORE_MISALIGNED, addr));
-        }
-        let page = self.cpu.atomic_page(addr, len, Access::Write)?;
-        Ok(rmw(&page, (addr & 0xfff) as usize, op, v, size))
+        amo(self.cpu, op, addr, v, size)
     }
 
     #[inline(always)]
@@ -396,37 +428,26 @@ impl Sem for Exec<'_> {
     #[inline(always)]
     fn jump(&mut self, offset: i64) {
         self.next = self.pc.wrapping_add(offset as u64);
+        self.came_to(self.next);
     }
 
     #[inline(always)]
     fn jump_to(&mut self, target: u64) {
         self.next = target;
+        self.came_to(target);
     }
 
     #[inline(always)]
     fn branch(&mut self, c: bool, offset: i64) {
         if c {
             self.next = self.pc.wrapping_add(offset as u64);
+            self.came_to(self.next);
         }
     }
 
     #[inline(always)]
     fn fp(&mut self, op: FpOp, a: u64, b: u64, c: u64, round: FpRound) -> u64 {
-        let rm = match round {
-            FpRound::NearestEven => Rounding::NearestEven,
-            FpRound::TowardZero => Rounding::TowardZero,
-            FpRound::Down => Rounding::Down,
-            FpRound::Up => Rounding::Up,
-            FpRound::NearestMaxMagnitude => Rounding::NearestMaxMagnitude,
-            FpRound::Dynamic => Rounding::from_frm(self.cpu.frm).unwrap_or(Rounding::NearestEven),
-        };
-        let mut flags = Flags::NONE;
-        let v = fp_op(op, a, b, c, rm, &mut flags);
-        if flags != Flags::NONE {
-            self.cpu.fflags |= flags.bits();
-            self.cpu.mstatus |= mstatus::FS;
-        }
-        v
+        float(self.cpu, op, a, b, c, round)
     }
 }
 
@@ -526,7 +547,11 @@ impl RvSem for Exec<'_> {
     #[inline(always)]
     fn csr(&mut self, op: CsrOp, n: u16, operand: Option<u64>, read: bool) -> Result<u64, Stop> {
         match csr(self.cpu, self.limit - self.left, op, n, operand, read) {
-            Ok((v, After::GoOn)) => Ok(v),
+            Ok((v, After::GoOn)) => {
+                // What follows is where native code can go on.
+                self.came_to(self.next);
+                Ok(v)
+            }
             Ok((v, After::Look)) => {
                 // Ends the loop after this instruction, whose result is still to be written.
                 self.limit -= self.left - 1;

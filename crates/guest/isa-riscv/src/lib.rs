@@ -6,11 +6,14 @@
 //!
 //! - [`table`] names every instruction; [`decode`] finds it; [`Insn`] is the decoded form.
 //! - [`semantics`] says what each does, once, generic over [`semantics::RvSem`].
-//! - [`Hart`] runs them: the interpreter over decodes cached by physical page.
+//! - [`Hart`] runs them: the interpreter over decodes cached by physical page, and native code of an [`engine::Engine`]
+//!   where there is some.
 //! - [`HartPins`] are a hart's interrupt inputs, for boards.
 
 pub mod compressed;
 pub mod decode;
+pub mod encode;
+pub mod engine;
 pub mod insn;
 pub mod pmp;
 pub mod semantics;
@@ -22,12 +25,14 @@ mod cpu;
 mod csr;
 mod hart;
 mod interp;
+mod jumps;
 mod mmu;
 mod pins;
 mod tlb;
 mod trap;
 
-pub use cpu::{CpuState, HartOptions};
+pub use code::SLOTS;
+pub use cpu::{Cpu, CpuState, HartOptions};
 pub use hart::{Exit, Hart};
 pub use insn::{Ext, Insn};
 pub use pins::{Clock, HartPins};

@@ -59,7 +59,9 @@ impl Cpu {
 
     /// Brings the TLB contexts up to date; to be called when the mode, SUM, MXR, MPRV, MPP or `satp` changed.
     pub(crate) fn update_context(&mut self) {
-        self.tlb.select(self.satp);
+        if self.tlb.select(self.satp) {
+            self.jumps.forget();
+        }
         let fetch = match self.mode {
             Mode::U => class::USER,
             Mode::S => class::SUPER,
@@ -74,6 +76,7 @@ impl Cpu {
         };
         self.fetch_cx = self.tlb.context(fetch);
         self.data_cx = self.tlb.context(data);
+        self.jumps.select(self.fetch_cx.id());
     }
 
     /// The RAM page at a physical address and whether it may be written; `None` for registers and holes.
@@ -217,9 +220,7 @@ impl Cpu {
             };
             if uniform {
                 let page = page.clone();
-                let e = &mut self.tlb.read[cx.index(addr)];
-                e.tag = cx.tag(addr, 1);
-                e.page = page;
+                self.tlb.read[cx.index(addr)].set(cx, addr, &page);
             }
             return Ok(v);
         }
@@ -271,9 +272,7 @@ impl Cpu {
             }
             if uniform {
                 let page = page.clone();
-                let e = &mut self.tlb.write[cx.index(addr)];
-                e.tag = cx.tag(addr, 1);
-                e.page = page;
+                self.tlb.write[cx.index(addr)].set(cx, addr, &page);
             }
             return Ok(());
         }
@@ -299,9 +298,7 @@ impl Cpu {
             };
             if uniform {
                 let table = if access == Access::Write { &mut self.tlb.write } else { &mut self.tlb.read };
-                let e = &mut table[cx.index(addr)];
-                e.tag = cx.tag(addr, 1);
-                e.page = page.clone();
+                table[cx.index(addr)].set(cx, addr, &page);
             }
             Ok(page)
         });
@@ -316,6 +313,7 @@ impl Cpu {
     pub(crate) fn flush_tlb(&mut self, range: Option<(u64, u64)>, asid: Option<u64>) {
         let range = range.and_then(|(start, len)| self.superpages.widen(start, len));
         self.tlb.flush_range(range, asid);
+        self.jumps.forget();
         if range.is_none() && asid.is_none() {
             self.superpages = Superpages::default();
         }

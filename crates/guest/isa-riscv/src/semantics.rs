@@ -41,6 +41,8 @@ pub enum SysOp {
     Undecoded,
     /// No instruction: a slot whose instruction goes on in the next page.
     Straddle,
+    /// No instruction: a slot that native code stands behind.
+    Native,
 }
 
 /// What RISC-V has beyond [`Sem`].
@@ -473,6 +475,7 @@ pub fn execute<S: RvSem>(s: &mut S, i: Insn) -> Result<(), S::Exit> {
         Op::Illegal => s.system(SysOp::Illegal)?,
         Op::Undecoded => s.system(SysOp::Undecoded)?,
         Op::Straddle => s.system(SysOp::Straddle)?,
+        Op::Native => s.system(SysOp::Native)?,
     }
     Ok(())
 }

@@ -32,6 +32,8 @@ macro_rules! instructions {
             Straddle,
             /// No instruction.
             Illegal,
+            /// A slot of a code page for which there is native code; the immediate is its number.
+            Native,
             $($(
                 #[doc = concat!("`", $name, "`")]
                 $op,

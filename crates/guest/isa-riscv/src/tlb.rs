@@ -43,6 +43,11 @@ impl Context {
         ((addr >> 12) ^ self.mix) as usize & (ENTRIES - 1)
     }
 
+    /// A number that tells contexts apart, below 4096.
+    pub(crate) fn id(self) -> u64 {
+        self.tag
+    }
+
     /// What the tag of the entry for an aligned access of `size` bytes at `addr` is.
     #[inline(always)]
     pub(crate) fn tag(self, addr: u64, size: u64) -> u64 {
@@ -50,10 +55,40 @@ impl Context {
     }
 }
 
-/// An entry for loads or stores.
+/// An entry for loads or stores. Native code reads the first two fields.
+#[repr(C)]
 pub(crate) struct DataEntry {
     pub(crate) tag: u64,
+    /// What added to a virtual address of the page gives the host address.
+    addend: u64,
     pub(crate) page: RamPage,
+}
+
+impl DataEntry {
+    fn empty(dummy: &RamPage) -> DataEntry {
+        DataEntry { tag: EMPTY, addend: 0, page: dummy.clone() }
+    }
+
+    /// Makes it the entry of the page at `addr` in context `cx`.
+    pub(crate) fn set(&mut self, cx: Context, addr: u64, page: &RamPage) {
+        self.tag = cx.tag(addr, 1);
+        self.addend = (page.host_addr() as u64).wrapping_sub(addr & PAGE_MASK);
+        self.page = page.clone();
+    }
+}
+
+/// Where native code finds what it needs of an entry, of a [`Context`] and of the tables; bytes.
+pub(crate) mod layout {
+    use super::{Context, DataEntry, Tlb};
+    use std::mem::offset_of;
+
+    pub(crate) const ENTRY: usize = size_of::<DataEntry>();
+    pub(crate) const ENTRY_TAG: usize = offset_of!(DataEntry, tag);
+    pub(crate) const ENTRY_ADDEND: usize = offset_of!(DataEntry, addend);
+    pub(crate) const CONTEXT_TAG: usize = offset_of!(Context, tag);
+    pub(crate) const CONTEXT_MIX: usize = offset_of!(Context, mix);
+    pub(crate) const READ: usize = offset_of!(Tlb, read);
+    pub(crate) const WRITE: usize = offset_of!(Tlb, write);
 }
 
 /// An entry for instruction fetches: an index into the code cache.
@@ -79,8 +114,7 @@ impl Tlb {
     pub(crate) fn new() -> Tlb {
         let dummy = Memory::buffer(4096, 4096).page(0);
         let data = || {
-            let v: Vec<DataEntry> =
-                (0..ENTRIES).map(|_| DataEntry { tag: EMPTY, page: dummy.clone() }).collect();
+            let v: Vec<DataEntry> = (0..ENTRIES).map(|_| DataEntry::empty(&dummy)).collect();
             let v: Result<Box<[DataEntry; ENTRIES]>, _> = v.into_boxed_slice().try_into();
             v.unwrap_or_else(|_| unreachable!("collected as many"))
         };
@@ -93,25 +127,28 @@ impl Tlb {
             current: 0,
             dummy,
         };
-        tlb.select(0);
+        let _ = tlb.select(0);
         tlb
     }
 
-    /// Makes `satp` the current address space.
-    pub(crate) fn select(&mut self, satp: u64) {
+    /// Makes `satp` the current address space; whether contexts mean something else now than they did.
+    #[must_use]
+    pub(crate) fn select(&mut self, satp: u64) -> bool {
         if self.spaces[self.current] == Some(satp) {
-            return;
+            return false;
         }
         if let Some(slot) = self.spaces.iter().position(|s| *s == Some(satp)) {
             self.current = slot;
-            return;
+            return false;
         }
         let slot = self.next;
         self.next = (self.next + 1) % SLOTS;
-        if self.spaces[slot].replace(satp).is_some() {
+        let another = self.spaces[slot].replace(satp).is_some();
+        if another {
             self.retain(|tag| tag >> 6 & (SLOTS as u64 - 1) != slot as u64);
         }
         self.current = slot;
+        another
     }
 
     /// The context of accesses of class `class` in the current address space.
@@ -122,8 +159,7 @@ impl Tlb {
     fn retain(&mut self, keep: impl Fn(u64) -> bool) {
         for e in self.read.iter_mut().chain(self.write.iter_mut()) {
             if e.tag != EMPTY && !keep(e.tag) {
-                e.tag = EMPTY;
-                e.page = self.dummy.clone();
+                *e = DataEntry::empty(&self.dummy);
             }
         }
         for e in self.fetch.iter_mut() {

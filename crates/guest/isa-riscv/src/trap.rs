@@ -103,6 +103,7 @@ impl Cpu {
         } else {
             base
         };
+        self.heat.count(self.pc);
         self.update_context();
     }
 

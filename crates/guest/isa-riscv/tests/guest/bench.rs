@@ -273,7 +273,10 @@ impl Bare {
     pub fn open_pmp(&mut self) {
         self.set_x(5, u64::MAX);
         self.set_x(6, 0x1f);
-        self.run(&[crate::asm::op("csrrw", 0, 5, 0, 0x3b0), crate::asm::op("csrrw", 0, 6, 0, 0x3a0)]);
+        self.run(&[
+            isa_riscv::encode::op("csrrw", 0, 5, 0, 0x3b0),
+            isa_riscv::encode::op("csrrw", 0, 6, 0, 0x3a0),
+        ]);
     }
 
     pub fn load(&self, at: u64) -> u64 {

@@ -1,9 +1,9 @@
 //! What single instructions do, by the specification.
 
-use crate::asm::{entry, op};
 use crate::bench::Bare;
 use isa_riscv::Ext;
 use isa_riscv::decode::{decode, find, find16};
+use isa_riscv::encode::{entry, op};
 use isa_riscv::insn::Format;
 use isa_riscv::table::Op;
 use proptest::prelude::*;

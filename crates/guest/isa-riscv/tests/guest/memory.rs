@@ -1,7 +1,7 @@
 //! Loads, stores, atomics, translation, and code that changes.
 
-use crate::asm::op;
 use crate::bench::{Bare, RAM};
+use isa_riscv::encode::op;
 use isa_riscv::{Exit, Mode};
 
 const DATA: u64 = RAM + 0x8000;

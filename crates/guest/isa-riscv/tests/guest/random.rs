@@ -7,10 +7,10 @@
 //! Registers that instructions leave alone: `x2` and `x8` point into the data, `x6` to an aligned place in it
 //! (for atomics); `x3`, `x4`, `x5` are the frame's.
 
-use crate::asm::{encode, op};
 use crate::bench::{FINISHER, RAM, TempDir, UART, run_here, run_there};
 use isa_riscv::compressed::{CFormat, TABLE16};
 use isa_riscv::decode::decode;
+use isa_riscv::encode::{encode, op};
 use isa_riscv::insn::{Ext, Format};
 use isa_riscv::table::{Op, TABLE};
 

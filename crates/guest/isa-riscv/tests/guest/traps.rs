@@ -1,7 +1,7 @@
 //! Interrupts, the built-in firmware's calls, and what the run loop reports.
 
-use crate::asm::op;
 use crate::bench::{Bare, RAM};
+use isa_riscv::encode::op;
 use isa_riscv::{Exit, Mode};
 
 const MIE: u64 = 1 << 3;
