@@ -183,6 +183,7 @@ async fn machine_config(
         Some("none") => Bios::None,
         Some(file) => Bios::File(file.into()),
     };
+    mc.translation = config.translation;
     mc.name = config.name.guest.take();
     mc.uuid = config.uuid.unwrap_or_default();
     mc.kernel = config.kernel.take();

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use machine::Uuid;
+use machine::{JitOptions, Uuid};
 use qapi::opts_parse;
 
 use super::parse::Given;
@@ -14,6 +14,8 @@ pub(crate) struct Config {
     /// Each `-machine`, in their order: later ones add to earlier ones.
     pub(crate) machines: Vec<Given>,
     pub(crate) cpu: Option<Given>,
+    /// How guest code is translated; `None`: not at all.
+    pub(crate) translation: Option<JitOptions>,
     pub(crate) smp: Option<Given>,
     pub(crate) memory: Option<Given>,
     pub(crate) kernel: Option<PathBuf>,
@@ -85,6 +87,7 @@ pub(crate) fn config(given: Vec<Given>) -> Result<Config, String> {
     let mut c = Config {
         machines: Vec::new(),
         cpu: None,
+        translation: Some(JitOptions::default()),
         smp: None,
         memory: None,
         kernel: None,
@@ -119,7 +122,7 @@ pub(crate) fn config(given: Vec<Given>) -> Result<Config, String> {
         match g.name {
             "machine" => c.machines.push(g),
             "cpu" => c.cpu = Some(g),
-            "accel" => accel(&g, opts_parse(&g.value, Some("accel")).first().map_or("", |(_, v)| v))?,
+            "accel" => c.translation = accel(&g)?,
             "smp" => c.smp = Some(g),
             "m" => c.memory = Some(g),
             "kernel" => c.kernel = Some(g.value.into()),
@@ -225,13 +228,45 @@ fn defaults(c: &mut Config, nographic: bool, nodefaults: bool, display: bool, mo
     }
 }
 
-/// Whether one of the accelerators of a list (`kvm:tcg`) is there.
-fn accel(g: &Given, list: &str) -> Result<(), String> {
-    if list == "help" || list.split(':').any(|a| a == "tcg") {
-        return Ok(());
+/// `-accel`: one of a list (`kvm:tcg`) that is there, with its properties.
+fn accel(g: &Given) -> Result<Option<JitOptions>, String> {
+    let options = opts_parse(&g.value, Some("accel"));
+    let list = options.iter().find(|(n, _)| n == "accel").map_or("", |(_, v)| v);
+    if list != "help" && !list.split(':').any(|a| a == "tcg") {
+        let first = list.split(':').next().unwrap_or_default();
+        return Err(at(g, format_args!("invalid accelerator {first}")));
     }
-    let first = list.split(':').next().unwrap_or_default();
-    Err(at(g, format_args!("invalid accelerator {first}")))
+    let mut translation = Some(JitOptions::default());
+    for (name, value) in options.iter().filter(|(n, _)| n != "accel") {
+        let on_off = || match value.as_str() {
+            "on" | "true" | "yes" | "y" => Ok(true),
+            "off" | "false" | "no" | "n" => Ok(false),
+            _ => Err(at(g, format_args!("Parameter '{name}' expects 'on' or 'off'"))),
+        };
+        match name.as_str() {
+            // Each instruction on its own is what the interpreter does.
+            "one-insn-per-tb" if on_off()? => translation = None,
+            "one-insn-per-tb" => {}
+            // Code is never written where it is run, whatever is asked for.
+            "split-wx" => drop(on_off()?),
+            "tb-size" => {
+                let Ok(mib) = value.parse::<u64>() else {
+                    return Err(at(g, format_args!("Parameter 'tb-size' expects uint64")));
+                };
+                let Ok(mib) = u32::try_from(mib) else {
+                    return Err(at(g, format_args!("Parameter 'tb-size' expects uint32_t")));
+                };
+                if let Some(t) = translation.as_mut().filter(|_| mib > 0) {
+                    t.size = (mib as usize) << 20;
+                }
+            }
+            // There is one thread a hart, which is right with every guest.
+            "thread" if value == "single" || value == "multi" => {}
+            "thread" => return Err(at(g, format_args!("Invalid 'thread' setting {value}"))),
+            _ => return Err(at(g, format_args!("Property 'tcg-accel.{name}' not found"))),
+        }
+    }
+    Ok(translation)
 }
 
 fn global(g: &Given) -> Result<(String, String, String), String> {
@@ -337,6 +372,20 @@ mod tests {
     fn accelerators() {
         assert!(of("-accel kvm:tcg").is_ok());
         assert_eq!(of("-accel kvm").unwrap_err(), "-accel kvm: invalid accelerator kvm");
+        let size = |line: &str| of(line).map(|c| c.translation.map(|t| t.size >> 20));
+        assert_eq!(size("-accel tcg,tb-size=32,thread=multi,split-wx=on"), Ok(Some(32)));
+        assert_eq!(size("-accel tcg,tb-size=0"), Ok(Some(256)));
+        assert_eq!(size("-accel tcg,one-insn-per-tb=on"), Ok(None));
+        for (property, wrong) in [
+            ("tb-size=x", "Parameter 'tb-size' expects uint64"),
+            ("tb-size=99999999999", "Parameter 'tb-size' expects uint32_t"),
+            ("thread=bad", "Invalid 'thread' setting bad"),
+            ("one-insn-per-tb=x", "Parameter 'one-insn-per-tb' expects 'on' or 'off'"),
+            ("foo=1", "Property 'tcg-accel.foo' not found"),
+        ] {
+            let line = format!("-accel tcg,{property}");
+            assert_eq!(size(&line), Err(format!("{line}: {wrong}")));
+        }
     }
 
     #[test]

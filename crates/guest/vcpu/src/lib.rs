@@ -14,5 +14,6 @@ mod slot;
 
 pub use accel::{Vcpu, VmExit};
 pub use clock::{CpuClock, TIMEBASE_HZ};
+pub use isa_riscv::engine::Engine;
 pub use isa_riscv::{CpuState, Ext, HartPins, Mode};
 pub use set::{CpuSet, HartConfig, HartMask, HartState, SbiHandler, SbiResult, StartError};

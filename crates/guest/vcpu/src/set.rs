@@ -1,14 +1,17 @@
 //! All harts of a machine.
 
-use crate::accel::Vcpu;
 use crate::clock::CpuClock;
 use crate::slot::{Fence, Slot, Start};
+use isa_riscv::engine::Engine;
 use isa_riscv::{CpuState, Ext, Hart, HartOptions, HartPins, Mode};
 use mem::AddressSpace;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::{fmt, io};
+
+/// How often code is interpreted before native code is asked for.
+const HOT: u16 = 512;
 
 /// The state of a hart as the SBI's hart state management has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +75,8 @@ pub struct HartConfig {
     pub mem: Arc<AddressSpace>,
     /// Guest time; the timebase is [`crate::TIMEBASE_HZ`].
     pub clock: Arc<CpuClock>,
+    /// Makes native code of what the hart does often, if anybody does.
+    pub engine: Option<Arc<dyn Engine>>,
 }
 
 /// A set of harts by number; numbers beyond 63 cannot be named singly.
@@ -146,8 +151,11 @@ impl CpuSet {
                 reset_pc: c.reset_pc,
                 vendor: [0; 3],
             };
-            let cpu: Box<dyn Vcpu> = Box::new(Hart::new(opts, c.mem, pins.clone(), c.clock.clone()));
-            slots.push(Arc::new(Slot::new(c.id, pins, c.clock, c.sbi, cpu)));
+            let mut hart = Hart::new(opts, c.mem, pins.clone(), c.clock.clone());
+            if let Some(engine) = c.engine {
+                hart.set_engine(engine, HOT);
+            }
+            slots.push(Arc::new(Slot::new(c.id, pins, c.clock, c.sbi, Box::new(hart))));
         }
         let set = Arc::new(CpuSet { slots, clock, threads: Mutex::default() });
         for slot in &set.slots {

@@ -78,6 +78,7 @@ impl Machine {
             reset_pc: 0,
             mem: space.clone(),
             clock: clock.clone(),
+            engine: None,
         });
         let set = CpuSet::new(configs.collect()).unwrap();
         fw.set.set(Arc::downgrade(&set)).unwrap();
@@ -341,6 +342,7 @@ fn without_built_in_firmware_harts_start_at_the_reset_vector() {
         reset_pc: RAM,
         mem: space.clone(),
         clock: clock.clone(),
+        engine: None,
     };
     let set = CpuSet::new(vec![config(0), config(1)]).unwrap();
     set.resume();

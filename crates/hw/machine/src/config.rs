@@ -4,6 +4,7 @@ use crate::identity::Uuid;
 use crate::options::MachineOptions;
 use crate::runstate::Actions;
 use device::{CharBackend, Registry};
+use jit::JitOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
 use vcpu::Ext;
@@ -58,6 +59,8 @@ pub struct MachineConfig {
     pub ext: Ext,
     /// How many harts.
     pub cpus: u32,
+    /// How guest code is translated to the host's; `None`: all of it is interpreted.
+    pub translation: Option<JitOptions>,
     /// RAM in bytes.
     pub ram: u64,
     /// The firmware.
@@ -93,6 +96,7 @@ impl MachineConfig {
             options,
             ext: Ext::ALL,
             cpus: 1,
+            translation: Some(JitOptions::default()),
             ram: 128 << 20,
             bios: Bios::BuiltIn,
             kernel: None,

@@ -16,6 +16,7 @@ use firmware::fw_cfg::{FwCfg, Items, spec::key};
 use firmware::sbi::Sbi;
 use flash_store::RootStore;
 use images::{Boot, Images};
+use jit::Jit;
 use mem::{AddressSpace, Dma, Memory, Mmio};
 use misc::flash::FlashStore;
 use misc::{Aclint, AclintLines, CfiFlash, Finish, GoldfishRtc, Plic, TestFinisher, aclint};
@@ -113,6 +114,7 @@ impl Board {
             })
         });
         let handler = sbi.clone().map(|s| Arc::new(Handler(Sbi::new(s))) as Arc<dyn SbiHandler>);
+        let jit = cfg.translation.and_then(Jit::new);
         let hart = |id| HartConfig {
             id,
             ext: cfg.ext,
@@ -120,6 +122,7 @@ impl Board {
             reset_pc: map::MROM.base,
             mem: space.clone(),
             clock: env.clock.clone(),
+            engine: jit.clone().map(|j| j as Arc<dyn vcpu::Engine>),
         };
         let cpus = CpuSet::new((0..cfg.cpus).map(hart).collect())
             .map_err(|e| qerr!("cannot start vCPU threads: {e}"))?;

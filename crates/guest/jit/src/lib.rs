@@ -1,0 +1,277 @@
+//! The translator of guest code to native code, on Cranelift.
+//!
+//! A hart interprets until some code is hot; then it asks [`Jit`] for native code, which other threads make while the hart goes
+//! on. What is translated is a region of a page: everything that is reached from one entry by branches and jumps. The
+//! instructions' semantics are those of the interpreter, recorded instead of done.
+//!
+//! - Native code belongs to the bytes of a page of physical memory, so address spaces and harts share it.
+//! - Code is never changed. From one region to the next it goes through a data word (inside a page) or the hart's cache of
+//!   jumps by virtual address (elsewhere).
+//! - No page of memory is writable and executable at one address.
+//! - When there is no room any more, a new generation begins, and the old one's memory is given back when the last hart has
+//!   left it.
+#![allow(unsafe_code)] // UNSAFETY: memory for code, calls of code that was made, and calls back from it with raw pointers
+
+mod arena;
+mod emit;
+mod helpers;
+mod host_fp;
+mod region;
+mod translate;
+
+use arena::Arena;
+use isa_riscv::engine::{CodeBytes, Engine, Left, Translation};
+use isa_riscv::insn::Ext;
+use isa_riscv::{Cpu, SLOTS};
+use parking_lot::{Condvar, Mutex};
+use region::Region;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use translate::{Isas, Translator};
+
+/// How native code is made.
+#[derive(Clone, Copy, Debug)]
+pub struct JitOptions {
+    /// The most bytes of native code.
+    pub size: usize,
+    /// Threads that translate; 0: whoever asks does it at once.
+    pub threads: usize,
+}
+
+impl Default for JitOptions {
+    fn default() -> JitOptions {
+        JitOptions { size: 256 << 20, threads: 1 }
+    }
+}
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JitInfo {
+    /// Regions that were translated.
+    pub regions: u64,
+    /// Their guest instructions.
+    pub instructions: u64,
+    /// Bytes of native code of the present generation.
+    pub used: u64,
+    /// Bytes that there is room for.
+    pub size: u64,
+    /// Times that everything was forgotten for lack of room.
+    pub flushes: u64,
+}
+
+/// A translation that was asked for.
+struct Request {
+    page: Arc<CodeBytes>,
+    generation: Arc<Arena>,
+    slot: usize,
+    ext: Ext,
+    /// The slot was inside of native code already, and yet control came to it from elsewhere.
+    insists: bool,
+}
+
+/// The most pages of code that are known at a time: each is copied, and the guest may go through all of its memory.
+const MOST_PAGES: usize = 8192;
+
+/// The translator of a machine, for all its harts.
+pub struct Jit {
+    options: JitOptions,
+    isas: Isas,
+    state: Mutex<State>,
+    /// Enters native code.
+    entry: extern "C" fn(*mut Cpu, u64, u64) -> u64,
+    /// Keeps that function.
+    _entry: Arena,
+    generation: AtomicU64,
+    regions: AtomicU64,
+    instructions: AtomicU64,
+    queue: Arc<Queue>,
+}
+
+struct State {
+    arena: Arc<Arena>,
+    /// By their number.
+    pages: HashMap<u64, Arc<CodeBytes>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: Mutex<Option<VecDeque<Request>>>,
+    more: Condvar,
+}
+
+impl Jit {
+    /// A translator; `None` if this host is not one that native code can be made for.
+    pub fn new(options: JitOptions) -> Option<Arc<Jit>> {
+        if !cfg!(target_arch = "x86_64") {
+            return None;
+        }
+        let isas = Isas::of_host()?;
+        let code = Translator::new(isas.clone()).entry().ok()?;
+        let own = Arena::new(4096.max(code.len().next_multiple_of(4096))).ok()?;
+        let at = own.add(&code)?;
+        // SAFETY: the code is a function of that type, and the arena lives as long as the translator.
+        let entry: extern "C" fn(*mut Cpu, u64, u64) -> u64 = unsafe { std::mem::transmute(at) };
+        let arena = Arc::new(Arena::new(options.size).ok()?);
+        let queue = Arc::new(Queue { requests: Mutex::new(Some(VecDeque::new())), ..Queue::default() });
+        let jit = Arc::new(Jit {
+            options,
+            isas,
+            state: Mutex::new(State { arena, pages: HashMap::new() }),
+            entry,
+            _entry: own,
+            generation: AtomicU64::new(0),
+            regions: AtomicU64::new(0),
+            instructions: AtomicU64::new(0),
+            queue,
+        });
+        for _ in 0..options.threads {
+            let (weak, queue) = (Arc::downgrade(&jit), jit.queue.clone());
+            let work = move || work(&weak, &queue);
+            std::thread::Builder::new().name("rhea-jit".into()).spawn(work).ok()?;
+        }
+        Some(jit)
+    }
+
+    /// What was done so far.
+    pub fn info(&self) -> JitInfo {
+        JitInfo {
+            regions: self.regions.load(Ordering::Relaxed),
+            instructions: self.instructions.load(Ordering::Relaxed),
+            used: self.state.lock().arena.used() as u64,
+            size: self.options.size as u64,
+            flushes: self.generation.load(Ordering::Relaxed),
+        }
+    }
+
+    fn make(&self, translator: &mut Translator, r: &Request) {
+        if !r.insists && r.page.is_inside(r.slot) {
+            // It has got native code meanwhile, which is entered somewhere else. Let us see whether that is enough.
+            r.page.set_translation(r.slot, Translation::None);
+            return;
+        }
+        let found = match Region::find(&r.page.halves, r.slot, r.ext) {
+            None => Translation::Never,
+            Some(region) => match translator.region(&region, r.slot, &r.generation) {
+                Ok(code) => match r.generation.add(&code) {
+                    Some(at) => {
+                        r.page.add_inside(region.blocks.iter().map(|b| b.start));
+                        self.regions.fetch_add(1, Ordering::Relaxed);
+                        self.instructions.fetch_add(region.len() as u64, Ordering::Relaxed);
+                        Translation::Native(at)
+                    }
+                    None => {
+                        self.begin_anew(&r.generation);
+                        return;
+                    }
+                },
+                Err(e) => {
+                    tracing::warn!("could not translate guest code: {e}");
+                    Translation::Never
+                }
+            },
+        };
+        r.page.set_translation(r.slot, found);
+    }
+
+    /// Forgets everything, if `full` is the present generation.
+    fn begin_anew(&self, full: &Arc<Arena>) {
+        let mut state = self.state.lock();
+        if !Arc::ptr_eq(&state.arena, full) {
+            return;
+        }
+        match Arena::new(self.options.size) {
+            Ok(arena) => {
+                state.arena = Arc::new(arena);
+                state.pages.clear();
+                self.generation.fetch_add(1, Ordering::Release);
+            }
+            Err(e) => tracing::warn!("no memory for native code: {e}"),
+        }
+    }
+}
+
+impl Drop for Jit {
+    fn drop(&mut self) {
+        *self.queue.requests.lock() = None;
+        self.queue.more.notify_all();
+    }
+}
+
+/// A thread that translates, until the translator is gone.
+fn work(jit: &Weak<Jit>, queue: &Queue) {
+    let Some(mut translator) = jit.upgrade().map(|j| Translator::new(j.isas.clone())) else { return };
+    loop {
+        let request = {
+            let mut requests = queue.requests.lock();
+            loop {
+                let Some(waiting) = &mut *requests else { return };
+                // What got hot last is what runs now.
+                match waiting.pop_back() {
+                    Some(r) => break r,
+                    None => queue.more.wait(&mut requests),
+                }
+            }
+        };
+        let Some(jit) = jit.upgrade() else { return };
+        jit.make(&mut translator, &request);
+    }
+}
+
+impl Engine for Jit {
+    fn page(&self, number: u64, halves: &[u16; SLOTS]) -> Arc<CodeBytes> {
+        let mut state = self.state.lock();
+        if let Some(p) = state.pages.get(&number).filter(|p| *p.halves == *halves) {
+            return p.clone();
+        }
+        if state.pages.len() >= MOST_PAGES {
+            let full = state.arena.clone();
+            drop(state);
+            self.begin_anew(&full);
+            state = self.state.lock();
+        }
+        let page = Arc::new(CodeBytes::new(halves, state.arena.clone()));
+        state.pages.insert(number, page.clone());
+        page
+    }
+
+    fn translate(&self, page: &Arc<CodeBytes>, slot: usize, ext: Ext) {
+        // The page's own generation lives as long as the page, whichever is the present one.
+        let Ok(generation) = Arc::downcast::<Arena>(page.keeps().clone()) else { return };
+        page.set_translation(slot, Translation::Asked);
+        let request = Request { page: page.clone(), generation, slot, ext, insists: page.is_inside(slot) };
+        if self.options.threads == 0 {
+            self.make(&mut Translator::new(self.isas.clone()), &request);
+            return;
+        }
+        if let Some(waiting) = &mut *self.queue.requests.lock() {
+            waiting.push_back(request);
+        }
+        self.queue.more.notify_one();
+    }
+
+    fn run(&self, cpu: &mut Cpu, code: u64) -> Left {
+        let pc = cpu.pc();
+        let guest = host_fp::Guest::enter(cpu.frm());
+        let why = (self.entry)(cpu, code, pc);
+        let flags = guest.flags();
+        drop(guest);
+        cpu.accrue(flags);
+        if let Some(p) = helpers::take_panic() {
+            std::panic::resume_unwind(p);
+        }
+        Left::from_number(why).unwrap_or(Left::Step)
+    }
+
+    fn link(&self, link: u64, code: u64) {
+        let arena = self.state.lock().arena.clone();
+        // A link must not lead from one generation to another, whose code goes at another time.
+        if arena.has(code) {
+            arena.with_link(link, |l| l.store(code, Ordering::Release));
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}
