@@ -228,6 +228,14 @@ impl<W: Write> Cpio<W> {
     }
 }
 
+/// An archive with nothing but `init`.
+pub(crate) fn archive_of_init(init: &[u8]) -> Result<Vec<u8>> {
+    let mut cpio = Cpio { out: Vec::new(), inode: 1 << 16 };
+    cpio.entry("init", 0o100755, init, (0, 0))?;
+    cpio.entry("TRAILER!!!", 0, &[], (0, 0))?;
+    Ok(cpio.out)
+}
+
 fn make_initrd(to: &Path, kernel_tree: &Path, busybox_tree: &Path) -> Result<()> {
     let mut cpio = Cpio { out: std::io::BufWriter::new(fs::File::create(to)?), inode: 0 };
     for d in ["bin", "dev", "lib", "lib/modules", "mnt", "proc", "sys", "tmp"] {

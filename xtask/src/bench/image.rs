@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use e2e::{rhea_binary, run_tool, workspace};
 
-use super::median;
+use super::{children, median};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -145,14 +145,6 @@ fn words(dir: &Path, line: &str) -> Vec<String> {
         None => w.to_owned(),
     };
     line.split_whitespace().map(at).collect()
-}
-
-/// CPU seconds of children that have ended (proc(5), fields 16 and 17; hundredths).
-fn children() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let rest = stat.rsplit_once(')').context("/proc/self/stat")?.1;
-    let ticks: Vec<f64> = rest.split_whitespace().skip(13).take(2).filter_map(|t| t.parse().ok()).collect();
-    Ok(ticks.iter().sum::<f64>() / 100.0)
 }
 
 fn once(program: &str, args: impl Iterator<Item = String>) -> Result<Figure> {

@@ -1,6 +1,7 @@
 //! Measurements, side by side with QEMU in one run.
 
 mod boot;
+mod emulation;
 mod graph;
 mod image;
 mod jobs;
@@ -8,7 +9,7 @@ mod servers;
 mod storage;
 mod vhost;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -27,6 +28,8 @@ enum What {
         #[arg(long, default_value_t = 1)]
         smp: u32,
     },
+    /// Loads in the Debian guest: integers, floating point, processes, memory
+    Emulation(emulation::Args),
     /// A long chain of images: adding it, and asking for all of its nodes
     Graph {
         /// How many images are in the chain
@@ -50,6 +53,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     match args.what {
         What::Boot { runs, smp } => boot::run(runs.max(1), smp),
+        What::Emulation(args) => emulation::run(&args),
         What::Graph { images, runs } => graph::run(images.max(1), runs.max(1)),
         What::Image(args) => image::run(&args),
         What::Jobs(args) => jobs::run(&args),
@@ -61,4 +65,12 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut v: Vec<f64> = values.collect();
     v.sort_by(f64::total_cmp);
     v[v.len() / 2]
+}
+
+/// CPU seconds of children that have ended (proc(5), fields 16 and 17; hundredths).
+fn children() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let rest = stat.rsplit_once(')').context("/proc/self/stat")?.1;
+    let ticks: Vec<f64> = rest.split_whitespace().skip(13).take(2).filter_map(|t| t.parse().ok()).collect();
+    Ok(ticks.iter().sum::<f64>() / 100.0)
 }
