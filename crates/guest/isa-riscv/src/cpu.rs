@@ -279,6 +279,12 @@ impl Cpu {
         self.jumps.forget();
     }
 
+    /// Forgets where native code is.
+    pub(crate) fn forget_native(&mut self) {
+        self.jumps.forget();
+        self.link = 0;
+    }
+
     /// Makes every copy of code suspect, as `fence.i` does.
     pub(crate) fn suspect_code(&mut self) {
         self.code_epoch += 1;

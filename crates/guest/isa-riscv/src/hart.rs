@@ -159,7 +159,7 @@ impl Hart {
             self.generation = engine.generation();
             self.code.clear();
             self.cpu.tlb.flush_fetch();
-            self.cpu.jumps.forget();
+            self.cpu.forget_native();
         }
         if std::mem::take(&mut self.cpu.heat.tripped)
             && let Some(page) = self.enter_page(self.cpu.pc)
@@ -174,7 +174,7 @@ impl Hart {
         let mut left = BURST;
         let mut limit = self.cpu.retired + BURST;
         let mut native_left = NATIVE_BURST;
-        let mut link = 0;
+        self.cpu.link = 0;
         loop {
             let pc = self.cpu.pc;
             let Some(page) = self.enter_page(pc) else {
@@ -185,17 +185,18 @@ impl Hart {
             if let Some(native) = code.native((pc & 0xfff) as usize / 2)
                 && let Some(engine) = &self.engine
             {
+                let cpu = &mut self.cpu;
+                let link = std::mem::take(&mut cpu.link);
                 if link != 0 {
                     engine.link(link, native);
                 }
-                let cpu = &mut self.cpu;
                 cpu.jumps.set(pc, native);
-                (cpu.left, cpu.link) = (native_left, 0);
+                cpu.left = native_left;
                 let why = engine.run(cpu, native);
                 let done = (native_left - cpu.left) as u64;
                 cpu.retired += done;
                 limit += done;
-                (native_left, link) = (cpu.left, cpu.link);
+                native_left = cpu.left;
                 match why {
                     Left::On if native_left > 0 => {
                         if cpu.heat.count(cpu.pc) {
@@ -208,7 +209,7 @@ impl Hart {
                     Left::Step => return self.step(),
                 }
             }
-            link = 0;
+            self.cpu.link = 0;
             let ops = &*code.ops;
             let base = pc & !0xfff;
             let mut ex = Exec { cpu: &mut self.cpu, pc, next: pc, left, limit };
@@ -300,7 +301,9 @@ impl Hart {
         let code = match self.code.enter(pa >> 12, &ram, epoch) {
             Some(i) => i,
             None => {
+                // With the pages goes the hold on their native code.
                 cpu.tlb.flush_fetch();
+                cpu.forget_native();
                 self.code.enter(pa >> 12, &ram, epoch)?
             }
         };

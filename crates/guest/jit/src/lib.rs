@@ -26,6 +26,7 @@ use isa_riscv::{Cpu, SLOTS};
 use parking_lot::{Condvar, Mutex};
 use region::Region;
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use translate::{Isas, Translator};
@@ -214,7 +215,11 @@ fn work(jit: &Weak<Jit>, queue: &Queue) {
             }
         };
         let Some(jit) = jit.upgrade() else { return };
-        jit.make(&mut translator, &request);
+        // Code that cannot be translated is interpreted; that must not end the translation of all other.
+        if catch_unwind(AssertUnwindSafe(|| jit.make(&mut translator, &request))).is_err() {
+            request.page.set_translation(request.slot, Translation::Never);
+            translator = Translator::new(jit.isas.clone());
+        }
     }
 }
 
