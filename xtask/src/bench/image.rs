@@ -109,14 +109,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
             continue;
         }
         let mut all: Vec<Vec<Figure>> = programs.iter().map(|_| Vec::new()).collect();
-        for _ in 0..args.runs.max(1) {
+        // Memory that nobody used for a while may have to come from the host's host first: the first run counts for nobody.
+        for n in 0..=args.runs.max(1) {
             for ((program, (path, first)), figures) in programs.iter().zip(&mut all) {
                 _ = std::fs::remove_file(dir.join("out"));
                 for (from, to) in *fresh {
                     std::fs::copy(dir.join(from), dir.join(to))?;
                 }
                 let words = first.iter().cloned().chain(words(&dir, line));
-                figures.push(once(path, words).with_context(|| format!("{name}, {program}"))?);
+                let figure = once(path, words).with_context(|| format!("{name}, {program}"))?;
+                if n > 0 {
+                    figures.push(figure);
+                }
                 if let Some((made, source)) = shows {
                     let [source, made] = [source, made].map(|f| dir.join(f).display().to_string());
                     run_tool(rhea_binary(), &["img", "compare", "-q", &source, &made])?;
