@@ -91,17 +91,26 @@ impl Emit<'_, '_> {
         self.b.seal_block(go_on);
     }
 
-    /// As [`Emit::rarely`], where `f` gives the value that is `usual` else.
-    fn instead(&mut self, odd: Value, usual: Value, f: impl FnOnce(&mut Self) -> Value) -> Value {
-        let ty = self.b.func.dfg.value_type(usual);
-        let (cold, go_on) = (self.b.create_block(), self.b.create_block());
+    /// The value that `usually` gives or, if `odd` is not zero, the one that `rarely` gives. Both are of type `ty`.
+    fn choose(
+        &mut self,
+        ty: Type,
+        odd: Value,
+        usually: impl FnOnce(&mut Self) -> Value,
+        rarely: impl FnOnce(&mut Self) -> Value,
+    ) -> Value {
+        let (usual, cold, go_on) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(cold);
         let v = self.b.append_block_param(go_on, ty);
-        self.b.ins().brif(odd, cold, &[], go_on, &[usual.into()]);
+        self.b.ins().brif(odd, cold, &[], usual, &[]);
+        self.b.switch_to_block(usual);
+        self.b.seal_block(usual);
+        let a = usually(self);
+        self.b.ins().jump(go_on, &[a.into()]);
         self.b.switch_to_block(cold);
         self.b.seal_block(cold);
-        let other = f(self);
-        self.b.ins().jump(go_on, &[other.into()]);
+        let b = rarely(self);
+        self.b.ins().jump(go_on, &[b.into()]);
         self.b.switch_to_block(go_on);
         self.b.seal_block(go_on);
         v
@@ -274,7 +283,7 @@ impl Emit<'_, '_> {
     fn rounded(&mut self, op: FpOp, format: FpFormat, args: [Value; 3], round: FpRound, v: Value) -> Value {
         let odd = self.b.ins().fcmp(FloatCC::Unordered, v, v);
         let bits = self.bits_of(v, format);
-        self.instead(odd, bits, |e| e.soft(op, args, round))
+        self.choose(types::I64, odd, |_| bits, |e| e.soft(op, args, round))
     }
 
     /// The operation by the host's instructions, which round as `frm` says; `None` if the host has none.
@@ -314,7 +323,7 @@ impl Emit<'_, '_> {
                 let v = self.b.ins().uextend(types::I64, v);
                 // The host's comparison is the quiet one.
                 let odd = self.b.ins().fcmp(FloatCC::Unordered, x, y);
-                self.instead(odd, v, |e| e.soft(op, args, round))
+                self.choose(types::I64, odd, |_| v, |e| e.soft(op, args, round))
             }
             FpOp::Convert(from, to) if from != to => {
                 let x = self.float_of(a, from);
@@ -359,24 +368,14 @@ impl Emit<'_, '_> {
         let above = self.b.ins().fcmp(cc, x, low);
         let below = self.b.ins().fcmp(FloatCC::LessThan, x, high);
         let fits = self.b.ins().band(above, below);
-        let (yes, no, go_on) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
-        self.b.set_cold_block(no);
-        let v = self.b.append_block_param(go_on, types::I64);
-        self.b.ins().brif(fits, yes, &[], no, &[]);
-        self.b.switch_to_block(no);
-        self.b.seal_block(no);
-        let soft = self.soft(op, args, FpRound::TowardZero);
-        self.b.ins().jump(go_on, &[soft.into()]);
-        self.b.switch_to_block(yes);
-        self.b.seal_block(yes);
-        let n = self.b.ins().fcvt_to_sint_sat(types::I64, x);
-        // So that the conversion is made, for its flags, even if nobody uses the result.
-        self.set_field(n, layout::SCRATCH);
-        let n = if matches!(to, IntFormat::U32) { self.sext(n, Width::W32) } else { n };
-        self.b.ins().jump(go_on, &[n.into()]);
-        self.b.switch_to_block(go_on);
-        self.b.seal_block(go_on);
-        v
+        let odd = self.b.ins().icmp_imm_s(IntCC::Equal, fits, 0);
+        let by_host = |e: &mut Self| {
+            let n = e.b.ins().fcvt_to_sint_sat(types::I64, x);
+            // So that the conversion is made, for its flags, even if nobody uses the result.
+            e.set_field(n, layout::SCRATCH);
+            if matches!(to, IntFormat::U32) { e.sext(n, Width::W32) } else { n }
+        };
+        self.choose(types::I64, odd, by_host, |e| e.soft(op, args, FpRound::TowardZero))
     }
 }
 
@@ -484,24 +483,15 @@ impl Sem for Emit<'_, '_> {
 
     fn load(&mut self, addr: Value, size: Width, signed: bool) -> Result<Value, Infallible> {
         let (entry, missed) = self.look_up(addr, size, layout::TLB_READ);
-        let (found, cold, go_on) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
-        self.b.set_cold_block(cold);
-        let v = self.b.append_block_param(go_on, types::I64);
-        self.b.ins().brif(missed, cold, &[], found, &[]);
-        self.b.switch_to_block(found);
-        self.b.seal_block(found);
-        let host = self.host_address(entry, addr);
-        let fast = self.load_from(host, size, signed);
-        self.b.ins().jump(go_on, &[fast.into()]);
-        self.b.switch_to_block(cold);
-        self.b.seal_block(cold);
-        let bytes = self.constant(size.bytes());
-        let slow = self.call_or_trap(helpers::load as *const () as usize, &[self.cpu, addr, bytes]);
-        let slow = if signed { self.sext(slow, size) } else { slow };
-        self.b.ins().jump(go_on, &[slow.into()]);
-        self.b.switch_to_block(go_on);
-        self.b.seal_block(go_on);
-        Ok(v)
+        let found = |e: &mut Self| {
+            let host = e.host_address(entry, addr);
+            e.load_from(host, size, signed)
+        };
+        Ok(self.choose(types::I64, missed, found, |e| {
+            let bytes = e.constant(size.bytes());
+            let v = e.call_or_trap(helpers::load as *const () as usize, &[e.cpu, addr, bytes]);
+            if signed { e.sext(v, size) } else { v }
+        }))
     }
 
     fn store(&mut self, addr: Value, v: Value, size: Width) -> Result<(), Infallible> {
@@ -606,24 +596,8 @@ impl Sem for Emit<'_, '_> {
         // The host rounds as `frm` says, which this instruction does not look at.
         let frm = self.b.ins().uload8(types::I64, plain(), self.cpu, off(layout::FRM));
         let other = self.b.ins().icmp_imm_s(IntCC::NotEqual, frm, mode);
-        let (usual, cold, go_on) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
-        self.b.set_cold_block(cold);
-        let v = self.b.append_block_param(go_on, types::I64);
-        self.b.ins().brif(other, cold, &[], usual, &[]);
-        self.b.switch_to_block(cold);
-        self.b.seal_block(cold);
-        let soft = self.soft(op, args, round);
-        self.b.ins().jump(go_on, &[soft.into()]);
-        self.b.switch_to_block(usual);
-        self.b.seal_block(usual);
-        let fast = match self.native(op, args, round) {
-            Some(v) => v,
-            None => self.soft(op, args, round),
-        };
-        self.b.ins().jump(go_on, &[fast.into()]);
-        self.b.switch_to_block(go_on);
-        self.b.seal_block(go_on);
-        v
+        let by_host = |e: &mut Self| e.native(op, args, round).unwrap_or_else(|| e.soft(op, args, round));
+        self.choose(types::I64, other, by_host, |e| e.soft(op, args, round))
     }
 }
 
