@@ -91,17 +91,16 @@ impl Emit<'_, '_> {
         self.b.seal_block(go_on);
     }
 
-    /// The value that `usually` gives or, if `odd` is not zero, the one that `rarely` gives. Both are of type `ty`.
+    /// The value that `usually` gives or, if `odd` is not zero, the one that `rarely` gives. Both have 64 bits.
     fn choose(
         &mut self,
-        ty: Type,
         odd: Value,
         usually: impl FnOnce(&mut Self) -> Value,
         rarely: impl FnOnce(&mut Self) -> Value,
     ) -> Value {
         let (usual, cold, go_on) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(cold);
-        let v = self.b.append_block_param(go_on, ty);
+        let v = self.b.append_block_param(go_on, types::I64);
         self.b.ins().brif(odd, cold, &[], usual, &[]);
         self.b.switch_to_block(usual);
         self.b.seal_block(usual);
@@ -283,7 +282,7 @@ impl Emit<'_, '_> {
     fn rounded(&mut self, op: FpOp, format: FpFormat, args: [Value; 3], round: FpRound, v: Value) -> Value {
         let odd = self.b.ins().fcmp(FloatCC::Unordered, v, v);
         let bits = self.bits_of(v, format);
-        self.choose(types::I64, odd, |_| bits, |e| e.soft(op, args, round))
+        self.choose(odd, |_| bits, |e| e.soft(op, args, round))
     }
 
     /// The operation by the host's instructions, which round as `frm` says; `None` if the host has none.
@@ -323,7 +322,7 @@ impl Emit<'_, '_> {
                 let v = self.b.ins().uextend(types::I64, v);
                 // The host's comparison is the quiet one.
                 let odd = self.b.ins().fcmp(FloatCC::Unordered, x, y);
-                self.choose(types::I64, odd, |_| v, |e| e.soft(op, args, round))
+                self.choose(odd, |_| v, |e| e.soft(op, args, round))
             }
             FpOp::Convert(from, to) if from != to => {
                 let x = self.float_of(a, from);
@@ -375,7 +374,7 @@ impl Emit<'_, '_> {
             e.set_field(n, layout::SCRATCH);
             if matches!(to, IntFormat::U32) { e.sext(n, Width::W32) } else { n }
         };
-        self.choose(types::I64, odd, by_host, |e| e.soft(op, args, FpRound::TowardZero))
+        self.choose(odd, by_host, |e| e.soft(op, args, FpRound::TowardZero))
     }
 }
 
@@ -487,7 +486,7 @@ impl Sem for Emit<'_, '_> {
             let host = e.host_address(entry, addr);
             e.load_from(host, size, signed)
         };
-        Ok(self.choose(types::I64, missed, found, |e| {
+        Ok(self.choose(missed, found, |e| {
             let bytes = e.constant(size.bytes());
             let v = e.call_or_trap(helpers::load as *const () as usize, &[e.cpu, addr, bytes]);
             if signed { e.sext(v, size) } else { v }
@@ -597,7 +596,7 @@ impl Sem for Emit<'_, '_> {
         let frm = self.b.ins().uload8(types::I64, plain(), self.cpu, off(layout::FRM));
         let other = self.b.ins().icmp_imm_s(IntCC::NotEqual, frm, mode);
         let by_host = |e: &mut Self| e.native(op, args, round).unwrap_or_else(|| e.soft(op, args, round));
-        self.choose(types::I64, other, by_host, |e| e.soft(op, args, round))
+        self.choose(other, by_host, |e| e.soft(op, args, round))
     }
 }
 
