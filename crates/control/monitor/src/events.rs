@@ -44,7 +44,7 @@ impl EventRecord {
 
     /// The event as one line of JSON without its end; rendered once for all sessions.
     pub fn line(&self) -> Arc<str> {
-        self.line.get_or_init(|| self.to_value().to_json().into()).clone()
+        self.line.get_or_init(|| self.to_value().to_json_ranked(false).into()).clone()
     }
 }
 

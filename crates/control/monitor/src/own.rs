@@ -21,20 +21,6 @@ pub fn version() -> VersionInfo {
     }
 }
 
-/// [`version`] as it is written. Its members stand in the order that scripts which compare the greeting's text
-/// know.
-fn version_value() -> Value {
-    let v = version();
-    let mut qemu = Dict::new();
-    qemu.insert("micro", v.qemu.micro);
-    qemu.insert("minor", v.qemu.minor);
-    qemu.insert("major", v.qemu.major);
-    let mut d = Dict::new();
-    d.insert("qemu", qemu);
-    d.insert("package", v.package);
-    Value::Dict(d)
-}
-
 /// What `info version` shows, without the line's end.
 pub fn hmp_version_text() -> String {
     let v = version();
@@ -44,7 +30,7 @@ pub fn hmp_version_text() -> String {
 /// The first line of a QMP session.
 pub(crate) fn greeting(oob: bool) -> Value {
     let mut inner = Dict::new();
-    inner.insert("version", version_value());
+    inner.insert("version", qapi::to_value(&version()));
     let caps: Vec<Value> = if oob { vec!["oob".into()] } else { Vec::new() };
     inner.insert("capabilities", caps);
     let mut d = Dict::new();
@@ -69,7 +55,7 @@ pub(crate) fn negotiate(arguments: Value, oob_offered: bool) -> Result<bool, QEr
 /// once the table is complete.
 pub(crate) fn register(table: &mut CommandTable, shared: &Arc<OnceLock<std::sync::Weak<Shared>>>) {
     table.register_session::<QmpCapabilities>();
-    table.register_value::<QueryVersion>(version_value);
+    table.register_value::<QueryVersion>(|| qapi::to_value(&version()));
     let cell = shared.clone();
     let with = move |f: fn(&Shared) -> Value| {
         cell.get().and_then(std::sync::Weak::upgrade).map_or(Value::List(Vec::new()), |s| f(&s))

@@ -54,6 +54,7 @@ const REQUESTS: &[&str] = &[
     "1.e\n",
     "18446744073709551616 ",
     r#"{"execute":"no-such","id":18446744073709551615}"#,
+    r#"{"execute":"no-such","id":{"driver":1,"file":{"minor":0,"micro":2,"major":10},"status":[{"offset":2,"id":3}]}}"#,
     r#"{"execute":"no-such","id":-9223372036854775808}"#,
     r#"{"execute":"no-such","id":1e3}"#,
 ];

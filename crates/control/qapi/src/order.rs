@@ -1,8 +1,8 @@
 //! The order in which the reference prints the members of its objects.
 //!
 //! Its dictionaries are hash tables with 512 places and the hash function of the Trivial Database (Samba's TDB); they are
-//! printed place by place. Texts that tools compare to the letter (`json:` file names, the JSON of the image tools) need
-//! the same order.
+//! printed place by place. Texts that tools compare to the letter (`json:` file names, QMP, the JSON of the image tools)
+//! need the same order.
 
 use crate::{Dict, Value};
 
@@ -19,6 +19,14 @@ pub fn member_rank(name: &str) -> u32 {
     sum.wrapping_mul(1_103_515_243).wrapping_add(12345) % PLACES
 }
 
+/// The members of `dict` in that order. Of those that have the same place, the one that was put in last comes first.
+pub fn by_rank(dict: &Dict) -> Vec<(&str, &Value)> {
+    let mut members: Vec<_> = dict.iter().collect();
+    members.reverse();
+    members.sort_by_cached_key(|(name, _)| member_rank(name));
+    members
+}
+
 /// `dict` in that order. Members of the same place follow in the order of their names.
 pub fn ranked(dict: Dict) -> Dict {
     let mut members: Vec<(String, Value)> = dict.into_iter().collect();
@@ -32,17 +40,47 @@ mod tests {
 
     #[test]
     fn the_order_that_was_seen() {
-        let seen: [&[&str]; 6] = [
+        let seen: [&[&str]; 10] = [
             &["offset", "driver", "file"],
             &["driver", "path", "export"],
             &["server.path", "driver", "export", "server.type"],
             &["image", "driver", "inject-error.0.errno", "inject-error.0.event"],
             &["children", "filename", "format", "format-specific", "dirty-flag"],
             &["compat", "compression-type", "lazy-refcounts", "refcount-bits", "corrupt", "extended-l2"],
+            &["children", "snapshots", "virtual-size", "filename", "dirty-flag"],
+            &[
+                "icount",
+                "vm-clock-nsec",
+                "name",
+                "date-sec",
+                "date-nsec",
+                "vm-clock-sec",
+                "id",
+                "vm-state-size",
+            ],
+            &[
+                "image-end-offset",
+                "total-clusters",
+                "corruptions-fixed",
+                "check-errors",
+                "leaks-fixed",
+                "filename",
+            ],
+            &["bitmaps", "required", "fully-allocated"],
         ];
         for names in seen {
             let backwards: Dict = names.iter().rev().map(|n| (*n, Value::Null)).collect();
+            let by_rank = by_rank(&backwards).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+            assert_eq!(by_rank, names);
             assert_eq!(ranked(backwards).keys().collect::<Vec<_>>(), names);
+        }
+    }
+
+    #[test]
+    fn of_the_same_place_the_last_comes_first() {
+        for names in [["children", "backing-filename-format"], ["micro", "minor"]] {
+            let backwards: Dict = names.iter().rev().map(|n| (*n, Value::Null)).collect();
+            assert_eq!(by_rank(&backwards).into_iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
         }
     }
 }

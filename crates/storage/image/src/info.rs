@@ -3,6 +3,7 @@
 use api::block_core::{BlockChildInfo, BlockGraphInfo, ImageInfoSpecific, SnapshotInfo};
 use base::units::human_size;
 use block::{BlockGraph, NodeId, Policy};
+use qapi::order::by_rank;
 use qapi::{QError, Value, qerr};
 use std::collections::HashSet;
 
@@ -83,7 +84,7 @@ fn describe(graph: &BlockGraph, id: NodeId, depth: usize) -> Option<BlockGraphIn
 pub fn json(list: &[BlockGraphInfo], chain: bool) -> String {
     let mut values: Vec<Value> = list.iter().map(qapi::to_value).collect();
     let value = if chain { Value::List(values) } else { values.pop().unwrap_or(Value::Null) };
-    crate::json::pretty(value)
+    value.to_json_ranked(true) + "\n"
 }
 
 /// Images as people read them.
@@ -166,7 +167,7 @@ fn specific(out: &mut String, x: &ImageInfoSpecific, depth: usize) {
     if let Value::Dict(mut d) = qapi::to_value(x)
         && let Some(data) = d.remove("data")
     {
-        dump(out, &crate::json::ordered(data), depth);
+        dump(out, &data, depth);
     }
 }
 
@@ -181,7 +182,7 @@ fn dump(out: &mut String, v: &Value, depth: usize) {
     };
     match v {
         // Dashes of member names read as spaces.
-        Value::Dict(d) => d.iter().for_each(|(k, v)| entry(k.replace('-', " "), v)),
+        Value::Dict(d) => by_rank(d).into_iter().for_each(|(k, v)| entry(k.replace('-', " "), v)),
         Value::List(l) => l.iter().enumerate().for_each(|(i, v)| entry(format!("[{i}]"), v)),
         _ => {}
     }

@@ -15,7 +15,6 @@ pub mod img;
 pub mod info;
 pub mod inspect;
 pub mod io;
-pub mod json;
 pub mod map;
 pub mod measure;
 pub mod nbd;

@@ -58,21 +58,16 @@ pub(crate) fn check(request: Value, oob_enabled: bool) -> Result<Request, QError
 pub(crate) fn reply(result: Result<Value, QError>, id: Option<Value>) -> Value {
     let mut d = Dict::new();
     match result {
-        Ok(v) => {
-            d.insert("return", v);
-            if let Some(id) = id {
-                d.insert("id", id);
-            }
-        }
+        Ok(v) => d.insert("return", v),
         Err(e) => {
-            if let Some(id) = id {
-                d.insert("id", id);
-            }
             let mut error = Dict::new();
             error.insert("class", e.class().as_str());
             error.insert("desc", e.desc());
-            d.insert("error", error);
+            d.insert("error", error)
         }
+    };
+    if let Some(id) = id {
+        d.insert("id", id);
     }
     Value::Dict(d)
 }
@@ -113,11 +108,11 @@ mod tests {
     fn replies() {
         let id = Some(Value::parse_json("{'a': 1}").unwrap());
         assert_eq!(
-            reply(Ok(Value::Dict(Dict::new())), id.clone()).to_json(),
+            reply(Ok(Value::Dict(Dict::new())), id.clone()).to_json_ranked(false),
             r#"{"return": {}, "id": {"a": 1}}"#
         );
         assert_eq!(
-            reply(Err(QError::new("no")), id).to_json(),
+            reply(Err(QError::new("no")), id).to_json_ranked(false),
             r#"{"id": {"a": 1}, "error": {"class": "GenericError", "desc": "no"}}"#
         );
     }

@@ -50,7 +50,7 @@ pub(crate) struct Session {
 
 /// Several lines, whose ends within are CRLF as well.
 fn pretty(value: &Value) -> Arc<str> {
-    value.to_json_pretty().replace('\n', "\r\n").into()
+    value.to_json_ranked(true).replace('\n', "\r\n").into()
 }
 
 fn internal_error(command: &str) -> QError {
@@ -78,7 +78,7 @@ impl EventSink for Session {
 
 impl Session {
     fn send(&self, value: &Value) {
-        self.out.push(if self.options.pretty { pretty(value) } else { value.to_json().into() });
+        self.out.push(if self.options.pretty { pretty(value) } else { value.to_json_ranked(false).into() });
     }
 
     /// Finds a request's command and checks that it may run now.

@@ -43,14 +43,20 @@ impl Value {
         }
     }
 
-    /// The value as JSON on one line, as it stands on QMP: ASCII only, a space after `:` and `,`.
+    /// The value as JSON on one line: ASCII only, a space after `:` and `,`.
     pub fn to_json(&self) -> String {
-        write::compact(self)
+        write::text(self, false, false)
     }
 
     /// The value as JSON with one member or element a line, indented by four spaces.
     pub fn to_json_pretty(&self) -> String {
-        write::pretty(self)
+        write::text(self, true, false)
+    }
+
+    /// The same, on one line or `pretty`, with the members of all objects in the reference's [order](crate::order): so they
+    /// stand on QMP.
+    pub fn to_json_ranked(&self, pretty: bool) -> String {
+        write::text(self, pretty, true)
     }
 }
 

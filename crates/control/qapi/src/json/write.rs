@@ -3,15 +3,11 @@
 use std::fmt::Write as _;
 
 use crate::Value;
+use crate::order::by_rank;
 
-pub(super) fn compact(value: &Value) -> String {
-    let mut w = Writer { out: String::new(), pretty: false, depth: 0 };
-    w.value(value);
-    w.out
-}
-
-pub(super) fn pretty(value: &Value) -> String {
-    let mut w = Writer { out: String::new(), pretty: true, depth: 0 };
+/// `pretty`: a member or element a line; `ranked`: members in the reference's order.
+pub(super) fn text(value: &Value, pretty: bool, ranked: bool) -> String {
+    let mut w = Writer { out: String::new(), pretty, ranked, depth: 0 };
     w.value(value);
     w.out
 }
@@ -19,6 +15,7 @@ pub(super) fn pretty(value: &Value) -> String {
 struct Writer {
     out: String,
     pretty: bool,
+    ranked: bool,
     depth: usize,
 }
 
@@ -33,12 +30,17 @@ impl Writer {
             Value::Num(n) => self.out.push_str(&number(*n)),
             Value::Str(s) => self.string(s),
             Value::List(l) => self.sequence('[', ']', l.iter(), |w, v| w.value(v)),
-            Value::Dict(d) => self.sequence('{', '}', d.iter(), |w, (k, v)| {
-                w.string(k);
-                w.out.push_str(": ");
-                w.value(v);
-            }),
+            Value::Dict(d) if self.ranked && d.len() > 1 => {
+                self.sequence('{', '}', by_rank(d).into_iter(), Writer::member);
+            }
+            Value::Dict(d) => self.sequence('{', '}', d.iter(), Writer::member),
         }
+    }
+
+    fn member(&mut self, (key, value): (&str, &Value)) {
+        self.string(key);
+        self.out.push_str(": ");
+        self.value(value);
     }
 
     fn sequence<T>(

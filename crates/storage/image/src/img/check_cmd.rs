@@ -76,7 +76,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     }
     if json {
         let value = qapi::to_value(&check::image_check(name, &format, &report));
-        tool.print(&crate::json::pretty(value));
+        tool.print(&(value.to_json_ranked(true) + "\n"));
     } else if !quiet {
         tool.print(&check::human(&report));
     }

@@ -96,7 +96,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         Ok(o) => {
             let reasons = judge(&o, &limits);
             let refused = !reasons.is_empty();
-            tool.print(&crate::json::as_it_is(&Value::Dict(report(name, o, reasons))));
+            tool.print(&(Value::Dict(report(name, o, reasons)).to_json_pretty() + "\n"));
             Ok(if refused { 2 } else { 0 })
         }
         Err(e) => tool.fail_with(&e),

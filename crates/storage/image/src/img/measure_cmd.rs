@@ -125,5 +125,5 @@ fn as_json(m: &Measure) -> String {
     }
     d.insert("required", m.required);
     d.insert("fully-allocated", m.fully_allocated);
-    crate::json::pretty(Value::Dict(d))
+    Value::Dict(d).to_json_ranked(true) + "\n"
 }

@@ -48,7 +48,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
 
 fn as_json(list: &[Image]) -> String {
     let images = list.iter().map(|i| Value::Dict(image(list, i))).collect();
-    crate::json::as_it_is(&Value::Dict(Dict::from_iter([("images", Value::List(images))])))
+    Value::Dict(Dict::from_iter([("images", Value::List(images))])).to_json_pretty() + "\n"
 }
 
 fn image(list: &[Image], i: &Image) -> Dict {
