@@ -1,270 +1,200 @@
-//! Addition, multiplication, division, square root, fused multiply-add, comparison, minimum and maximum,
-//! classification.
+//! Addition, multiplication, division, square root, fused multiply-add.
 
-use crate::format::{Class, F32, F64, Format, unpack};
-use crate::round::{pack, shift_right_jam};
+use crate::format::{Class, Format, WideOf, high, unpack};
+use crate::nan::{default_nan, invalid, nan_of, nan_of_fma, note_subnormals};
+use crate::round::pack_arith;
+use crate::rules::Env;
+use crate::wide::{Sig, Wide};
 use crate::{Flags, Rounding};
 
-fn invalid<F: Format>(flags: &mut Flags) -> u64 {
-    *flags |= Flags::NV;
-    F::NAN
-}
-
-fn nan_of<F: Format>(operands: &[u64], flags: &mut Flags) -> Option<u64> {
-    if !operands.iter().any(|&v| F::is_nan(v)) {
-        return None;
-    }
-    if operands.iter().any(|&v| F::is_snan(v)) {
-        *flags |= Flags::NV;
-    }
-    Some(F::NAN)
-}
-
-/// The sum of two values `±sig × 2^exp` whose `sig` has its highest bit at 125 or is zero.
+/// The sum of two values `±sig × 2^exp` whose `sig` is as [`high`] leaves it.
+#[inline(always)]
 fn sum<F: Format>(
-    (sa, ea, a): (bool, i32, u128),
-    (sb, eb, b): (bool, i32, u128),
+    (sa, ea, a): (bool, i32, WideOf<F>),
+    (sb, eb, b): (bool, i32, WideOf<F>),
     rm: Rounding,
+    env: impl Env,
     flags: &mut Flags,
-) -> u64 {
+) -> F::Bits {
     let (e, a, b) = if ea >= eb {
-        (ea, a, shift_right_jam(b, (ea - eb) as u32))
+        (ea, a, b.shift_right_jam((ea - eb) as u32))
     } else {
-        (eb, shift_right_jam(a, (eb - ea) as u32), b)
+        (eb, a.shift_right_jam((eb - ea) as u32), b)
     };
     if sa == sb {
-        return pack::<F>(sa, e, a + b, rm, flags);
+        return pack_arith::<F>(sa, e, a + b, rm, env, flags);
     }
     match a.cmp(&b) {
         std::cmp::Ordering::Equal => F::zero(rm == Rounding::Down),
-        std::cmp::Ordering::Greater => pack::<F>(sa, e, a - b, rm, flags),
-        std::cmp::Ordering::Less => pack::<F>(sb, e, b - a, rm, flags),
+        std::cmp::Ordering::Greater => pack_arith::<F>(sa, e, a - b, rm, env, flags),
+        std::cmp::Ordering::Less => pack_arith::<F>(sb, e, b - a, rm, env, flags),
     }
 }
 
-/// `sig × 2^exp` with the highest bit moved to 125.
-fn high(exp: i32, sig: u128) -> (i32, u128) {
-    let up = sig.leading_zeros() as i32 - 2;
-    (exp - up, sig << up)
+/// A value that is an operand already, as a result: precision control and the flushing of tiny results hold for it too.
+#[inline(always)]
+fn again<F: Format>(
+    sign: bool,
+    exp: i32,
+    sig: F::Sig,
+    rm: Rounding,
+    env: impl Env,
+    flags: &mut Flags,
+) -> F::Bits {
+    pack_arith::<F>(sign, exp, WideOf::<F>::from(sig.into()), rm, env, flags)
 }
 
-fn add<F: Format>(a: u64, b: u64, rm: Rounding, flags: &mut Flags) -> u64 {
-    if let Some(n) = nan_of::<F>(&[a, b], flags) {
+/// `a + b`.
+#[inline]
+pub fn add<F: Format>(a: F::Bits, b: F::Bits, rm: Rounding, env: impl Env, flags: &mut Flags) -> F::Bits {
+    let (x, y) = (unpack::<F>(a, env, flags), unpack::<F>(b, env, flags));
+    if let Some(n) = nan_of::<F>(&[a, b], env, flags) {
         return n;
     }
-    let (x, y) = (unpack::<F>(a), unpack::<F>(b));
+    if x.class == Class::Inf && y.class == Class::Inf && x.sign != y.sign {
+        return invalid::<F>(env, flags);
+    }
+    note_subnormals::<F>(&[a, b], env, flags);
     match (x.class, y.class) {
-        (Class::Inf, Class::Inf) if x.sign != y.sign => invalid::<F>(flags),
-        (Class::Inf, _) => a,
-        (_, Class::Inf) => b,
-        (Class::Zero, Class::Zero) if x.sign != y.sign => F::zero(rm == Rounding::Down),
-        (_, Class::Zero) => a,
-        (Class::Zero, _) => b,
+        (Class::Inf, _) => F::inf(x.sign),
+        (_, Class::Inf) => F::inf(y.sign),
+        (Class::Zero, Class::Zero) => F::zero(if x.sign == y.sign { x.sign } else { rm == Rounding::Down }),
+        (Class::Finite { exp, sig }, Class::Zero) => again::<F>(x.sign, exp, sig, rm, env, flags),
+        (Class::Zero, Class::Finite { exp, sig }) => again::<F>(y.sign, exp, sig, rm, env, flags),
         (Class::Finite { exp: ea, sig: sa }, Class::Finite { exp: eb, sig: sb }) => {
-            let ((ea, sa), (eb, sb)) = (high(ea, sa.into()), high(eb, sb.into()));
-            sum::<F>((x.sign, ea, sa), (y.sign, eb, sb), rm, flags)
+            let (ea, sa) = high(ea, WideOf::<F>::from(sa.into()));
+            let (eb, sb) = high(eb, WideOf::<F>::from(sb.into()));
+            sum::<F>((x.sign, ea, sa), (y.sign, eb, sb), rm, env, flags)
         }
-        (Class::Nan { .. }, _) | (_, Class::Nan { .. }) => F::NAN,
+        (Class::Nan, _) | (_, Class::Nan) => default_nan::<F>(env),
     }
 }
 
-fn negate<F: Format>(a: u64) -> u64 {
-    a ^ 1 << F::SIGN
-}
-
-fn mul<F: Format>(a: u64, b: u64, rm: Rounding, flags: &mut Flags) -> u64 {
-    if let Some(n) = nan_of::<F>(&[a, b], flags) {
+/// `a - b`.
+#[inline]
+pub fn sub<F: Format>(a: F::Bits, b: F::Bits, rm: Rounding, env: impl Env, flags: &mut Flags) -> F::Bits {
+    // A NaN keeps its sign.
+    if let Some(n) = nan_of::<F>(&[a, b], env, flags) {
+        unpack::<F>(a, env, flags);
+        unpack::<F>(b, env, flags);
         return n;
     }
-    let (x, y) = (unpack::<F>(a), unpack::<F>(b));
+    add::<F>(a, F::negate(b), rm, env, flags)
+}
+
+/// `a × b`.
+#[inline]
+pub fn mul<F: Format>(a: F::Bits, b: F::Bits, rm: Rounding, env: impl Env, flags: &mut Flags) -> F::Bits {
+    let (x, y) = (unpack::<F>(a, env, flags), unpack::<F>(b, env, flags));
+    if let Some(n) = nan_of::<F>(&[a, b], env, flags) {
+        return n;
+    }
+    if matches!((x.class, y.class), (Class::Inf, Class::Zero) | (Class::Zero, Class::Inf)) {
+        return invalid::<F>(env, flags);
+    }
+    note_subnormals::<F>(&[a, b], env, flags);
     let sign = x.sign != y.sign;
     match (x.class, y.class) {
-        (Class::Inf, Class::Zero) | (Class::Zero, Class::Inf) => invalid::<F>(flags),
         (Class::Inf, _) | (_, Class::Inf) => F::inf(sign),
         (Class::Finite { exp: ea, sig: sa }, Class::Finite { exp: eb, sig: sb }) => {
-            pack::<F>(sign, ea + eb, u128::from(sa) * u128::from(sb), rm, flags)
+            pack_arith::<F>(sign, ea + eb, sa.times(sb), rm, env, flags)
         }
         _ => F::zero(sign),
     }
 }
 
-fn div<F: Format>(a: u64, b: u64, rm: Rounding, flags: &mut Flags) -> u64 {
-    if let Some(n) = nan_of::<F>(&[a, b], flags) {
+/// `a ÷ b`.
+#[inline]
+pub fn div<F: Format>(a: F::Bits, b: F::Bits, rm: Rounding, env: impl Env, flags: &mut Flags) -> F::Bits {
+    let (x, y) = (unpack::<F>(a, env, flags), unpack::<F>(b, env, flags));
+    if let Some(n) = nan_of::<F>(&[a, b], env, flags) {
         return n;
     }
-    let (x, y) = (unpack::<F>(a), unpack::<F>(b));
     let sign = x.sign != y.sign;
     match (x.class, y.class) {
-        (Class::Inf, Class::Inf) | (Class::Zero, Class::Zero) => invalid::<F>(flags),
-        (Class::Inf, _) => F::inf(sign),
+        (Class::Inf, Class::Inf) | (Class::Zero, Class::Zero) => return invalid::<F>(env, flags),
         (Class::Finite { .. }, Class::Zero) => {
             *flags |= Flags::DZ;
-            F::inf(sign)
+            return F::inf(sign);
         }
+        _ => {}
+    }
+    note_subnormals::<F>(&[a, b], env, flags);
+    match (x.class, y.class) {
+        (Class::Inf, _) => F::inf(sign),
         (Class::Finite { exp: ea, sig: sa }, Class::Finite { exp: eb, sig: sb }) => {
-            let (n, d) = (u128::from(sa) << 70, u128::from(sb));
-            let q = (n / d) << 1 | (n % d != 0) as u128;
-            pack::<F>(sign, ea - eb - 71, q, rm, flags)
+            let (q, n) = sa.quotient(sb);
+            pack_arith::<F>(sign, ea - eb - n, q, rm, env, flags)
         }
         _ => F::zero(sign),
     }
 }
 
-fn sqrt<F: Format>(a: u64, rm: Rounding, flags: &mut Flags) -> u64 {
-    if let Some(n) = nan_of::<F>(&[a], flags) {
+/// The square root of `a`.
+#[inline]
+pub fn sqrt<F: Format>(a: F::Bits, rm: Rounding, env: impl Env, flags: &mut Flags) -> F::Bits {
+    let x = unpack::<F>(a, env, flags);
+    if let Some(n) = nan_of::<F>(&[a], env, flags) {
         return n;
     }
-    let x = unpack::<F>(a);
     match x.class {
-        Class::Zero => a,
-        _ if x.sign => invalid::<F>(flags),
+        Class::Zero => F::zero(x.sign),
+        _ if x.sign => invalid::<F>(env, flags),
         Class::Finite { exp, sig } => {
-            let (mut e, mut s) = high(exp, sig.into());
+            note_subnormals::<F>(&[a], env, flags);
+            let sig = WideOf::<F>::from(sig.into());
+            let up = sig.leading_zeros() - (WideOf::<F>::BITS - 1 - WideOf::<F>::ROOT_TOP);
+            let (mut e, mut s) = (exp - up as i32, sig << up);
             if e & 1 != 0 {
                 e -= 1;
-                s <<= 1;
+                s = s << 1;
             }
-            let r = s.isqrt();
-            pack::<F>(false, e / 2 - 1, r << 1 | (r * r != s) as u128, rm, flags)
+            let (r, exact) = s.root();
+            let r = r << 1 | WideOf::<F>::from(!exact as u128);
+            pack_arith::<F>(false, e / 2 - 1, r, rm, env, flags)
         }
-        _ => a,
+        Class::Inf | Class::Nan => a,
     }
 }
 
-fn fma<F: Format>(a: u64, b: u64, c: u64, rm: Rounding, flags: &mut Flags) -> u64 {
-    let (x, y, z) = (unpack::<F>(a), unpack::<F>(b), unpack::<F>(c));
-    // Infinity times zero is invalid even when a quiet NaN is added (RISC-V, 11.6).
-    if matches!((x.class, y.class), (Class::Inf, Class::Zero) | (Class::Zero, Class::Inf)) {
-        return invalid::<F>(flags);
-    }
-    if let Some(n) = nan_of::<F>(&[a, b, c], flags) {
+/// `a × b + c`, rounded once.
+#[inline]
+pub fn fma<F: Format>(
+    a: F::Bits,
+    b: F::Bits,
+    c: F::Bits,
+    rm: Rounding,
+    env: impl Env,
+    flags: &mut Flags,
+) -> F::Bits {
+    let (x, y, z) = (unpack::<F>(a, env, flags), unpack::<F>(b, env, flags), unpack::<F>(c, env, flags));
+    let inf_zero = matches!((x.class, y.class), (Class::Inf, Class::Zero) | (Class::Zero, Class::Inf));
+    if let Some(n) = nan_of_fma::<F>([a, b, c], inf_zero, env, flags) {
         return n;
     }
     let sign = x.sign != y.sign;
+    let product_is_inf = x.class == Class::Inf || y.class == Class::Inf;
+    if product_is_inf && z.class == Class::Inf && sign != z.sign {
+        return invalid::<F>(env, flags);
+    }
+    note_subnormals::<F>(&[a, b, c], env, flags);
+    if product_is_inf {
+        return F::inf(sign);
+    }
     match (x.class, y.class, z.class) {
-        (Class::Inf, _, Class::Inf) | (_, Class::Inf, Class::Inf) if sign != z.sign => invalid::<F>(flags),
-        (Class::Inf, _, _) | (_, Class::Inf, _) => F::inf(sign),
-        (_, _, Class::Inf) => c,
+        (_, _, Class::Inf) => F::inf(z.sign),
         (Class::Finite { exp: ea, sig: sa }, Class::Finite { exp: eb, sig: sb }, _) => {
-            let (exp, sig) = (ea + eb, u128::from(sa) * u128::from(sb));
+            let (exp, sig) = (ea + eb, sa.times(sb));
             match z.class {
                 Class::Finite { exp: ec, sig: sc } => {
-                    let ((ep, sp), (ec, sc)) = (high(exp, sig), high(ec, sc.into()));
-                    sum::<F>((sign, ep, sp), (z.sign, ec, sc), rm, flags)
+                    let (ep, sp) = high(exp, sig);
+                    let (ec, sc) = high(ec, WideOf::<F>::from(sc.into()));
+                    sum::<F>((sign, ep, sp), (z.sign, ec, sc), rm, env, flags)
                 }
-                _ => pack::<F>(sign, exp, sig, rm, flags),
+                _ => pack_arith::<F>(sign, exp, sig, rm, env, flags),
             }
         }
-        (_, _, Class::Zero) if sign != z.sign => F::zero(rm == Rounding::Down),
-        _ => c,
+        (_, _, Class::Finite { exp, sig }) => again::<F>(z.sign, exp, sig, rm, env, flags),
+        _ => F::zero(if sign == z.sign { sign } else { rm == Rounding::Down }),
     }
 }
-
-/// The order of two numbers that are no NaNs; zeroes are equal.
-fn order<F: Format>(a: u64, b: u64) -> std::cmp::Ordering {
-    let key = |v: u64| {
-        let magnitude = (v & !(1 << F::SIGN)) as i64;
-        if v >> F::SIGN & 1 != 0 { -magnitude } else { magnitude }
-    };
-    key(a).cmp(&key(b))
-}
-
-fn equal<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
-    nan_of::<F>(&[a, b], flags).is_none() && order::<F>(a, b).is_eq()
-}
-
-/// The order of two numbers for a signalling comparison: any NaN is invalid and unordered.
-fn order_signalling<F: Format>(a: u64, b: u64, flags: &mut Flags) -> Option<std::cmp::Ordering> {
-    if F::is_nan(a) || F::is_nan(b) {
-        *flags |= Flags::NV;
-        return None;
-    }
-    Some(order::<F>(a, b))
-}
-
-fn minmax<F: Format>(a: u64, b: u64, max: bool, flags: &mut Flags) -> u64 {
-    if F::is_snan(a) || F::is_snan(b) {
-        *flags |= Flags::NV;
-    }
-    match (F::is_nan(a), F::is_nan(b)) {
-        (true, true) => F::NAN,
-        (true, false) => b,
-        (false, true) => a,
-        // Here -0 is less than +0.
-        _ => {
-            let a_is_less = order::<F>(a, b).then((b >> F::SIGN & 1).cmp(&(a >> F::SIGN & 1))).is_lt();
-            if a_is_less != max { a } else { b }
-        }
-    }
-}
-
-fn classify<F: Format>(a: u64) -> u16 {
-    let u = unpack::<F>(a);
-    let subnormal = a >> F::FRAC_BITS & F::EXP_MAX == 0;
-    1 << match (u.class, u.sign) {
-        (Class::Inf, true) => 0,
-        (Class::Finite { .. }, true) => 1 + subnormal as u16,
-        (Class::Zero, true) => 3,
-        (Class::Zero, false) => 4,
-        (Class::Finite { .. }, false) => 6 - subnormal as u16,
-        (Class::Inf, false) => 7,
-        (Class::Nan { signalling }, _) => 9 - signalling as u16,
-    }
-}
-
-macro_rules! api {
-    ($t:ty, $f:ty, $bits:literal; $add:ident $sub:ident $mul:ident $div:ident $sqrt:ident $fma:ident
-     $eq:ident $lt:ident $le:ident $min:ident $max:ident $class:ident) => {
-        #[doc = concat!("`a + b` in binary", $bits, ".")]
-        pub fn $add(a: $t, b: $t, rm: Rounding, f: &mut Flags) -> $t {
-            add::<$f>(a.into(), b.into(), rm, f) as $t
-        }
-        #[doc = concat!("`a - b` in binary", $bits, ".")]
-        pub fn $sub(a: $t, b: $t, rm: Rounding, f: &mut Flags) -> $t {
-            add::<$f>(a.into(), negate::<$f>(b.into()), rm, f) as $t
-        }
-        #[doc = concat!("`a × b` in binary", $bits, ".")]
-        pub fn $mul(a: $t, b: $t, rm: Rounding, f: &mut Flags) -> $t {
-            mul::<$f>(a.into(), b.into(), rm, f) as $t
-        }
-        #[doc = concat!("`a ÷ b` in binary", $bits, ".")]
-        pub fn $div(a: $t, b: $t, rm: Rounding, f: &mut Flags) -> $t {
-            div::<$f>(a.into(), b.into(), rm, f) as $t
-        }
-        #[doc = concat!("The square root of `a` in binary", $bits, ".")]
-        pub fn $sqrt(a: $t, rm: Rounding, f: &mut Flags) -> $t {
-            sqrt::<$f>(a.into(), rm, f) as $t
-        }
-        #[doc = concat!("`a × b + c` in binary", $bits, ", rounded once.")]
-        pub fn $fma(a: $t, b: $t, c: $t, rm: Rounding, f: &mut Flags) -> $t {
-            fma::<$f>(a.into(), b.into(), c.into(), rm, f) as $t
-        }
-        /// Whether `a = b`; only a signalling NaN is invalid.
-        pub fn $eq(a: $t, b: $t, f: &mut Flags) -> bool {
-            equal::<$f>(a.into(), b.into(), f)
-        }
-        /// Whether `a < b`; any NaN is invalid.
-        pub fn $lt(a: $t, b: $t, f: &mut Flags) -> bool {
-            order_signalling::<$f>(a.into(), b.into(), f).is_some_and(|o| o.is_lt())
-        }
-        /// Whether `a ≤ b`; any NaN is invalid.
-        pub fn $le(a: $t, b: $t, f: &mut Flags) -> bool {
-            order_signalling::<$f>(a.into(), b.into(), f).is_some_and(|o| o.is_le())
-        }
-        /// The lesser (IEEE 754-2019's minimumNumber).
-        pub fn $min(a: $t, b: $t, f: &mut Flags) -> $t {
-            minmax::<$f>(a.into(), b.into(), false, f) as $t
-        }
-        /// The greater (IEEE 754-2019's maximumNumber).
-        pub fn $max(a: $t, b: $t, f: &mut Flags) -> $t {
-            minmax::<$f>(a.into(), b.into(), true, f) as $t
-        }
-        /// What kind of number `a` is: one bit of ten, in the order of RISC-V's FCLASS.
-        pub fn $class(a: $t) -> u16 {
-            classify::<$f>(a.into())
-        }
-    };
-}
-
-api!(u32, F32, "32"; f32_add f32_sub f32_mul f32_div f32_sqrt f32_fma f32_eq f32_lt f32_le f32_min f32_max f32_classify);
-api!(u64, F64, "64"; f64_add f64_sub f64_mul f64_div f64_sqrt f64_fma f64_eq f64_lt f64_le f64_min f64_max f64_classify);

@@ -1,96 +1,170 @@
 //! Conversions between the formats and to and from integers.
 
-use crate::format::{Class, F32, F64, Format, unpack};
-use crate::round::{pack, round_shift, shift_right_jam};
+use crate::format::{Class, Format, WideOf, unpack};
+use crate::nan::{convert_nan, note_subnormals};
+use crate::round::{pack, round_shift};
+use crate::rules::{Env, IntRule};
 use crate::{Flags, Rounding};
 
-fn reformat<A: Format, B: Format>(a: u64, rm: Rounding, flags: &mut Flags) -> u64 {
-    let u = unpack::<A>(a);
+/// `a` in another format.
+#[inline]
+pub fn convert<A: Format, B: Format>(a: A::Bits, rm: Rounding, env: impl Env, flags: &mut Flags) -> B::Bits {
+    let u = unpack::<A>(a, env, flags);
     match u.class {
-        Class::Nan { signalling } => {
-            if signalling {
-                *flags |= Flags::NV;
-            }
-            B::NAN
-        }
+        Class::Nan => convert_nan::<A, B>(a, env, flags),
         Class::Inf => B::inf(u.sign),
         Class::Zero => B::zero(u.sign),
-        Class::Finite { exp, sig } => pack::<B>(u.sign, exp, sig.into(), rm, flags),
+        Class::Finite { exp, sig } => {
+            note_subnormals::<A>(&[a], env, flags);
+            pack::<B>(u.sign, exp, WideOf::<B>::from(sig.into()), rm, env, flags)
+        }
     }
 }
 
-/// The integer between `min` and `max` that `a` rounds to; outside it is invalid and saturates, a NaN to `max`.
-fn to_int<F: Format>(a: u64, min: i128, max: i128, rm: Rounding, flags: &mut Flags) -> i128 {
-    let u = unpack::<F>(a);
-    let (exp, sig) = match u.class {
-        Class::Zero => return 0,
-        Class::Nan { .. } => {
-            *flags |= Flags::NV;
-            return max;
-        }
-        Class::Inf => {
-            *flags |= Flags::NV;
-            return if u.sign { min } else { max };
-        }
-        Class::Finite { exp, sig } => (exp, u128::from(sig)),
-    };
-    let (magnitude, inexact) = if exp > 64 {
-        (1 << 100, false)
-    } else if exp >= 0 {
-        (sig << exp, false)
-    } else {
-        let by = (-exp) as u32;
-        if by > 100 {
-            round_shift(shift_right_jam(sig, by - 100), 100, u.sign, rm)
-        } else {
-            round_shift(sig, by, u.sign, rm)
-        }
-    };
-    let v = if u.sign { -(magnitude as i128) } else { magnitude as i128 };
-    if v < min || v > max {
-        *flags |= Flags::NV;
-        return v.clamp(min, max);
-    }
-    if inexact {
-        *flags |= Flags::NX;
-    }
-    v
-}
-
-fn from_int<F: Format>(v: i128, rm: Rounding, flags: &mut Flags) -> u64 {
-    pack::<F>(v < 0, 0, v.unsigned_abs(), rm, flags)
-}
-
-/// binary32 to binary64: always exact.
-pub fn f32_to_f64(a: u32, f: &mut Flags) -> u64 {
-    reformat::<F32, F64>(a.into(), Rounding::NearestEven, f)
-}
-
-/// binary64 to binary32.
-pub fn f64_to_f32(a: u64, rm: Rounding, f: &mut Flags) -> u32 {
-    reformat::<F64, F32>(a, rm, f) as u32
+/// An integer that conversions know: 8 to 128 bits, signed or not.
+pub trait Int: Copy {
+    /// Whether it is signed.
+    const SIGNED: bool;
+    /// Its width.
+    const BITS: u32;
+    /// Its low bits from those of a two's complement number.
+    fn of(v: u128) -> Self;
+    /// The sign and the magnitude.
+    fn parts(self) -> (bool, u128);
 }
 
 macro_rules! ints {
-    ($($t:ty, $f:ty, $int:ty, $to:ident, $from:ident;)*) => {$(
-        #[doc = concat!("To `", stringify!($int), "`, saturating; a NaN gives the greatest value. Out of range is invalid.")]
-        pub fn $to(a: $t, rm: Rounding, f: &mut Flags) -> $int {
-            to_int::<$f>(a.into(), <$int>::MIN.into(), <$int>::MAX.into(), rm, f) as $int
-        }
-        #[doc = concat!("From `", stringify!($int), "`.")]
-        pub fn $from(v: $int, rm: Rounding, f: &mut Flags) -> $t {
-            from_int::<$f>(v.into(), rm, f) as $t
+    ($($t:ty, $signed:literal;)*) => {$(
+        impl Int for $t {
+            const SIGNED: bool = $signed;
+            const BITS: u32 = <$t>::BITS;
+            #[inline(always)]
+            fn of(v: u128) -> $t {
+                v as $t
+            }
+            #[inline(always)]
+            #[allow(unused_comparisons, reason = "also for unsigned ones")]
+            fn parts(self) -> (bool, u128) {
+                let negative = self < 0;
+                (negative, if negative { (self as u128).wrapping_neg() } else { self as u128 })
+            }
         }
     )*};
 }
 
 ints! {
-    u32, F32, i32, f32_to_i32, i32_to_f32;
-    u32, F32, u32, f32_to_u32, u32_to_f32;
-    u32, F32, i64, f32_to_i64, i64_to_f32;
-    u32, F32, u64, f32_to_u64, u64_to_f32;
-    u64, F64, i32, f64_to_i32, i32_to_f64;
-    u64, F64, u32, f64_to_u32, u32_to_f64;
-    u64, F64, i64, f64_to_i64, i64_to_f64;
-    u64, F64, u64, f64_to_u64, u64_to_f64;
+    i8, true; i16, true; i32, true; i64, true; i128, true;
+    u8, false; u16, false; u32, false; u64, false; u128, false;
 }
+
+/// What is not an integer of the wanted kind.
+enum Beyond {
+    Nan,
+    Below,
+    Above,
+}
+
+/// The sign and magnitude of `a × 2^scale` rounded, and whether that was inexact; a magnitude that does not fit is `None`.
+#[inline(always)]
+fn integral<F: Format>(
+    a: F::Bits,
+    scale: i32,
+    rm: Rounding,
+    env: impl Env,
+    flags: &mut Flags,
+) -> Result<(bool, Option<u128>, bool), Beyond> {
+    let u = unpack::<F>(a, env, flags);
+    let (exp, sig) = match u.class {
+        Class::Zero => return Ok((u.sign, Some(0), false)),
+        Class::Nan => return Err(Beyond::Nan),
+        Class::Inf if u.sign => return Err(Beyond::Below),
+        Class::Inf => return Err(Beyond::Above),
+        Class::Finite { exp, sig } => (exp.saturating_add(scale), sig.into()),
+    };
+    if exp >= 0 {
+        let fits = exp <= 128 - F::PRECISION as i32;
+        return Ok((u.sign, fits.then(|| sig << exp), false));
+    }
+    // What is below a quarter is as good as an eighth; two bits more than the significand are enough for that.
+    let limit = F::PRECISION + 2;
+    let by = exp.unsigned_abs();
+    let (v, inexact) = if by > limit {
+        round_shift(1u128, limit, u.sign, rm)
+    } else {
+        round_shift(sig, by, u.sign, rm)
+    };
+    Ok((u.sign, Some(v), inexact))
+}
+
+/// The integer that `a` rounds to. What the integer cannot hold is invalid and gives what the rules say.
+#[inline]
+pub fn to_int<F: Format, I: Int>(a: F::Bits, rm: Rounding, env: impl Env, flags: &mut Flags) -> I {
+    to_int_scaled::<F, I>(a, 0, rm, env, flags)
+}
+
+/// The integer that `a × 2^scale` rounds to: a conversion to fixed point.
+#[inline]
+pub fn to_int_scaled<F: Format, I: Int>(
+    a: F::Bits,
+    scale: i32,
+    rm: Rounding,
+    env: impl Env,
+    flags: &mut Flags,
+) -> I {
+    let ones = u128::MAX >> (128 - I::BITS);
+    let greatest = if I::SIGNED { ones >> 1 } else { ones };
+    let least = if I::SIGNED { greatest + 1 } else { 0 };
+    let beyond = match integral::<F>(a, scale, rm, env, flags) {
+        Ok((sign, Some(v), inexact)) if v <= if sign { least } else { greatest } => {
+            if inexact {
+                *flags |= Flags::NX;
+            }
+            return I::of(if sign { v.wrapping_neg() } else { v });
+        }
+        Ok((true, ..)) => Beyond::Below,
+        Ok((false, ..)) => Beyond::Above,
+        Err(b) => b,
+    };
+    *flags |= Flags::NV;
+    I::of(match (env.rules().to_int, beyond) {
+        (IntRule::Indefinite, _) => if I::SIGNED { least } else { ones },
+        (_, Beyond::Below) | (IntRule::SaturateNanMin, Beyond::Nan) => least,
+        (_, Beyond::Above) | (IntRule::SaturateNanMax, Beyond::Nan) => greatest,
+        (IntRule::SaturateNanZero, Beyond::Nan) => 0,
+    })
+}
+
+/// The low bits of the integer that `a` rounds to, in two's complement; zero for an infinity or a NaN. Invalid where
+/// [`to_int`] is (JavaScript's conversion: RISC-V's FCVTMOD, Arm's FJCVTZS).
+pub fn to_int_modular<F: Format, I: Int>(a: F::Bits, rm: Rounding, env: impl Env, flags: &mut Flags) -> I {
+    to_int::<F, I>(a, rm, env, flags);
+    let u = unpack::<F>(a, env, &mut Flags::default());
+    let Class::Finite { exp, sig } = u.class else { return I::of(0) };
+    let v = match integral::<F>(a, 0, rm, env, &mut Flags::default()) {
+        Ok((_, Some(v), _)) => v,
+        _ if exp < 128 => sig.into() << exp,
+        _ => 0,
+    };
+    I::of(if u.sign { v.wrapping_neg() } else { v })
+}
+
+/// The number nearest to an integer.
+#[inline]
+pub fn from_int<I: Int, F: Format>(v: I, rm: Rounding, env: impl Env, flags: &mut Flags) -> F::Bits {
+    from_int_scaled::<I, F>(v, 0, rm, env, flags)
+}
+
+/// The number nearest to `v × 2^scale`: a conversion from fixed point.
+#[inline]
+pub fn from_int_scaled<I: Int, F: Format>(
+    v: I,
+    scale: i32,
+    rm: Rounding,
+    env: impl Env,
+    flags: &mut Flags,
+) -> F::Bits {
+    let (sign, magnitude) = v.parts();
+    let scale = scale.clamp(-0x1_0000, 0x1_0000);
+    pack::<F>(sign, scale, WideOf::<F>::from(magnitude), rm, env, flags)
+}
+

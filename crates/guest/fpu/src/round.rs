@@ -1,94 +1,140 @@
 //! Rounding: the one place where precision is lost.
 
-use crate::format::Format;
+use crate::format::{Format, WideOf};
+use crate::rules::{Env, Precision, TinyResult, Tininess};
+use crate::wide::Wide;
 use crate::{Flags, Rounding};
+use std::cmp::Ordering;
 
-/// `v >> by`, with every bit that falls out or-ed into the lowest bit.
-pub(crate) fn shift_right_jam(v: u128, by: u32) -> u128 {
-    match by {
-        0 => v,
-        1..=127 => v >> by | (v & ((1 << by) - 1) != 0) as u128,
-        _ => (v != 0) as u128,
-    }
-}
-
-/// Whether to go one up from the truncated magnitude, whose lowest bit is `odd`, given the part cut off: compared with
-/// one half (`half`) and whether anything was cut off at all.
-pub(crate) fn rounds_up(
-    rm: Rounding,
-    sign: bool,
-    odd: bool,
-    half: std::cmp::Ordering,
-    inexact: bool,
-) -> bool {
-    use std::cmp::Ordering::*;
-    match rm {
-        Rounding::NearestEven => half == Greater || half == Equal && odd,
-        Rounding::NearestMaxMagnitude => half != Less,
+/// `sig >> shift` rounded; the second value tells whether it is inexact. `shift` is at least 1 and less than the width.
+#[inline(always)]
+pub(crate) fn round_shift<W: Wide>(sig: W, shift: u32, sign: bool, rm: Rounding) -> (W, bool) {
+    let kept = sig >> shift;
+    let rest = sig.below(shift);
+    let inexact = rest != W::ZERO;
+    let odd = kept.low() & 1 != 0;
+    let half = || rest.cmp(&(W::from(1) << (shift - 1)));
+    let up = match rm {
+        Rounding::NearestEven => {
+            let half = half();
+            half == Ordering::Greater || half == Ordering::Equal && odd
+        }
+        Rounding::NearestMaxMagnitude => half() != Ordering::Less,
         Rounding::TowardZero => false,
         Rounding::Down => sign && inexact,
         Rounding::Up => !sign && inexact,
-    }
-}
-
-/// `sig >> shift` rounded; the second value tells whether it is inexact. `shift` is 1 to 127.
-pub(crate) fn round_shift(sig: u128, shift: u32, sign: bool, rm: Rounding) -> (u128, bool) {
-    let kept = sig >> shift;
-    let rest = sig & ((1 << shift) - 1);
-    let up = rounds_up(rm, sign, kept & 1 != 0, rest.cmp(&(1 << (shift - 1))), rest != 0);
-    (kept + up as u128, rest != 0)
+        Rounding::ToOdd => inexact && !odd,
+    };
+    (kept + W::from(up as u128), inexact)
 }
 
 /// The format's number nearest to `±sig × 2^exp` in the direction `rm` (IEEE 754-2008, 4.3, 7.4 and 7.5). The lowest
 /// bit of `sig` may be sticky if `sig` has at least two bits more than the precision.
-pub(crate) fn pack<F: Format>(sign: bool, exp: i32, sig: u128, rm: Rounding, flags: &mut Flags) -> u64 {
-    if sig == 0 {
+#[inline]
+pub(crate) fn pack<F: Format>(
+    sign: bool,
+    exp: i32,
+    sig: WideOf<F>,
+    rm: Rounding,
+    env: impl Env,
+    flags: &mut Flags,
+) -> F::Bits {
+    pack_to::<F>(sign, exp, sig, F::PRECISION, rm, env, flags)
+}
+
+/// The same for a result of arithmetic, which the x87's precision control makes shorter.
+#[inline]
+pub(crate) fn pack_arith<F: Format>(
+    sign: bool,
+    exp: i32,
+    sig: WideOf<F>,
+    rm: Rounding,
+    env: impl Env,
+    flags: &mut Flags,
+) -> F::Bits {
+    let precision = match env.rules().precision {
+        Precision::Single if F::EXPLICIT => 24,
+        Precision::Double if F::EXPLICIT => 53,
+        _ => F::PRECISION,
+    };
+    pack_to::<F>(sign, exp, sig, precision, rm, env, flags)
+}
+
+#[inline(always)]
+fn pack_to<F: Format>(
+    sign: bool,
+    exp: i32,
+    sig: WideOf<F>,
+    precision: u32,
+    rm: Rounding,
+    env: impl Env,
+    flags: &mut Flags,
+) -> F::Bits {
+    let rules = env.rules();
+    if sig == WideOf::<F>::ZERO {
         return F::zero(sign);
     }
-    let p = F::PRECISION as i32;
     let (mut sig, mut exp) = (sig, exp);
-    let top = exp + 127 - sig.leading_zeros() as i32;
+    let width = WideOf::<F>::BITS as i32;
+    let p = precision as i32;
+    let top = exp + width - 1 - sig.leading_zeros() as i32;
+    if rules.outputs == TinyResult::ZeroUnderflow && top < F::EMIN {
+        *flags |= Flags::UF;
+        return F::zero(sign);
+    }
     // The weight of the result's lowest bit: by the precision, but no lower than a subnormal's.
     let mut quantum = (top - (p - 1)).max(F::EMIN - (p - 1));
-    if quantum - exp > 120 {
-        let by = quantum - exp - 120;
-        sig = shift_right_jam(sig, by as u32);
+    if quantum - exp > width - 8 {
+        let by = quantum - exp - (width - 8);
+        sig = sig.shift_right_jam(by as u32);
         exp += by;
     }
-    let (mut kept, inexact) = if quantum <= exp {
-        (sig << (exp - quantum), false)
+    let (kept, inexact) = if quantum <= exp {
+        (sig << (exp - quantum) as u32, false)
     } else {
         round_shift(sig, (quantum - exp) as u32, sign, rm)
     };
+    let mut kept = kept.low();
     if kept >> p != 0 {
         kept >>= 1;
         quantum += 1;
     }
-    if inexact {
-        *flags |= Flags::NX;
-        let tiny = top < F::EMIN
-            && !(top == F::EMIN - 1 && {
-                // Not tiny if the unbounded exponent's rounding would have reached the least normal number.
-                let shift = top - (p - 1) - exp;
-                shift > 0 && round_shift(sig, shift as u32, sign, rm).0 >> p != 0
-            });
+    if inexact || rules.outputs == TinyResult::Zero {
+        if inexact {
+            *flags |= Flags::NX;
+        }
+        let reaches_normal = || {
+            // Not tiny if the unbounded exponent's rounding would have reached the least normal number.
+            let shift = top - (p - 1) - exp;
+            top == F::EMIN - 1 && shift > 0 && round_shift(sig, shift as u32, sign, rm).0.low() >> p != 0
+        };
+        let tiny = top < F::EMIN && (rules.tininess == Tininess::BeforeRounding || !reaches_normal());
+        if tiny && rules.outputs == TinyResult::Zero {
+            *flags |= Flags::UF | Flags::NX;
+            return F::zero(sign);
+        }
         if tiny {
             *flags |= Flags::UF;
         }
     }
+    let aligned = kept << (F::PRECISION - precision);
     if kept >> (p - 1) == 0 {
-        return F::zero(sign) | kept as u64;
+        return F::join(sign, 0, aligned);
     }
     let field = quantum + (p - 1) + F::BIAS;
     if field >= F::EXP_MAX as i32 {
         *flags |= Flags::OF | Flags::NX;
         let to_inf = match rm {
             Rounding::NearestEven | Rounding::NearestMaxMagnitude => true,
-            Rounding::TowardZero => false,
+            Rounding::TowardZero | Rounding::ToOdd => false,
             Rounding::Down => sign,
             Rounding::Up => !sign,
         };
-        return F::inf(sign) - !to_inf as u64;
+        if to_inf {
+            return F::inf(sign);
+        }
+        let ones = (1u128 << precision) - 1;
+        return F::join(sign, F::EXP_MAX - 1, ones << (F::PRECISION - precision));
     }
-    F::zero(sign) | (field as u64) << F::FRAC_BITS | (kept as u64 & ((1 << F::FRAC_BITS) - 1))
+    F::join(sign, field as u32, aligned)
 }
