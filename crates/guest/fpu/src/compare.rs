@@ -27,12 +27,15 @@ fn order<F: Format>(a: F::Bits, b: F::Bits, env: impl Env, flags: &mut Flags) ->
             (minus, _) => if minus { Ordering::Less } else { Ordering::Greater },
         };
     }
-    let key = |u: crate::format::Unpacked<F::Sig>, v: F::Bits| {
-        let magnitude =
-            if u.class == Class::Zero { 0 } else { (v.wide() & ((1 << F::SIGN) - 1)) as i128 };
-        if u.sign { -magnitude } else { magnitude }
-    };
-    key(x, a).cmp(&key(y, b))
+    // The order of magnitudes is that of the bits.
+    let magnitude = |class, v: F::Bits| if class == Class::Zero { 0 } else { v.wide() & ((1 << F::SIGN) - 1) };
+    let (p, q) = (magnitude(x.class, a), magnitude(y.class, b));
+    if F::SIGN < 64 {
+        let key = |minus: bool, v: u128| if minus { -(v as i64) } else { v as i64 };
+        return key(x.sign, p).cmp(&key(y.sign, q));
+    }
+    let key = |minus: bool, v: u128| if minus { -(v as i128) } else { v as i128 };
+    key(x.sign, p).cmp(&key(y.sign, q))
 }
 
 /// The order of two numbers, `None` if one is a NaN; only a signalling NaN is invalid.

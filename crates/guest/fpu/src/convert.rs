@@ -2,7 +2,7 @@
 
 use crate::format::{Class, Format, WideOf, unpack};
 use crate::nan::{convert_nan, note_subnormals};
-use crate::round::{pack, round_shift};
+use crate::round::{pack, round_shift, round_shift_64};
 use crate::rules::{Env, IntRule};
 use crate::{Flags, Rounding};
 
@@ -88,8 +88,10 @@ fn integral<F: Format>(
     // What is below a quarter is as good as an eighth; two bits more than the significand are enough for that.
     let limit = F::PRECISION + 2;
     let by = exp.unsigned_abs();
-    let (v, inexact) = if by > limit {
-        round_shift(1u128, limit, u.sign, rm)
+    let (sig, by) = if by > limit { (1, limit) } else { (sig, by) };
+    let (v, inexact) = if limit < 64 {
+        let (v, inexact) = round_shift_64(sig as u64, by, u.sign, rm);
+        (v.into(), inexact)
     } else {
         round_shift(sig, by, u.sign, rm)
     };

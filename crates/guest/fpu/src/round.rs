@@ -6,15 +6,11 @@ use crate::wide::Wide;
 use crate::{Flags, Rounding};
 use std::cmp::Ordering;
 
-/// `sig >> shift` rounded; the second value tells whether it is inexact. `shift` is at least 1 and less than the width.
+/// Whether to go one up from the truncated magnitude, whose lowest bit is `odd`, given the part cut off: how it compares with
+/// one half, and whether anything was cut off at all.
 #[inline(always)]
-pub(crate) fn round_shift<W: Wide>(sig: W, shift: u32, sign: bool, rm: Rounding) -> (W, bool) {
-    let kept = sig >> shift;
-    let rest = sig.below(shift);
-    let inexact = rest != W::ZERO;
-    let odd = kept.low() & 1 != 0;
-    let half = || rest.cmp(&(W::from(1) << (shift - 1)));
-    let up = match rm {
+fn rounds_up(rm: Rounding, sign: bool, odd: bool, half: impl FnOnce() -> Ordering, inexact: bool) -> bool {
+    match rm {
         Rounding::NearestEven => {
             let half = half();
             half == Ordering::Greater || half == Ordering::Equal && odd
@@ -24,8 +20,28 @@ pub(crate) fn round_shift<W: Wide>(sig: W, shift: u32, sign: bool, rm: Rounding)
         Rounding::Down => sign && inexact,
         Rounding::Up => !sign && inexact,
         Rounding::ToOdd => inexact && !odd,
-    };
+    }
+}
+
+/// `sig >> shift` rounded; the second value tells whether it is inexact. `shift` is at least 1 and less than the width.
+#[inline(always)]
+pub(crate) fn round_shift<W: Wide>(sig: W, shift: u32, sign: bool, rm: Rounding) -> (W, bool) {
+    let kept = sig >> shift;
+    let rest = sig.below(shift);
+    let inexact = rest != W::ZERO;
+    let half = || rest.cmp(&(W::from(1) << (shift - 1)));
+    let up = rounds_up(rm, sign, kept.low() & 1 != 0, half, inexact);
     (kept + W::from(up as u128), inexact)
+}
+
+/// The same in 64 bits.
+#[inline(always)]
+pub(crate) fn round_shift_64(sig: u64, shift: u32, sign: bool, rm: Rounding) -> (u64, bool) {
+    let kept = sig >> shift;
+    let rest = sig & ((1 << shift) - 1);
+    let half = || rest.cmp(&(1 << (shift - 1)));
+    let up = rounds_up(rm, sign, kept & 1 != 0, half, rest != 0);
+    (kept + up as u64, rest != 0)
 }
 
 /// The format's number nearest to `±sig × 2^exp` in the direction `rm` (IEEE 754-2008, 4.3, 7.4 and 7.5). The lowest
