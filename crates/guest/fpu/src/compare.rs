@@ -24,11 +24,18 @@ fn order<F: Format>(a: F::Bits, b: F::Bits, env: impl Env, flags: &mut Flags) ->
             (false, false) => p.cmp(&q),
             (true, true) => q.cmp(&p),
             _ if x.class == Class::Zero && y.class == Class::Zero => Ordering::Equal,
-            (minus, _) => if minus { Ordering::Less } else { Ordering::Greater },
+            (minus, _) => {
+                if minus {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                }
+            }
         };
     }
     // The order of magnitudes is that of the bits.
-    let magnitude = |class, v: F::Bits| if class == Class::Zero { 0 } else { v.wide() & ((1 << F::SIGN) - 1) };
+    let magnitude =
+        |class, v: F::Bits| if class == Class::Zero { 0 } else { v.wide() & ((1 << F::SIGN) - 1) };
     let (p, q) = (magnitude(x.class, a), magnitude(y.class, b));
     if F::SIGN < 64 {
         let key = |minus: bool, v: u128| if minus { -(v as i64) } else { v as i64 };
@@ -102,7 +109,8 @@ pub fn min_max<F: Format>(
     let max = matches!(which, Which::Max | Which::MaxMagnitude);
     if kind == MinMax::Second {
         let wanted = if max { Ordering::Greater } else { Ordering::Less };
-        return if compare_signalling::<F>(a, b, env, flags) == Some(wanted) { a } else { b };
+        let first = compare_signalling::<F>(a, b, env, flags) == Some(wanted);
+        return flushed::<F>(if first { a } else { b }, env, &mut Flags::default());
     }
     if is_nan(a) || is_nan(b) {
         let signalling = |v| F::is_snan(v) || F::unsupported(v);

@@ -6,7 +6,7 @@ use crate::round::{pack, round_shift, round_shift_64};
 use crate::rules::{Env, IntRule};
 use crate::{Flags, Rounding};
 
-/// `a` in another format.
+/// `a` in another format. (The x87's stores to memory raise no [`Flags::DN`]: they use [`Subnormal::Keep`](crate::Subnormal::Keep).)
 #[inline]
 pub fn convert<A: Format, B: Format>(a: A::Bits, rm: Rounding, env: impl Env, flags: &mut Flags) -> B::Bits {
     let u = unpack::<A>(a, env, flags);
@@ -129,7 +129,13 @@ pub fn to_int_scaled<F: Format, I: Int>(
     };
     *flags |= Flags::NV;
     I::of(match (env.rules().to_int, beyond) {
-        (IntRule::Indefinite, _) => if I::SIGNED { least } else { ones },
+        (IntRule::Indefinite, _) => {
+            if I::SIGNED {
+                least
+            } else {
+                ones
+            }
+        }
         (_, Beyond::Below) | (IntRule::SaturateNanMin, Beyond::Nan) => least,
         (_, Beyond::Above) | (IntRule::SaturateNanMax, Beyond::Nan) => greatest,
         (IntRule::SaturateNanZero, Beyond::Nan) => 0,
@@ -169,4 +175,3 @@ pub fn from_int_scaled<I: Int, F: Format>(
     let scale = scale.clamp(-0x1_0000, 0x1_0000);
     pack::<F>(sign, scale, WideOf::<F>::from(magnitude), rm, env, flags)
 }
-

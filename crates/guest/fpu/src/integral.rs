@@ -7,7 +7,7 @@ use crate::rules::Env;
 use crate::{Flags, Rounding};
 
 /// The integral value that `a` rounds to, in the same format (IEEE 754-2008, 5.9). Whether that is inexact is told only if
-/// `exact` is true.
+/// `exact` is true. (SSE's ROUND* raise no [`Flags::DN`].)
 #[inline]
 pub fn round_to_integral<F: Format>(
     a: F::Bits,

@@ -1,7 +1,7 @@
 //! Rounding: the one place where precision is lost.
 
 use crate::format::{Format, WideOf};
-use crate::rules::{Env, Precision, TinyResult, Tininess};
+use crate::rules::{Env, Precision, Tininess, TinyResult};
 use crate::wide::Wide;
 use crate::{Flags, Rounding};
 use std::cmp::Ordering;

@@ -177,11 +177,7 @@ impl Wide for U256 {
 
     #[inline(always)]
     fn any_below(self, n: u32) -> bool {
-        if n < 128 {
-            self.lo.any_below(n)
-        } else {
-            self.lo != 0 || self.hi.any_below(n - 128)
-        }
+        if n < 128 { self.lo.any_below(n) } else { self.lo != 0 || self.hi.any_below(n - 128) }
     }
 
     fn root(self) -> (U256, bool) {
