@@ -45,7 +45,7 @@ impl How {
 
     fn of(n: u64) -> How {
         let precision = [Precision::Extended, Precision::Double, Precision::Single][(n / 12 % 3) as usize];
-        How { rm: MODES[(n % 6) as usize], before: n / 6 % 2 != 0, precision }
+        How { rm: MODES[(n % 6) as usize], before: n % 12 >= 6, precision }
     }
 }
 
