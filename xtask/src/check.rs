@@ -34,7 +34,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ),
     ("guest", &["fpu", "sem", "isa-riscv", "jit*", "vcpu"]),
     ("hw", &["device", "serial", "virtio", "misc", "firmware", "machine"]),
-    ("services", &["chardev", "vhost-user"]),
+    ("services", &["chardev", "vhost-user", "gdb"]),
 ];
 
 pub(crate) fn run() -> Result<()> {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use block::{BlockGraph, Drive};
 use chardev::{Chardevs, Legacy};
 use device::{CharBackend, RawValue, Resources};
+use gdb::GdbServer;
 use machine::{
     Bios, Machine, MachineConfig, MachineEnv, MachineOptions, RebootAction, ShutdownAction, ShutdownCause,
 };
 use monitor::{CommandTable, HmpOptions, HmpTable, Monitor, QmpOptions};
-use qapi::{QError, Value};
+use qapi::{QError, Value, qerr};
 use qom::Object;
 
 use super::config::{Config, MonitorOption, at};
@@ -93,8 +94,17 @@ async fn with_machine(
     block::qmp::register_devices(&mut commands, &storage.graph);
     block_jobs::replication::register(&mut commands, &storage.jobs);
     machine::qmp::register(&mut commands, &mut hmp, machine);
+    let gdb = GdbServer::new(machine, &storage.chardevs);
+    gdb::register_hmp(&mut hmp, &gdb);
     let monitor = Monitor::new(commands, hmp, storage.events.clone(), rt::current())
         .map_err(|e| format!("cannot set up the monitors' thread: {e}"))?;
+    let monitor = Arc::new(monitor);
+    gdb.set_monitor(&monitor);
+    if let Some(g) = &config.gdb {
+        gdb.open(&g.value).await.map_err(|e| {
+            format!("{}\n{}", about(g, e), about(g, qerr!("gdbstub: couldn't create chardev")))
+        })?;
+    }
     let requests = machine.requests().clone();
     storage.chardevs.on_quit(Arc::new(move || requests.shutdown(ShutdownCause::HostQmpQuit, 0)));
     for (i, m) in config.monitors.iter().enumerate() {
@@ -117,10 +127,12 @@ async fn with_machine(
     if config.daemonize {
         daemon::ready().map_err(|e| format!("-daemonize: {e}"))?;
     }
-    if !config.stopped {
+    // A debugger that was quick decides when it runs.
+    if !config.stopped && !gdb.is_attached() {
         machine.start().await.map_err(text)?;
     }
     let code = machine.wait_exit().await;
+    gdb.machine_ended(code);
     monitor.shutdown(FAREWELL).await;
     Ok(code)
 }

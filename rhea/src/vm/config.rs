@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) globals: Vec<(String, String, String)>,
     pub(crate) serials: Vec<Given>,
     pub(crate) monitors: Vec<MonitorOption>,
+    /// Where debuggers are waited for.
+    pub(crate) gdb: Option<Given>,
     /// `-S`.
     pub(crate) stopped: bool,
     pub(crate) no_reboot: bool,
@@ -103,6 +105,7 @@ pub(crate) fn config(given: Vec<Given>) -> Result<Config, String> {
         globals: Vec::new(),
         serials: Vec::new(),
         monitors: Vec::new(),
+        gdb: None,
         stopped: false,
         no_reboot: false,
         no_shutdown: false,
@@ -168,6 +171,8 @@ pub(crate) fn config(given: Vec<Given>) -> Result<Config, String> {
                 display |= g.name == "display";
             }
             "no-user-config" => {}
+            "gdb" => c.gdb = Some(g),
+            "s" => c.gdb = Some(Given { value: "tcp::1234".into(), ..g }),
             "S" => c.stopped = true,
             "no-reboot" => c.no_reboot = true,
             "no-shutdown" => c.no_shutdown = true,

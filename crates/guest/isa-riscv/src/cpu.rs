@@ -1,5 +1,6 @@
 //! The state of a hart.
 
+use crate::debug::Debug;
 use crate::insn::Ext;
 use crate::jumps::{Heat, JumpCache};
 use crate::mmu::{PhysCache, Superpages};
@@ -120,6 +121,7 @@ pub struct Cpu {
     pub(crate) scratch: u64,
     pub(crate) jumps: JumpCache,
     pub(crate) heat: Heat,
+    pub(crate) debug: Debug,
     pub(crate) superpages: Superpages,
     pub(crate) phys: PhysCache,
     pub(crate) pmp: Pmp,
@@ -185,6 +187,7 @@ impl Cpu {
             scratch: 0,
             jumps: JumpCache::new(),
             heat: Heat::new(),
+            debug: Debug::default(),
             superpages: Superpages::default(),
             phys: PhysCache::new(),
             pmp: Pmp::default(),

@@ -2,6 +2,7 @@
 
 use crate::code::{CodeCache, SLOTS};
 use crate::cpu::{Cpu, CpuState, HartOptions, Stop};
+use crate::debug::Halt;
 use crate::decode::decode;
 use crate::engine::{Engine, Left};
 use crate::interp::Exec;
@@ -33,6 +34,8 @@ pub enum Exit {
         /// `a0` to `a5`.
         args: [u64; 6],
     },
+    /// It stops for its debugger.
+    Debug(Halt),
 }
 
 /// Instructions that native code does between two looks.
@@ -40,7 +43,7 @@ const NATIVE_BURST: i64 = 16384;
 
 /// One hart.
 pub struct Hart {
-    cpu: Cpu,
+    pub(crate) cpu: Cpu,
     code: CodeCache,
     /// Makes native code, and its generation as far as this hart has followed.
     engine: Option<Arc<dyn Engine>>,
@@ -145,6 +148,9 @@ impl Hart {
                 return Exit::Attention;
             }
             self.follow_engine();
+            if let Some(exit) = self.debug_step() {
+                return exit;
+            }
             self.cpu.take_interrupt();
             if let Some(exit) = self.burst() {
                 return exit;
@@ -258,12 +264,16 @@ impl Hart {
 
     /// What is left to do after an instruction stopped the loop; `next` is where its successor is.
     fn finish(&mut self, stop: Stop, next: u64) -> Option<Exit> {
-        let cpu = &mut self.cpu;
         if stop == Stop::Trap {
+            if let Some(exit) = self.watch_met() {
+                return Some(exit);
+            }
+            let cpu = &mut self.cpu;
             let (code, tval) = cpu.trap;
             cpu.take_exception(code, tval);
             return None;
         }
+        let cpu = &mut self.cpu;
         cpu.pc = next;
         cpu.retired += 1;
         cpu.heat.count(next);
@@ -292,6 +302,9 @@ impl Hart {
     #[inline(never)]
     fn enter_page_slow(&mut self, pc: u64) -> Option<u32> {
         let cpu = &mut self.cpu;
+        if cpu.debug.breaks_page(pc) {
+            return None;
+        }
         let (pa, uniform) = cpu.resolve(pc, 2, Access::Fetch, cpu.mode).ok()?;
         if !uniform {
             return None;
@@ -323,8 +336,16 @@ impl Hart {
         cpu.mem.load(pa, Size::B2).map(|v| v as u16).map_err(|_| cause::FETCH_ACCESS)
     }
 
-    /// Does one instruction without the cache of decoded code.
+    /// Does one instruction without the cache of decoded code, unless there is a breakpoint.
     fn step(&mut self) -> Option<Exit> {
+        if self.breaks_here() {
+            return Some(Exit::Debug(Halt::Breakpoint));
+        }
+        self.step_once()
+    }
+
+    /// Does one instruction without the cache of decoded code.
+    pub(crate) fn step_once(&mut self) -> Option<Exit> {
         let pc = self.cpu.pc;
         let mut raw = 0;
         for i in 0..2 {

@@ -23,6 +23,7 @@ pub mod table;
 mod code;
 mod cpu;
 mod csr;
+mod debug;
 mod hart;
 mod interp;
 mod jumps;
@@ -33,6 +34,7 @@ mod trap;
 
 pub use code::SLOTS;
 pub use cpu::{Cpu, CpuState, HartOptions};
+pub use debug::{Halt, Register, Stops, Watch, WatchKind};
 pub use hart::{Exit, Hart};
 pub use insn::{Ext, Insn};
 pub use pins::{Clock, HartPins};

@@ -138,6 +138,37 @@ impl Cpu {
         }
     }
 
+    /// Where the page tables lead, whatever they permit; nothing is changed.
+    pub(crate) fn look_up(&mut self, addr: u64) -> Option<u64> {
+        let mode = self.data_mode();
+        let levels = match self.satp >> paging::SATP_MODE_SHIFT {
+            paging::SV39 if mode != Mode::M => 3,
+            paging::SV48 if mode != Mode::M => 4,
+            _ => return Some(addr),
+        };
+        let unused = 64 - (12 + 9 * levels);
+        if ((addr << unused) as i64 >> unused) as u64 != addr {
+            return None;
+        }
+        let mut table = (self.satp & paging::SATP_PPN) << 12;
+        for level in (0..levels as u64).rev() {
+            let at = table + ((addr >> (12 + 9 * level)) & 0x1ff) * 8;
+            let pte = match self.phys_page(at) {
+                Some((page, _)) => page.load::<u64>((at & 0xff8) as usize),
+                None => return None,
+            };
+            if pte & paging::V == 0 {
+                return None;
+            }
+            table = (pte >> paging::PPN_SHIFT & paging::SATP_PPN) << 12;
+            if pte & (paging::R | paging::X) != 0 {
+                let span = (1u64 << (12 + 9 * level)) - 1;
+                return Some(table & !span | addr & span);
+            }
+        }
+        None
+    }
+
     fn permits(&self, pte: u64, access: Access, mode: Mode) -> bool {
         if pte & paging::U != 0 {
             let sum = self.mstatus & mstatus::SUM != 0 && access != Access::Fetch;
@@ -195,6 +226,7 @@ impl Cpu {
     #[inline(never)]
     pub(crate) fn load_slow(&mut self, addr: u64, size: Size) -> Result<u64, Stop> {
         let len = size.bytes() as u64;
+        self.watch(addr, len, Access::Read)?;
         let off = addr & 0xfff;
         if off + len > 0x1000 {
             let mut v = 0;
@@ -209,6 +241,7 @@ impl Cpu {
 
     fn load_at(&mut self, addr: u64, size: Size) -> Result<u64, Fault> {
         let (pa, uniform) = self.resolve(addr, size.bytes() as u64, Access::Read, self.data_mode())?;
+        let keep = uniform && !self.debug.watches_page(addr);
         let cx = self.data_cx;
         if let Some((page, _)) = self.phys_page(pa) {
             let off = (addr & 0xfff) as usize;
@@ -218,7 +251,7 @@ impl Cpu {
                 Size::B4 => u64::from(page.load::<u32>(off)),
                 Size::B8 => page.load::<u64>(off),
             };
-            if uniform {
+            if keep {
                 let page = page.clone();
                 self.tlb.read[cx.index(addr)].set(cx, addr, &page);
             }
@@ -240,6 +273,7 @@ impl Cpu {
     #[inline(never)]
     pub(crate) fn store_slow(&mut self, addr: u64, v: u64, size: Size) -> Result<(), Stop> {
         let len = size.bytes() as u64;
+        self.watch(addr, len, Access::Write)?;
         let off = addr & 0xfff;
         if off + len > 0x1000 {
             // Nothing is written unless both pages can be.
@@ -261,6 +295,7 @@ impl Cpu {
     fn store_at(&mut self, addr: u64, v: u64, size: Size) -> Result<(), Fault> {
         let len = size.bytes() as u64;
         let (pa, uniform) = self.resolve(addr, len, Access::Write, self.data_mode())?;
+        let keep = uniform && !self.debug.watches_page(addr);
         let cx = self.data_cx;
         if let Some((page, true)) = self.phys_page(pa) {
             let off = (addr & 0xfff) as usize;
@@ -270,7 +305,7 @@ impl Cpu {
                 Size::B4 => page.store(off, v as u32),
                 Size::B8 => page.store(off, v),
             }
-            if uniform {
+            if keep {
                 let page = page.clone();
                 self.tlb.write[cx.index(addr)].set(cx, addr, &page);
             }
@@ -289,6 +324,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     pub(crate) fn atomic_page(&mut self, addr: u64, len: u64, access: Access) -> Result<RamPage, Stop> {
+        self.watch(addr, len, access)?;
         let mode = self.data_mode();
         let r = self.resolve(addr, len, access, mode).and_then(|(pa, uniform)| {
             let cx = self.data_cx;
@@ -296,7 +332,7 @@ impl Cpu {
                 Some((page, writable)) if writable || access == Access::Read => page.clone(),
                 _ => return Err(Fault::Access),
             };
-            if uniform {
+            if uniform && !self.debug.watches_page(addr) {
                 let table = if access == Access::Write { &mut self.tlb.write } else { &mut self.tlb.read };
                 table[cx.index(addr)].set(cx, addr, &page);
             }

@@ -1,7 +1,9 @@
 //! The trait behind which the ways of running a guest stand.
 
-use isa_riscv::{CpuState, Exit, Hart, Mode};
+use isa_riscv::{CpuState, Exit, Hart, Mode, Register, Stops};
 use sem::ExitFlag;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Why a vCPU returned from guest code.
 pub type VmExit = Exit;
@@ -30,6 +32,16 @@ pub trait Vcpu: Send {
     /// Later translations see page tables as they are now: a range of `(start, bytes)` (all: `None`) of an
     /// address space (all: `None`).
     fn sfence_vma(&mut self, range: Option<(u64, u64)>, asid: Option<u64>);
+    /// Where to stop for the debugger, from now on.
+    fn set_stops(&mut self, stops: Arc<Stops>);
+    /// Whether the next run does one instruction, and more only while the pc stays in a range.
+    fn set_step(&mut self, while_in: Option<Range<u64>>);
+    /// A register; `None` if there is none of that number.
+    fn register(&mut self, r: Register) -> Option<u64>;
+    /// Sets a register; false if that cannot be.
+    fn set_register(&mut self, r: Register, v: u64) -> bool;
+    /// The physical address of a virtual one, without regard to permissions; `None` if there is none.
+    fn translate(&mut self, addr: u64) -> Option<u64>;
 }
 
 /// The interpreter.
@@ -72,5 +84,25 @@ impl Vcpu for Hart {
 
     fn sfence_vma(&mut self, range: Option<(u64, u64)>, asid: Option<u64>) {
         Hart::sfence_vma(self, range, asid);
+    }
+
+    fn set_stops(&mut self, stops: Arc<Stops>) {
+        Hart::set_stops(self, stops);
+    }
+
+    fn set_step(&mut self, while_in: Option<Range<u64>>) {
+        Hart::set_step(self, while_in);
+    }
+
+    fn register(&mut self, r: Register) -> Option<u64> {
+        Hart::register(self, r)
+    }
+
+    fn set_register(&mut self, r: Register, v: u64) -> bool {
+        Hart::set_register(self, r, v)
+    }
+
+    fn translate(&mut self, addr: u64) -> Option<u64> {
+        Hart::debug_translate(self, addr)
     }
 }

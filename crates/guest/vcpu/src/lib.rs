@@ -9,11 +9,13 @@
 
 mod accel;
 mod clock;
+mod debug;
 mod set;
 mod slot;
 
 pub use accel::{Vcpu, VmExit};
 pub use clock::{CpuClock, TIMEBASE_HZ};
+pub use debug::{OnHalt, Plan};
 pub use isa_riscv::engine::Engine;
-pub use isa_riscv::{CpuState, Ext, HartPins, Mode};
+pub use isa_riscv::{CpuState, Ext, Halt, HartPins, Mode, Register, Stops, Watch, WatchKind};
 pub use set::{CpuSet, HartConfig, HartMask, HartState, SbiHandler, SbiResult, StartError};

@@ -1,6 +1,7 @@
 //! All harts of a machine.
 
 use crate::clock::CpuClock;
+use crate::debug::Listener;
 use crate::slot::{Fence, Slot, Start};
 use isa_riscv::engine::Engine;
 use isa_riscv::{CpuState, Ext, Hart, HartOptions, HartPins, Mode};
@@ -129,7 +130,8 @@ impl std::error::Error for StartError {}
 /// [`CpuSet::reset`], [`CpuSet::registers`], [`CpuSet::set_registers`]) must not be called from a device's
 /// register handler, because a hart is inside of it: hand the wish to another thread.
 pub struct CpuSet {
-    slots: Vec<Arc<Slot>>,
+    pub(crate) slots: Vec<Arc<Slot>>,
+    pub(crate) listener: Listener,
     clock: Option<Arc<CpuClock>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -142,6 +144,7 @@ impl CpuSet {
     pub fn new(configs: Vec<HartConfig>) -> io::Result<Arc<CpuSet>> {
         let clock = configs.first().map(|c| c.clock.clone());
         let mut slots = Vec::with_capacity(configs.len());
+        let listener = Listener::default();
         for c in configs {
             let pins = Arc::new(HartPins::new());
             let opts = HartOptions {
@@ -155,9 +158,9 @@ impl CpuSet {
             if let Some(engine) = c.engine {
                 hart.set_engine(engine, HOT);
             }
-            slots.push(Arc::new(Slot::new(c.id, pins, c.clock, c.sbi, Box::new(hart))));
+            slots.push(Arc::new(Slot::new(c.id, pins, c.clock, c.sbi, listener.clone(), Box::new(hart))));
         }
-        let set = Arc::new(CpuSet { slots, clock, threads: Mutex::default() });
+        let set = Arc::new(CpuSet { slots, listener, clock, threads: Mutex::default() });
         for slot in &set.slots {
             let s = slot.clone();
             let name = format!("vcpu {}", slot.id);
@@ -232,7 +235,10 @@ impl CpuSet {
             c.resume();
         }
         for s in &self.slots {
-            s.control(|c| c.paused = false);
+            s.control(|c| {
+                c.paused = false;
+                c.halted = false;
+            });
         }
     }
 
@@ -249,6 +255,7 @@ impl CpuSet {
             s.borrow(|cpu| cpu.reset());
             s.control(|c| {
                 c.start = None;
+                c.halted = false;
                 c.state = if s.sbi.is_some() { HartState::Stopped } else { HartState::Started };
             });
         }

@@ -2,8 +2,9 @@
 
 use crate::accel::{Vcpu, VmExit};
 use crate::clock::CpuClock;
+use crate::debug::Listener;
 use crate::set::{HartState, SbiHandler, SbiResult};
-use isa_riscv::{HartPins, Mode};
+use isa_riscv::{Halt, HartPins, Mode};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::sync::Arc;
 use std::thread::ThreadId;
@@ -31,6 +32,10 @@ const MAX_FENCES: usize = 32;
 pub(crate) struct Ctl {
     pub(crate) quit: bool,
     pub(crate) paused: bool,
+    /// It stopped for its debugger.
+    pub(crate) halted: bool,
+    /// The debugger has it stand still while others run.
+    pub(crate) held: bool,
     /// Threads that want the registers.
     pub(crate) borrowers: u32,
     /// The thread runs guest code, or is about to.
@@ -44,11 +49,19 @@ pub(crate) struct Ctl {
     pub(crate) thread: Option<ThreadId>,
 }
 
+impl Ctl {
+    /// Whether somebody wants the hart to stand still.
+    fn stands(&self) -> bool {
+        self.paused || self.halted || self.held || self.borrowers > 0
+    }
+}
+
 pub(crate) struct Slot {
     pub(crate) id: u32,
     pub(crate) pins: Arc<HartPins>,
     pub(crate) clock: Arc<CpuClock>,
     pub(crate) sbi: Option<Arc<dyn SbiHandler>>,
+    listener: Listener,
     pub(crate) ctl: Mutex<Ctl>,
     /// Signalled when the hart leaves guest code, and when `ctl` changes so that it may go on.
     pub(crate) changed: Condvar,
@@ -62,6 +75,7 @@ impl Slot {
         pins: Arc<HartPins>,
         clock: Arc<CpuClock>,
         sbi: Option<Arc<dyn SbiHandler>>,
+        listener: Listener,
         cpu: Box<dyn Vcpu>,
     ) -> Slot {
         let state = if sbi.is_some() { HartState::Stopped } else { HartState::Started };
@@ -70,9 +84,12 @@ impl Slot {
             pins,
             clock,
             sbi,
+            listener,
             ctl: Mutex::new(Ctl {
                 quit: false,
                 paused: true,
+                halted: false,
+                held: false,
                 borrowers: 0,
                 in_guest: false,
                 state,
@@ -169,6 +186,7 @@ impl Slot {
                 VmExit::Attention => {}
                 VmExit::Wfi => self.sleep(),
                 VmExit::Sbi { ext, func, args } => self.call(ext, func, args),
+                VmExit::Debug(halt) => self.halt(halt),
             }
         }
     }
@@ -182,7 +200,7 @@ impl Slot {
                 return None;
             }
             let ready = ctl.state == HartState::Started || ctl.start.is_some();
-            if !ctl.paused && ctl.borrowers == 0 && ready {
+            if ready && !ctl.stands() {
                 break;
             }
             self.changed.wait(&mut ctl);
@@ -239,6 +257,14 @@ impl Slot {
         }
     }
 
+    /// Stands still for the debugger, and tells it.
+    fn halt(&self, halt: Halt) {
+        if let Some(f) = self.listener.get() {
+            self.ctl.lock().halted = true;
+            f(self.id, halt);
+        }
+    }
+
     fn call(&self, ext: u64, func: u64, args: [u64; 6]) {
         let Some(sbi) = &self.sbi else { return };
         match sbi.call(self.id, ext, func, args) {
@@ -265,7 +291,7 @@ impl Slot {
             {
                 let mut ctl = self.ctl.lock();
                 // A reset or a pause, and whoever wants the registers, come first.
-                while (ctl.paused || ctl.borrowers > 0) && !ctl.quit && ctl.state == HartState::Suspended {
+                while ctl.stands() && !ctl.quit && ctl.state == HartState::Suspended {
                     self.changed.wait(&mut ctl);
                 }
                 if ctl.quit || ctl.state != HartState::Suspended {

@@ -7,6 +7,7 @@
 
 mod asm;
 mod bench;
+mod debug;
 mod instructions;
 mod memory;
 mod programs;
