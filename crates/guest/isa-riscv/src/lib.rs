@@ -19,10 +19,12 @@ pub mod pmp;
 pub mod semantics;
 pub mod spec;
 pub mod table;
+pub mod text;
 
 mod code;
 mod cpu;
 mod csr;
+mod csr_names;
 mod debug;
 mod hart;
 mod interp;
@@ -34,6 +36,7 @@ mod trap;
 
 pub use code::SLOTS;
 pub use cpu::{Cpu, CpuState, HartOptions};
+pub use csr_names::{csr_name, csr_names};
 pub use debug::{Halt, Register, Stops, Watch, WatchKind};
 pub use hart::{Exit, Hart};
 pub use insn::{Ext, Insn};

@@ -3,19 +3,7 @@
 use crate::machine::Machine;
 use mem::FlatKind;
 use std::fmt::Write as _;
-use vcpu::CpuState;
-
-/// Names of the integer registers in the standard's calling convention.
-const X: [&str; 32] = [
-    "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6",
-    "a7", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6",
-];
-/// Those of the floating-point registers.
-const F: [&str; 32] = [
-    "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "fs0", "fs1", "fa0", "fa1", "fa2", "fa3", "fa4",
-    "fa5", "fa6", "fa7", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8",
-    "ft9", "ft10", "ft11",
-];
+use vcpu::{CpuState, F_NAMES, X_NAMES};
 
 /// The registers of the first hart, or of all.
 pub(crate) fn info(machine: &Machine, all: bool) -> String {
@@ -49,9 +37,9 @@ fn draw(s: &CpuState) -> String {
     for (name, v) in rows {
         let _ = writeln!(out, " {name:<8} {v:016x}");
     }
-    grid(&mut out, 'x', &X, &s.x);
+    grid(&mut out, 'x', &X_NAMES, &s.x);
     let _ = writeln!(out, " {:<8} {:016x}", "fcsr", s.fcsr);
-    grid(&mut out, 'f', &F, &s.f);
+    grid(&mut out, 'f', &F_NAMES, &s.f);
     out
 }
 
@@ -93,7 +81,7 @@ mod tests {
         let mut out = String::new();
         let mut x = [0; 32];
         x[10] = 0xdead_beef;
-        grid(&mut out, 'x', &X, &x);
+        grid(&mut out, 'x', &X_NAMES, &x);
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(lines.len(), 8);
         let zero = "0000000000000000";

@@ -3,68 +3,14 @@
 use gdbstub::arch::{Arch, RegId, Registers};
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use vcpu::Register;
+use vcpu::{F_NAMES, Register, X_NAMES, csr_names};
 
 const FIRST_F: usize = 33;
 const FIRST_CSR: usize = 65;
 const MODE: usize = FIRST_CSR + 4096;
 
-/// Names of the integer registers.
-const X: [&str; 32] = [
-    "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6",
-    "a7", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6",
-];
-/// Those of the floating-point registers.
-const F: [&str; 32] = [
-    "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "fs0", "fs1", "fa0", "fa1", "fa2", "fa3", "fa4",
-    "fa5", "fa6", "fa7", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8",
-    "ft9", "ft10", "ft11",
-];
-/// Addresses and names of control and status registers; those in a row are numbered.
-const CSRS: &[(u16, u16, &str)] = &[
-    (0x100, 1, "sstatus"),
-    (0x104, 1, "sie"),
-    (0x105, 1, "stvec"),
-    (0x106, 1, "scounteren"),
-    (0x10a, 1, "senvcfg"),
-    (0x140, 1, "sscratch"),
-    (0x141, 1, "sepc"),
-    (0x142, 1, "scause"),
-    (0x143, 1, "stval"),
-    (0x144, 1, "sip"),
-    (0x14d, 1, "stimecmp"),
-    (0x180, 1, "satp"),
-    (0x300, 1, "mstatus"),
-    (0x301, 1, "misa"),
-    (0x302, 1, "medeleg"),
-    (0x303, 1, "mideleg"),
-    (0x304, 1, "mie"),
-    (0x305, 1, "mtvec"),
-    (0x306, 1, "mcounteren"),
-    (0x30a, 1, "menvcfg"),
-    (0x320, 1, "mcountinhibit"),
-    (0x323, 29, "mhpmevent3"),
-    (0x340, 1, "mscratch"),
-    (0x341, 1, "mepc"),
-    (0x342, 1, "mcause"),
-    (0x343, 1, "mtval"),
-    (0x344, 1, "mip"),
-    (0x3a0, 16, "pmpcfg0"),
-    (0x3b0, 64, "pmpaddr0"),
-    (0xb00, 1, "mcycle"),
-    (0xb02, 1, "minstret"),
-    (0xb03, 29, "mhpmcounter3"),
-    (0xc00, 1, "cycle"),
-    (0xc01, 1, "time"),
-    (0xc02, 1, "instret"),
-    (0xc03, 29, "hpmcounter3"),
-    (0xf11, 1, "mvendorid"),
-    (0xf12, 1, "marchid"),
-    (0xf13, 1, "mimpid"),
-    (0xf14, 1, "mhartid"),
-    (0xf15, 1, "mconfigptr"),
-];
-const FLOAT_CSRS: [(u16, &str); 3] = [(1, "fflags"), (2, "frm"), (3, "fcsr")];
+/// The registers of floating point, which are told among those.
+const FLOAT_CSRS: std::ops::RangeInclusive<u16> = 1..=3;
 const MISA: u16 = 0x301;
 
 /// The architecture, for the protocol's library.
@@ -125,7 +71,7 @@ impl RegId for Id {
             FIRST_F..FIRST_CSR => (Register::F((id - FIRST_F) as u8), 8),
             FIRST_CSR..MODE => {
                 let n = (id - FIRST_CSR) as u16;
-                (Register::Csr(n), if (1..=3).contains(&n) { 4 } else { 8 })
+                (Register::Csr(n), if FLOAT_CSRS.contains(&n) { 4 } else { 8 })
             }
             MODE => (Register::Mode, 8),
             _ => return None,
@@ -144,11 +90,13 @@ pub(crate) fn description(read: impl Fn(Register) -> Option<u64>) -> String {
     let reg = |name: &str, bits: u32, kind: &str, n: usize, out: &mut String| {
         let _ = writeln!(out, "<reg name=\"{name}\" bitsize=\"{bits}\" type=\"{kind}\" regnum=\"{n}\"/>");
     };
-    for (n, name) in X.iter().enumerate() {
-        let kind = match n {
-            1 => "code_ptr",
-            2 | 3 | 4 | 8 => "data_ptr",
-            _ => "int",
+    for (n, name) in X_NAMES.iter().enumerate() {
+        let (name, kind) = match n {
+            1 => (*name, "code_ptr"),
+            // Debuggers call it what it is for.
+            8 => ("fp", "data_ptr"),
+            2 | 3 | 4 => (*name, "data_ptr"),
+            _ => (*name, "int"),
         };
         reg(name, 64, kind, n, &mut out);
     }
@@ -166,27 +114,20 @@ pub(crate) fn description(read: impl Fn(Register) -> Option<u64>) -> String {
         } else {
             "ieee_single"
         };
-        for (n, name) in F.iter().enumerate() {
+        for (n, name) in F_NAMES.iter().enumerate() {
             reg(name, 64, kind, FIRST_F + n, &mut out);
         }
-        for (n, name) in FLOAT_CSRS {
-            reg(name, 32, "int", FIRST_CSR + usize::from(n), &mut out);
+        for (n, name) in csr_names().filter(|(n, _)| FLOAT_CSRS.contains(n)) {
+            reg(&name, 32, "int", FIRST_CSR + usize::from(n), &mut out);
         }
         out.push_str("</feature>\n");
     }
     out.push_str("<feature name=\"org.gnu.gdb.riscv.virtual\">\n");
     reg("priv", 64, "int", MODE, &mut out);
     out.push_str("</feature>\n<feature name=\"org.gnu.gdb.riscv.csr\">\n");
-    for &(first, count, name) in CSRS {
-        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        let from: u16 = name[stem.len()..].parse().unwrap_or(0);
-        for i in (0..count).filter(|i| read(Register::Csr(first + i)).is_some()) {
-            let n = FIRST_CSR + usize::from(first + i);
-            if count == 1 {
-                reg(name, 64, "int", n, &mut out);
-            } else {
-                reg(&format!("{stem}{}", from + i), 64, "int", n, &mut out);
-            }
+    for (n, name) in csr_names() {
+        if !FLOAT_CSRS.contains(&n) && read(Register::Csr(n)).is_some() {
+            reg(&name, 64, "int", FIRST_CSR + usize::from(n), &mut out);
         }
     }
     out.push_str("</feature>\n</target>\n");

@@ -103,9 +103,8 @@ fn a_call_of_the_firmware_belongs_to_its_step() {
 fn watched_memory_stops_before_the_access_and_then_lets_it_through() {
     use WatchKind::{Access, Read, Write};
     // The instruction at 4 accesses 8 bytes at DATA + 6, those around other memory of the page.
-    let around = |i: u32| {
-        vec![op("sd", 0, 11, 5, 0x100), i, op("addi", 21, 21, 0, 1), op("ld", 6, 11, 0, 0x100)]
-    };
+    let around =
+        |i: u32| vec![op("sd", 0, 11, 5, 0x100), i, op("addi", 21, 21, 0, 1), op("ld", 6, 11, 0, 0x100)];
     let store = op("sd", 0, 10, 5, 6);
     let load = op("ld", 6, 10, 0, 6);
     let cases: [(u32, u64, u64, WatchKind, bool); 10] = [

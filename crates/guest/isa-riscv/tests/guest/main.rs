@@ -12,4 +12,5 @@ mod instructions;
 mod memory;
 mod programs;
 mod random;
+mod text;
 mod traps;

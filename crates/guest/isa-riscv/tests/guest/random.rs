@@ -15,10 +15,10 @@ use isa_riscv::insn::{Ext, Format};
 use isa_riscv::table::{Op, TABLE};
 
 /// xorshift64*.
-struct Rng(u64);
+pub struct Rng(pub u64);
 
 impl Rng {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
