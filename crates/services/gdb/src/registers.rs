@@ -95,7 +95,7 @@ pub(crate) fn description(read: impl Fn(Register) -> Option<u64>) -> String {
             1 => (*name, "code_ptr"),
             // Debuggers call it what it is for.
             8 => ("fp", "data_ptr"),
-            2 | 3 | 4 => (*name, "data_ptr"),
+            2..=4 => (*name, "data_ptr"),
             _ => (*name, "int"),
         };
         reg(name, 64, kind, n, &mut out);
