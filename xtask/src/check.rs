@@ -32,7 +32,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "image",
         ],
     ),
-    ("guest", &["fpu", "sem", "isa-riscv", "jit*", "vcpu"]),
+    ("guest", &["fpu", "sem", "isa-riscv", "disas", "jit*", "vcpu"]),
     ("hw", &["device", "serial", "virtio", "misc", "firmware", "machine"]),
     ("services", &["chardev", "vhost-user", "gdb"]),
 ];

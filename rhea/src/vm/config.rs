@@ -121,6 +121,7 @@ pub(crate) fn config(given: Vec<Given>) -> Result<Config, String> {
     };
     let (mut nographic, mut nodefaults, mut display) = (false, false, false);
     let mut monitor_said = false;
+    let (mut perf_map, mut jit_dump) = (false, false);
     for g in given {
         match g.name {
             "machine" => c.machines.push(g),
@@ -173,6 +174,8 @@ pub(crate) fn config(given: Vec<Given>) -> Result<Config, String> {
             "no-user-config" => {}
             "gdb" => c.gdb = Some(g),
             "s" => c.gdb = Some(Given { value: "tcp::1234".into(), ..g }),
+            "perfmap" => perf_map = true,
+            "jitdump" => jit_dump = true,
             "S" => c.stopped = true,
             "no-reboot" => c.no_reboot = true,
             "no-shutdown" => c.no_shutdown = true,
@@ -197,6 +200,9 @@ pub(crate) fn config(given: Vec<Given>) -> Result<Config, String> {
             }
             other => unreachable!("-{other} is in the table of options and not handled"),
         }
+    }
+    if let Some(t) = &mut c.translation {
+        (t.perf_map, t.jit_dump) = (perf_map, jit_dump);
     }
     defaults(&mut c, nographic, nodefaults, display, monitor_said);
     if c.daemonize {

@@ -182,6 +182,14 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
     has(Group::Running, "daemonize", Nothing, "", "goes to the background once everything is set up"),
     has(Group::Running, "D", Value, "FILE", "where the log goes (default: standard error)"),
     has(Group::Running, "d", Value, "ITEM[,ITEM…]", "what is logged; '-d help' lists the items"),
+    has(Group::Running, "perfmap", Nothing, "", "writes /tmp/perf-PID.map: names of native code for perf"),
+    has(
+        Group::Running,
+        "jitdump",
+        Nothing,
+        "",
+        "writes jit-PID.dump here: native code with names for perf inject --jit",
+    ),
     has(
         Group::Running,
         "trace",
@@ -250,8 +258,6 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
     not_yet("run-with", Value),
     not_yet("dump-vmstate", Value),
     not_yet("enable-sync-profile", Nothing),
-    not_yet("perfmap", Nothing),
-    not_yet("jitdump", Nothing),
     not_yet("xen-domid", Value),
     not_yet("xen-attach", Nothing),
     not_yet("xen-domid-restrict", Nothing),

@@ -1,10 +1,10 @@
-//! Debian's gdb-multiarch at a running machine.
+//! Debian's gdb-multiarch at a running machine; and what is told of code, the guest's and that which is made of it.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use e2e::{ScratchDir, Vm, VmBuilder, run_tool, workspace};
+use anyhow::{Context, Result, bail, ensure};
+use e2e::{ScratchDir, Vm, VmBuilder, rhea_binary, run_tool, workspace};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -262,5 +262,70 @@ fn a_debugger_that_vanishes_leaves_nothing_behind() -> Result<()> {
     vm.qmp().run("quit", json!({}))?;
     let (status, errors) = vm.wait(SOON)?;
     ensure!(status.success(), "{status}: {errors}");
+    Ok(())
+}
+
+#[test]
+fn code_is_listed_and_named_for_perf() -> Result<()> {
+    let dir = ScratchDir::new("listing")?;
+    let elf = guest(&dir)?;
+    let out = Command::new("timeout")
+        .arg("3")
+        .arg(rhea_binary())
+        .args([
+            "vm",
+            "--arch",
+            "riscv64",
+            "-M",
+            "virt",
+            "-smp",
+            "2",
+            "-m",
+            "64",
+            "-kernel",
+            &elf,
+            "-nodefaults",
+        ])
+        .args(["-display", "none", "-d", "in_asm,op,out_asm", "-D", &dir.file("log"), "-jitdump", "-perfmap"])
+        .current_dir(dir.path())
+        .output()?;
+    ensure!(
+        out.status.code() == Some(124),
+        "it ran until it was ended: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let log = std::fs::read_to_string(dir.file("log"))?;
+    in_order(
+        &log,
+        &[
+            "----------------\nIN: \n0x80200000:  ",
+            "0x8020003c:  00148493          addi                    s1,s1,1\n",
+            "OP:\nfunction",
+            "OUT: [size=",
+            "  -- guest addr 0x000000008020",
+            "movq     ",
+        ],
+    )?;
+    let dumps: Vec<_> = std::fs::read_dir(dir.path())?
+        .filter_map(|f| Some(f.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|f| f.starts_with("jit-"))
+        .collect();
+    let [dump] = &dumps[..] else { bail!("one dump is there: {dumps:?}") };
+    let pid = dump.trim_start_matches("jit-").trim_end_matches(".dump");
+    let bytes = std::fs::read(dir.file(dump))?;
+    ensure!(bytes.starts_with(&0x4a69_5444u32.to_ne_bytes()));
+    let map_file = format!("/tmp/perf-{pid}.map");
+    let map = std::fs::read_to_string(&map_file)?;
+    std::fs::remove_file(map_file)?;
+    ensure!(map.lines().count() > 0);
+    for line in map.lines() {
+        let parts: Vec<&str> = line.split(' ').collect();
+        let [at, len, name] = parts[..] else { bail!("{line}") };
+        let len = u64::from_str_radix(len, 16)?;
+        ensure!(u64::from_str_radix(at, 16)? > 0 && len > 0 && name.starts_with("guest-0x802000"), "{line}");
+        // The same code is in the dump under the same name.
+        let name = [name.as_bytes(), &[0]].concat();
+        ensure!(bytes.windows(name.len()).any(|w| w == name), "{line}");
+    }
     Ok(())
 }

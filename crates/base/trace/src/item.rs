@@ -28,6 +28,12 @@ macro_rules! items {
 }
 
 items! {
+    /// Guest code when it is decoded first.
+    InAsm = "in_asm";
+    /// What the translator makes of guest code, before it is native code.
+    Op = "op";
+    /// Native code that was made.
+    OutAsm = "out_asm";
     /// Interrupts and exceptions that a CPU takes.
     Int = "int";
     /// Page faults.
@@ -44,9 +50,6 @@ items! {
 
 /// Items of other emulators of the family that have no meaning here (yet).
 const NOT_HERE: &[&str] = &[
-    "out_asm",
-    "in_asm",
-    "op",
     "op_opt",
     "op_ind",
     "op_plugin",

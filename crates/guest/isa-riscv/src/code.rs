@@ -10,6 +10,7 @@ use crate::decode::decode;
 use crate::engine::{CodeBytes, Engine, Translation};
 use crate::insn::{Ext, Insn};
 use crate::table::Op;
+use crate::text;
 use mem::{PAGE_SIZE, RamPage};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -104,24 +105,38 @@ impl CodePage {
         if insn.op == Op::Native { self.natives.get(insn.imm() as usize).copied() } else { None }
     }
 
-    /// Decodes from `slot` on, until control flow surely goes elsewhere.
-    pub(crate) fn decode_from(&mut self, slot: usize, ext: Ext) {
+    /// Decodes from `slot` on, until control flow surely goes elsewhere; the slot behind what was decoded.
+    pub(crate) fn decode_from(&mut self, slot: usize, ext: Ext) -> usize {
         let mut at = slot;
         for _ in 0..RUN {
             if at >= SLOTS || self.ops[at].op != Op::Undecoded {
-                return;
+                break;
             }
             if at == SLOTS - 1 && self.halves[at] & 3 == 3 {
                 self.ops[at] = Insn::new(Op::Straddle, 0, 0, 0, 0, false);
-                return;
+                break;
             }
             let insn = decode(self.raw(at), ext);
             self.ops[at] = insn;
-            if matches!(insn.op, Op::Jal | Op::Jalr | Op::Illegal | Op::Mret | Op::Sret | Op::Ebreak) {
-                return;
-            }
             at += insn.len() as usize / 2;
+            if matches!(insn.op, Op::Jal | Op::Jalr | Op::Illegal | Op::Mret | Op::Sret | Op::Ebreak) {
+                break;
+            }
         }
+        at
+    }
+
+    /// A listing of the instructions from `slot` to before `end`, where the page is seen at `base`.
+    pub(crate) fn listing(&self, slot: usize, end: usize, base: u64) -> String {
+        let mut out = String::new();
+        let mut at = slot;
+        while at < end {
+            let raw = self.raw(at);
+            out.push_str(&text::line(raw, base + 2 * at as u64));
+            out.push('\n');
+            at += text::length(raw as u16) as usize / 2;
+        }
+        out
     }
 }
 

@@ -69,6 +69,8 @@ pub enum Translation {
 
 /// The bytes of a page of code, and where native code for them is.
 pub struct CodeBytes {
+    /// The number of the physical page.
+    pub number: u64,
     /// The halfwords.
     pub halves: Box<[u16; SLOTS]>,
     known: Mutex<Known>,
@@ -85,8 +87,8 @@ struct Known {
 
 impl CodeBytes {
     /// Of these bytes; `keep` is what must live while native code may be run.
-    pub fn new(halves: &[u16; SLOTS], keep: Arc<dyn Any + Send + Sync>) -> CodeBytes {
-        CodeBytes { halves: Box::new(*halves), known: Mutex::default(), keeps: keep }
+    pub fn new(number: u64, halves: &[u16; SLOTS], keep: Arc<dyn Any + Send + Sync>) -> CodeBytes {
+        CodeBytes { number, halves: Box::new(*halves), known: Mutex::default(), keeps: keep }
     }
 
     /// What lives while native code may be run.

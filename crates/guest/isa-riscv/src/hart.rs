@@ -248,7 +248,9 @@ impl Hart {
                 Stop::Undecoded => {
                     let slot = (at & 0xfff) as usize / 2;
                     let ext = self.cpu.opts.ext;
-                    self.code.pages[page as usize].decode_from(slot, ext);
+                    let page = &mut self.code.pages[page as usize];
+                    let end = page.decode_from(slot, ext);
+                    trace::log!(InAsm, "----------------\nIN: \n{}\n", page.listing(slot, end, at & !0xfff));
                 }
                 Stop::Illegal => {
                     let raw = code.raw((at & 0xfff) as usize / 2);

@@ -17,6 +17,7 @@ mod emit;
 mod helpers;
 mod host_fp;
 mod region;
+mod report;
 mod translate;
 
 use arena::Arena;
@@ -25,6 +26,7 @@ use isa_riscv::insn::Ext;
 use isa_riscv::{Cpu, SLOTS};
 use parking_lot::{Condvar, Mutex};
 use region::Region;
+use report::Reports;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,11 +40,18 @@ pub struct JitOptions {
     pub size: usize,
     /// Threads that translate; 0: whoever asks does it at once.
     pub threads: usize,
+    /// Writes `/tmp/perf-PID.map`.
+    pub perf_map: bool,
+    /// Writes `jit-PID.dump` in the current directory.
+    pub jit_dump: bool,
 }
+
+/// The most bytes of native code that anybody gets: displacements in code have 32 bits.
+const MOST_BYTES: usize = 2 << 30;
 
 impl Default for JitOptions {
     fn default() -> JitOptions {
-        JitOptions { size: 256 << 20, threads: 1 }
+        JitOptions { size: 256 << 20, threads: 1, perf_map: false, jit_dump: false }
     }
 }
 
@@ -53,6 +62,12 @@ pub struct JitInfo {
     pub regions: u64,
     /// Their guest instructions.
     pub instructions: u64,
+    /// Bytes of guest code of all, and of the longest.
+    pub guest_bytes: u64,
+    /// See above.
+    pub longest: u64,
+    /// Bytes of native code of all.
+    pub native_bytes: u64,
     /// Bytes of native code of the present generation.
     pub used: u64,
     /// Bytes that there is room for.
@@ -84,8 +99,8 @@ pub struct Jit {
     /// Keeps that function.
     _entry: Arena,
     generation: AtomicU64,
-    regions: AtomicU64,
-    instructions: AtomicU64,
+    done: Mutex<JitInfo>,
+    reports: Reports,
     queue: Arc<Queue>,
 }
 
@@ -103,17 +118,22 @@ struct Queue {
 
 impl Jit {
     /// A translator; `None` if this host is not one that native code can be made for.
-    pub fn new(options: JitOptions) -> Option<Arc<Jit>> {
-        if !cfg!(target_arch = "x86_64") {
-            return None;
-        }
-        let isas = Isas::of_host()?;
-        let code = Translator::new(isas.clone()).entry().ok()?;
-        let own = Arena::new(4096.max(code.len().next_multiple_of(4096))).ok()?;
-        let at = own.add(&code)?;
+    ///
+    /// # Errors
+    /// One line: memory or files that the options ask for are not to be had.
+    pub fn new(options: JitOptions) -> Result<Option<Arc<Jit>>, String> {
+        let Some(isas) = Isas::of_host().filter(|_| cfg!(target_arch = "x86_64")) else { return Ok(None) };
+        let options = JitOptions { size: options.size.min(MOST_BYTES), ..options };
+        let memory = |bytes: usize| {
+            Arena::new(bytes).map_err(|e| format!("allocate {bytes} bytes for jit buffer: {e}"))
+        };
+        let code = Translator::new(isas.clone()).entry()?.code;
+        let own = memory(code.len().next_multiple_of(4096))?;
+        let at = own.add(&code).ok_or("the code that enters native code does not fit")?;
         // SAFETY: the code is a function of that type, and the arena lives as long as the translator.
         let entry: extern "C" fn(*mut Cpu, u64, u64) -> u64 = unsafe { std::mem::transmute(at) };
-        let arena = Arc::new(Arena::new(options.size).ok()?);
+        let arena = Arc::new(memory(options.size)?);
+        let reports = Reports::new(&options)?;
         let queue = Arc::new(Queue { requests: Mutex::new(Some(VecDeque::new())), ..Queue::default() });
         let jit = Arc::new(Jit {
             options,
@@ -122,26 +142,26 @@ impl Jit {
             entry,
             _entry: own,
             generation: AtomicU64::new(0),
-            regions: AtomicU64::new(0),
-            instructions: AtomicU64::new(0),
+            done: Mutex::default(),
+            reports,
             queue,
         });
         for _ in 0..options.threads {
             let (weak, queue) = (Arc::downgrade(&jit), jit.queue.clone());
             let work = move || work(&weak, &queue);
-            std::thread::Builder::new().name("rhea-jit".into()).spawn(work).ok()?;
+            let thread = std::thread::Builder::new().name("rhea-jit".into()).spawn(work);
+            thread.map_err(|e| format!("cannot start the thread that translates: {e}"))?;
         }
-        Some(jit)
+        Ok(Some(jit))
     }
 
     /// What was done so far.
     pub fn info(&self) -> JitInfo {
         JitInfo {
-            regions: self.regions.load(Ordering::Relaxed),
-            instructions: self.instructions.load(Ordering::Relaxed),
             used: self.state.lock().arena.used() as u64,
             size: self.options.size as u64,
             flushes: self.generation.load(Ordering::Relaxed),
+            ..*self.done.lock()
         }
     }
 
@@ -153,26 +173,38 @@ impl Jit {
         }
         let found = match Region::find(&r.page.halves, r.slot, r.ext) {
             None => Translation::Never,
-            Some(region) => match translator.region(&region, r.slot, &r.generation) {
-                Ok(code) => match r.generation.add(&code) {
-                    Some(at) => {
-                        r.page.add_inside(region.blocks.iter().map(|b| b.start));
-                        self.regions.fetch_add(1, Ordering::Relaxed);
-                        self.instructions.fetch_add(region.len() as u64, Ordering::Relaxed);
-                        Translation::Native(at)
+            Some(region) => {
+                match translator.region(&region, r.slot, &r.generation, self.reports.want_places()) {
+                    Ok(made) => match r.generation.add(&made.code) {
+                        Some(at) => {
+                            r.page.add_inside(region.blocks.iter().map(|b| b.start));
+                            self.count(&region, made.code.len());
+                            self.reports.region(&made, at, r.page.number, r.slot);
+                            Translation::Native(at)
+                        }
+                        None => {
+                            self.begin_anew(&r.generation);
+                            return;
+                        }
+                    },
+                    Err(e) => {
+                        tracing::warn!("could not translate guest code: {e}");
+                        Translation::Never
                     }
-                    None => {
-                        self.begin_anew(&r.generation);
-                        return;
-                    }
-                },
-                Err(e) => {
-                    tracing::warn!("could not translate guest code: {e}");
-                    Translation::Never
                 }
-            },
+            }
         };
         r.page.set_translation(r.slot, found);
+    }
+
+    fn count(&self, region: &Region, native: usize) {
+        let guest = region.bytes();
+        let mut done = self.done.lock();
+        done.regions += 1;
+        done.instructions += region.len() as u64;
+        done.guest_bytes += guest;
+        done.longest = done.longest.max(guest);
+        done.native_bytes += native as u64;
     }
 
     /// Forgets everything, if `full` is the present generation.
@@ -235,7 +267,7 @@ impl Engine for Jit {
             self.begin_anew(&full);
             state = self.state.lock();
         }
-        let page = Arc::new(CodeBytes::new(halves, state.arena.clone()));
+        let page = Arc::new(CodeBytes::new(number, halves, state.arena.clone()));
         state.pages.insert(number, page.clone());
         page
     }

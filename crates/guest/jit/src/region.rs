@@ -174,6 +174,11 @@ impl Region {
         self.blocks.iter().flat_map(|b| &b.insns).any(|(_, i)| FORMATS[i.op as usize].is_float())
     }
 
+    /// Their bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.blocks.iter().flat_map(|b| &b.insns).map(|(_, insn)| insn.len()).sum()
+    }
+
     /// How many instructions there are.
     pub(crate) fn len(&self) -> usize {
         self.blocks.iter().map(|b| b.insns.len()).sum()

@@ -3,10 +3,13 @@
 use crate::arena::Arena;
 use crate::emit::{Emit, Then, plain, tail_signature};
 use crate::region::{Block, Region, writes};
+use crate::report::Made;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{self, AbiParam, Function, InstBuilder, Signature, UserFuncName, Value, types};
+use cranelift_codegen::ir::{
+    self, AbiParam, Function, InstBuilder, Signature, SourceLoc, UserFuncName, Value, types,
+};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -68,7 +71,7 @@ impl Translator {
     ///
     /// # Errors
     /// What the back end says.
-    pub(crate) fn entry(&mut self) -> Result<Vec<u8>, String> {
+    pub(crate) fn entry(&mut self) -> Result<Made, String> {
         let mut sig = Signature::new(CallConv::SystemV);
         sig.params = vec![AbiParam::new(types::I64); 3];
         sig.returns = vec![AbiParam::new(types::I64)];
@@ -84,12 +87,18 @@ impl Translator {
         })
     }
 
-    /// The native code of a region whose entry is in slot `entry`.
+    /// The native code of a region whose entry is in slot `entry`; with `places`, also which of it is for which slot.
     ///
     /// # Errors
     /// What the back end says.
-    pub(crate) fn region(&mut self, region: &Region, entry: usize, arena: &Arena) -> Result<Vec<u8>, String> {
-        self.function(tail_signature(), region.has_float(), |b| build(b, region, entry, arena))
+    pub(crate) fn region(
+        &mut self,
+        region: &Region,
+        entry: usize,
+        arena: &Arena,
+        places: bool,
+    ) -> Result<Made, String> {
+        self.function(tail_signature(), region.has_float(), |b| build(b, region, entry, arena, places))
     }
 
     fn function(
@@ -97,7 +106,7 @@ impl Translator {
         sig: Signature,
         float: bool,
         f: impl FnOnce(&mut FunctionBuilder<'_>),
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Made, String> {
         let isa = if float { &self.isas.faithful } else { &self.isas.optimizing };
         self.context.clear();
         self.context.func = Function::with_name_signature(UserFuncName::default(), sig);
@@ -105,12 +114,20 @@ impl Translator {
         f(&mut b);
         b.seal_all_blocks();
         b.finalize(isa.frontend_config());
+        trace::log!(Op, "OP:\n{}", self.context.func.display());
         let done = self.context.compile(&**isa, &mut ControlPlane::default());
         let code = done.map_err(|e| format!("{:?}", e.inner))?;
         if !code.buffer.relocs().is_empty() {
             return Err("the code calls what is not there".into());
         }
-        Ok(code.code_buffer().to_vec())
+        let mut places = Vec::new();
+        for at in code.buffer.get_srclocs_sorted() {
+            let slot = at.loc.bits() as usize;
+            if !at.loc.is_default() && places.last().is_none_or(|(_, last)| *last != slot) {
+                places.push((at.start as usize, slot));
+            }
+        }
+        Ok(Made { code: code.code_buffer().to_vec(), places })
     }
 }
 
@@ -119,7 +136,7 @@ fn distance(slot: i64, entry: usize) -> i64 {
     (slot - entry as i64) * 2
 }
 
-fn build(b: &mut FunctionBuilder<'_>, region: &Region, entry: usize, arena: &Arena) {
+fn build(b: &mut FunctionBuilder<'_>, region: &Region, entry: usize, arena: &Arena, places: bool) {
     let start = b.create_block();
     b.append_block_params_for_function_params(start);
     b.switch_to_block(start);
@@ -153,7 +170,7 @@ fn build(b: &mut FunctionBuilder<'_>, region: &Region, entry: usize, arena: &Are
         e.regs[n] = Some(var);
     }
     let blocks: Vec<ir::Block> = region.blocks.iter().map(|_| e.b.create_block()).collect();
-    let maker = Maker { region, entry, blocks, arena };
+    let maker = Maker { region, entry, blocks, arena, places };
     if let Some(first) = region.block(entry as i64) {
         let first = maker.blocks[first];
         e.b.ins().jump(first, &[]);
@@ -168,6 +185,8 @@ struct Maker<'a> {
     entry: usize,
     blocks: Vec<ir::Block>,
     arena: &'a Arena,
+    /// Whether code is marked with the slots that it is for.
+    places: bool,
 }
 
 impl Maker<'_> {
@@ -179,6 +198,9 @@ impl Maker<'_> {
         for (slot, insn) in &block.insns {
             e.at = distance(*slot as i64, self.entry);
             e.len = insn.len() as i64;
+            if self.places {
+                e.b.set_srcloc(SourceLoc::new(*slot as u32));
+            }
             match execute(e, *insn) {
                 Ok(()) => {}
                 Err(never) => match never {},

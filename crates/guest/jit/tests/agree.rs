@@ -221,7 +221,7 @@ fn start(r: &mut Rng, base: &CpuState) -> CpuState {
 
 /// A translator with room for `size` bytes, which translates at once; `None`, having said why, if there can be none.
 fn translator(size: usize) -> Option<Arc<Jit>> {
-    let jit = Jit::new(JitOptions { size, threads: 0 });
+    let jit = Jit::new(JitOptions { size, threads: 0, ..JitOptions::default() }).unwrap();
     if jit.is_none() {
         println!("skipped: no native code can be made for this host");
     }

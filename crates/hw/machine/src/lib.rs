@@ -18,7 +18,7 @@ pub mod virt;
 
 pub use config::{Bios, MachineConfig, MachineKind};
 pub use identity::{BadUuid, Uuid};
-pub use jit::JitOptions;
+pub use jit::{JitInfo, JitOptions};
 pub use machine::{Machine, MachineEnv};
 pub use options::MachineOptions;
 pub use requests::Requests;

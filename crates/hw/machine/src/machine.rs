@@ -11,6 +11,7 @@ use crate::virt::{Board, BoardEnv, GuestClock};
 use api::run_state::{PowerdownEvent, ResetEvent, ResumeEvent, ShutdownEvent, StatusInfo, StopEvent};
 use block::BlockGraph;
 use device::{Device, DeviceTree, Instance, PlugEnv, RawValue, Registry, Reset, Resources, TimerService};
+use jit::JitInfo;
 use mem::AddressSpace;
 use monitor::EventBus;
 use parking_lot::Mutex;
@@ -172,6 +173,11 @@ impl Machine {
     /// Its guest physical memory; none for the empty machine.
     pub fn memory(&self) -> Option<&Arc<AddressSpace>> {
         self.board.as_ref().map(|b| &b.space)
+    }
+
+    /// What was translated to native code so far; none where everything is interpreted.
+    pub fn translation(&self) -> Option<JitInfo> {
+        self.board.as_ref()?.jit.as_ref().map(|j| j.info())
     }
 
     /// What it is doing.

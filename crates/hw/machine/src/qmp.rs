@@ -9,6 +9,7 @@ use api::control::Quit;
 use api::machine::{QueryUuid, SystemPowerdown, SystemReset, UuidInfo};
 use api::misc::{Cont, NameInfo, QueryName, Stop};
 use api::run_state::{PowerdownEvent, QueryStatus, ResetEvent, ResumeEvent, ShutdownEvent, StopEvent};
+use jit::JitInfo;
 use monitor::{CommandTable, HmpTable};
 use std::sync::Arc;
 
@@ -98,6 +99,10 @@ fn register_hmp(hmp: &mut HmpTable, machine: &Arc<Machine>) {
         move |a| std::future::ready(registers::mtree(&m, a.flag('f'))),
     );
     let m = machine.clone();
+    hmp.register("info jit", "", "show dynamic compiler info", move |_| {
+        std::future::ready(translation(m.translation()))
+    });
+    let m = machine.clone();
     hmp.register("stop|s", "", "stop emulation", move |_| {
         let m = m.clone();
         async move { m.stop().await }
@@ -122,4 +127,54 @@ fn register_hmp(hmp: &mut HmpTable, machine: &Arc<Machine>) {
         m.powerdown();
         std::future::ready(())
     });
+}
+
+/// What `info jit` shows.
+fn translation(info: Option<JitInfo>) -> String {
+    let Some(i) = info else { return "Accelerator settings:\none-insn-per-tb: on\n".into() };
+    let n = i.regions.max(1);
+    format!(
+        "Accelerator settings:\none-insn-per-tb: off\n\nTranslation buffer state:\n\
+         gen code size       {}/{}\nTB count            {}\nTB avg target size  {} max={} bytes\n\
+         TB avg host size    {} bytes (expansion ratio: {:.1})\n\nStatistics:\nTB flush count      {}\n",
+        i.used,
+        i.size,
+        i.regions,
+        i.guest_bytes / n,
+        i.longest,
+        i.native_bytes / n,
+        i.native_bytes as f64 / i.guest_bytes.max(1) as f64,
+        i.flushes
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_of_nothing_and_of_something() {
+        assert!(translation(None).ends_with("one-insn-per-tb: on\n"));
+        assert!(translation(Some(JitInfo::default())).contains("TB avg target size  0 max=0 bytes\n"));
+        let some = JitInfo {
+            regions: 4,
+            instructions: 100,
+            guest_bytes: 300,
+            longest: 200,
+            native_bytes: 3000,
+            used: 4096,
+            size: 1 << 20,
+            flushes: 2,
+        };
+        let text = translation(Some(some));
+        for line in [
+            "gen code size       4096/1048576",
+            "TB count            4",
+            "TB avg target size  75 max=200 bytes",
+            "TB avg host size    750 bytes (expansion ratio: 10.0)",
+            "TB flush count      2",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+    }
 }

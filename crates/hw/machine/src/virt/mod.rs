@@ -34,6 +34,8 @@ use virtio::VirtioMmio;
 pub(crate) struct Board {
     pub(crate) space: Arc<AddressSpace>,
     pub(crate) cpus: Arc<CpuSet>,
+    /// Makes native code for the harts, where that is done.
+    pub(crate) jit: Option<Arc<Jit>>,
     /// The board's own devices, in the order in which they are reset.
     pub(crate) chips: Vec<Arc<dyn Device>>,
     roms: Roms,
@@ -114,7 +116,7 @@ impl Board {
             })
         });
         let handler = sbi.clone().map(|s| Arc::new(Handler(Sbi::new(s))) as Arc<dyn SbiHandler>);
-        let jit = cfg.translation.and_then(Jit::new);
+        let jit = cfg.translation.map(Jit::new).transpose().map_err(QError::new)?.flatten();
         let hart = |id| HartConfig {
             id,
             ext: cfg.ext,
@@ -140,7 +142,7 @@ impl Board {
         }
         let mut roms = Roms::default();
         roms.add(images.segments.iter().cloned());
-        Ok(Board { space, cpus, chips, roms, images: Mutex::new(images) })
+        Ok(Board { space, cpus, jit, chips, roms, images: Mutex::new(images) })
     }
 
     /// Puts the images into memory and lets the harts begin at the beginning once they run. They are paused.
