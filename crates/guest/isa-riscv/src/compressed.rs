@@ -58,6 +58,18 @@ pub enum CFormat {
     CssW,
     /// `rs2, uimm[8:3](sp)`.
     CssD,
+    /// `rd', uimm[1:0](rs1')`.
+    ClB,
+    /// `rd', uimm[1](rs1')`.
+    ClH,
+    /// `rs2', uimm[1:0](rs1')`.
+    CsB,
+    /// `rs2', uimm[1](rs1')`.
+    CsH,
+    /// `rd', rd'`, and an immediate that the operation makes: 255 for `c.zext.b`, -1 for `c.not`.
+    Cu,
+    /// Operands are ignored.
+    Mop,
 }
 
 /// A row of the table; of several rows that match, the first counts.
@@ -81,7 +93,7 @@ const fn row(name: &'static str, op: Op, format: CFormat, ext: Ext, bits: u16, m
     CEntry { name, op, format, ext, bits, mask }
 }
 
-/// Every 16-bit instruction of RV64GC.
+/// Every 16-bit instruction: those of RV64GC, Zcb and Zcmop.
 pub static TABLE16: &[CEntry] = &[
     row("c.addi4spn", Op::Addi, CFormat::Ciw, Ext::I, 0x0000, 0xe003),
     row("c.fld", Op::Fld, CFormat::ClD, Ext::D, 0x2000, 0xe003),
@@ -94,6 +106,7 @@ pub static TABLE16: &[CEntry] = &[
     row("c.addiw", Op::Addiw, CFormat::CiAddiw, Ext::I, 0x2001, 0xe003),
     row("c.li", Op::Addi, CFormat::CiLi, Ext::I, 0x4001, 0xe003),
     row("c.addi16sp", Op::Addi, CFormat::Ci16sp, Ext::I, 0x6101, 0xef83),
+    row("c.mop.n", Op::Addi, CFormat::Mop, Ext::ZCMOP, 0x6081, 0xf8ff),
     row("c.lui", Op::Lui, CFormat::CiLui, Ext::I, 0x6001, 0xe003),
     row("c.srli", Op::Srli, CFormat::CbShift, Ext::I, 0x8001, 0xec03),
     row("c.srai", Op::Srai, CFormat::CbShift, Ext::I, 0x8401, 0xec03),
@@ -104,6 +117,18 @@ pub static TABLE16: &[CEntry] = &[
     row("c.and", Op::And, CFormat::Ca, Ext::I, 0x8c61, 0xfc63),
     row("c.subw", Op::Subw, CFormat::Ca, Ext::I, 0x9c01, 0xfc63),
     row("c.addw", Op::Addw, CFormat::Ca, Ext::I, 0x9c21, 0xfc63),
+    row("c.lbu", Op::Lbu, CFormat::ClB, Ext::ZCB, 0x8000, 0xfc03),
+    row("c.lhu", Op::Lhu, CFormat::ClH, Ext::ZCB, 0x8400, 0xfc43),
+    row("c.lh", Op::Lh, CFormat::ClH, Ext::ZCB, 0x8440, 0xfc43),
+    row("c.sb", Op::Sb, CFormat::CsB, Ext::ZCB, 0x8800, 0xfc03),
+    row("c.sh", Op::Sh, CFormat::CsH, Ext::ZCB, 0x8c00, 0xfc43),
+    row("c.zext.b", Op::Andi, CFormat::Cu, Ext::ZCB, 0x9c61, 0xfc7f),
+    row("c.sext.b", Op::SextB, CFormat::Cu, Ext::ZCB.with(Ext::ZBB), 0x9c65, 0xfc7f),
+    row("c.zext.h", Op::ZextH, CFormat::Cu, Ext::ZCB.with(Ext::ZBB), 0x9c69, 0xfc7f),
+    row("c.sext.h", Op::SextH, CFormat::Cu, Ext::ZCB.with(Ext::ZBB), 0x9c6d, 0xfc7f),
+    row("c.zext.w", Op::AddUw, CFormat::Cu, Ext::ZCB.with(Ext::ZBA), 0x9c71, 0xfc7f),
+    row("c.not", Op::Xori, CFormat::Cu, Ext::ZCB, 0x9c75, 0xfc7f),
+    row("c.mul", Op::Mul, CFormat::Ca, Ext::ZCB.with(Ext::M), 0x9c41, 0xfc63),
     row("c.j", Op::Jal, CFormat::Cj, Ext::I, 0xa001, 0xe003),
     row("c.beqz", Op::Beq, CFormat::Cb, Ext::I, 0xc001, 0xe003),
     row("c.bnez", Op::Bne, CFormat::Cb, Ext::I, 0xe001, 0xe003),
@@ -194,6 +219,19 @@ pub(crate) fn expand(e: &CEntry, raw: u16) -> Option<Insn> {
         CFormat::CrMv => (rd, 0, rs2, 0),
         CFormat::CrAdd => (rd, rd, rs2, 0),
         CFormat::None => (0, 0, 0, 0),
+        CFormat::ClB => (lo, hi, 0, (mv(w, 6, 1, 0) | mv(w, 5, 1, 1)) as i32),
+        CFormat::ClH => (lo, hi, 0, mv(w, 5, 1, 1) as i32),
+        CFormat::CsB => (0, hi, lo, (mv(w, 6, 1, 0) | mv(w, 5, 1, 1)) as i32),
+        CFormat::CsH => (0, hi, lo, mv(w, 5, 1, 1) as i32),
+        CFormat::Cu => {
+            let imm = match e.op {
+                Op::Andi => 255,
+                Op::Xori => -1,
+                _ => 0,
+            };
+            (hi, hi, 0, imm)
+        }
+        CFormat::Mop => (0, 0, 0, 0),
         CFormat::CssW => (0, 2, rs2, (mv(w, 9, 4, 2) | mv(w, 7, 2, 6)) as i32),
         CFormat::CssD => (0, 2, rs2, (mv(w, 10, 3, 3) | mv(w, 7, 3, 6)) as i32),
     };

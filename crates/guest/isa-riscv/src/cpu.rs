@@ -6,7 +6,7 @@ use crate::jumps::{Heat, JumpCache};
 use crate::mmu::{PhysCache, Superpages};
 use crate::pins::{Clock, HartPins};
 use crate::pmp::Pmp;
-use crate::spec::{Mode, cause, irq, mstatus};
+use crate::spec::{Mode, cause, envcfg, irq, mstatus};
 use crate::tlb::{Context, Tlb};
 use mem::AddressSpace;
 use std::sync::Arc;
@@ -261,6 +261,13 @@ impl Cpu {
         self.stimecmp = u64::MAX;
         self.retired = 0;
         self.counter = [0; 2];
+        // As the reference begins: firmware that knows nothing of these finds them on.
+        if self.opts.ext.has(Ext::SVADU) && !self.opts.ext.has(Ext::SVADE) {
+            self.menvcfg |= envcfg::ADUE;
+        }
+        if self.opts.ext.has(Ext::SVPBMT) {
+            self.menvcfg |= envcfg::PBMTE;
+        }
         if self.opts.sbi {
             self.mode = Mode::S;
             self.pmp.absent = true;
@@ -268,7 +275,13 @@ impl Cpu {
             self.medeleg = 0xb3ff & !(1 << cause::ECALL_S);
             self.mcounteren = 7;
             if self.opts.ext.has(Ext::SSTC) {
-                self.menvcfg = crate::spec::envcfg::STCE;
+                self.menvcfg |= envcfg::STCE;
+            }
+            if self.opts.ext.has(Ext::ZICBOM) {
+                self.menvcfg |= envcfg::CBIE | envcfg::CBCFE;
+            }
+            if self.opts.ext.has(Ext::ZICBOZ) {
+                self.menvcfg |= envcfg::CBZE;
             }
         }
         self.suspect_code();

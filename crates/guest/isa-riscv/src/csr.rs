@@ -190,7 +190,7 @@ impl Cpu {
             }
             csr::STVEC => self.stvec = tvec(self.stvec, v),
             csr::SCOUNTEREN => self.scounteren = v & 0xffff_ffff,
-            csr::SENVCFG => self.senvcfg = v & envcfg::FIOM,
+            csr::SENVCFG => self.senvcfg = self.envcfg(self.senvcfg, v) & envcfg::S,
             csr::SSCRATCH => self.sscratch = v,
             csr::SEPC => self.sepc = v & self.pc_mask(),
             csr::SCAUSE => self.scause = v,
@@ -218,8 +218,11 @@ impl Cpu {
             csr::MTVEC => self.mtvec = tvec(self.mtvec, v),
             csr::MCOUNTEREN => self.mcounteren = v & 0xffff_ffff,
             csr::MENVCFG => {
-                let stce = if self.opts.ext.has(Ext::SSTC) { envcfg::STCE } else { 0 };
-                self.menvcfg = v & (envcfg::FIOM | stce);
+                let new = self.envcfg(self.menvcfg, v);
+                if (new ^ self.menvcfg) & (envcfg::ADUE | envcfg::PBMTE) != 0 {
+                    self.flush_translations();
+                }
+                self.menvcfg = new;
                 return Ok(After::Look);
             }
             csr::MCOUNTINHIBIT => {
@@ -254,6 +257,27 @@ impl Cpu {
             _ => return Err(Illegal),
         }
         Ok(After::GoOn)
+    }
+
+    /// What `menvcfg` becomes when `v` is written to it.
+    fn envcfg(&self, old: u64, v: u64) -> u64 {
+        let mut writable = envcfg::FIOM;
+        for (ext, bits) in [
+            (Ext::SSTC, envcfg::STCE),
+            (Ext::SVADU, envcfg::ADUE),
+            (Ext::SVPBMT, envcfg::PBMTE),
+            (Ext::ZICBOM, envcfg::CBCFE),
+            (Ext::ZICBOZ, envcfg::CBZE),
+        ] {
+            if self.opts.ext.has(ext) {
+                writable |= bits;
+            }
+        }
+        // A reserved value leaves the old one.
+        if self.opts.ext.has(Ext::ZICBOM) && v >> envcfg::CBIE_SHIFT & 3 != 2 {
+            writable |= envcfg::CBIE;
+        }
+        v & writable | if writable & envcfg::CBIE == 0 { old & envcfg::CBIE } else { 0 }
     }
 
     fn misa(&self) -> u64 {

@@ -47,7 +47,7 @@ pub fn decode(raw: u32, ext: Ext) -> Insn {
     }
     let illegal = Insn::new(Op::Illegal, 0, 0, 0, raw as i32, false);
     let Some(e) = find(raw) else { return illegal };
-    if !ext.has(e.ext) {
+    if !ext.has(e.needs()) {
         return illegal;
     }
     let (rd, rs1, rs2) = ((raw >> 7) & 31, (raw >> 15) & 31, (raw >> 20) & 31);
@@ -87,7 +87,9 @@ pub fn decode(raw: u32, ext: Ext) -> Insn {
         | Format::FpN
         | Format::FpCmp
         | Format::FpToXn
-        | Format::FpFromXn => 0,
+        | Format::FpFromXn
+        | Format::FpConst
+        | Format::Block => 0,
     };
     Insn::new(e.op, rd, rs1, rs2, imm, false)
 }

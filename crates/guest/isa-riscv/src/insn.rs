@@ -9,33 +9,32 @@ use crate::table::Op;
 pub struct Insn {
     /// The operation.
     pub op: Op,
-    rd: u8, // bit 7: two bytes long
-    rs1: u8,
-    rs2: u8,
+    // Five bits each for rd, rs1 and rs2; above them: two bytes long.
+    regs: u16,
     imm: i32,
 }
 
-const SHORT: u8 = 0x80;
+const _: () = assert!(size_of::<Insn>() == 8);
 
 impl Insn {
     /// A slot of a code page that has not been decoded yet.
-    pub(crate) const UNDECODED: Insn = Insn { op: Op::Undecoded, rd: 0, rs1: 0, rs2: 0, imm: 0 };
+    pub(crate) const UNDECODED: Insn = Insn { op: Op::Undecoded, regs: 0, imm: 0 };
 
     /// A slot of a code page for which there is native code number `n`.
     pub(crate) fn native(n: usize) -> Insn {
-        Insn { op: Op::Native, rd: 0, rs1: 0, rs2: 0, imm: n as i32 }
+        Insn { op: Op::Native, regs: 0, imm: n as i32 }
     }
 
     /// Register numbers are 0..32; `imm` is what the operation's format says.
     pub(crate) fn new(op: Op, rd: u32, rs1: u32, rs2: u32, imm: i32, short: bool) -> Insn {
-        let short = if short { SHORT } else { 0 };
-        Insn { op, rd: (rd & 31) as u8 | short, rs1: (rs1 & 31) as u8, rs2: (rs2 & 31) as u8, imm }
+        let regs = rd & 31 | (rs1 & 31) << 5 | (rs2 & 31) << 10 | (short as u32) << 15;
+        Insn { op, regs: regs as u16, imm }
     }
 
     /// Its length in bytes, 2 or 4.
     #[inline(always)]
     pub fn len(self) -> u64 {
-        4 - ((self.rd >> 6) & 2) as u64
+        4 - ((self.regs >> 14) & 2) as u64
     }
 
     /// Always false; an instruction has a length.
@@ -46,19 +45,19 @@ impl Insn {
     /// The destination register.
     #[inline(always)]
     pub fn rd(self) -> usize {
-        (self.rd & 31) as usize
+        (self.regs & 31) as usize
     }
 
-    /// The first source register; the 5-bit immediate of the `csrr?i` forms.
+    /// The first source register; the 5-bit immediate of the `csrr?i` forms and of `fli`.
     #[inline(always)]
     pub fn rs1(self) -> usize {
-        (self.rs1 & 31) as usize
+        ((self.regs >> 5) & 31) as usize
     }
 
     /// The second source register.
     #[inline(always)]
     pub fn rs2(self) -> usize {
-        (self.rs2 & 31) as usize
+        ((self.regs >> 10) & 31) as usize
     }
 
     /// The third source register of the fused multiply-adds.
@@ -141,6 +140,10 @@ pub enum Format {
     FpFromX,
     /// `fd, rs1` without a rounding mode (`fmv.d.x`).
     FpFromXn,
+    /// `fd, constant`: the number of a constant stands in `rs1`'s place (`fli`).
+    FpConst,
+    /// `(rs1)`: a cache block.
+    Block,
     /// `fd, imm(rs1)`.
     FpLoad,
     /// `fs2, imm(rs1)`.
@@ -163,6 +166,7 @@ impl Format {
                 | Format::FpCmp
                 | Format::FpToXn
                 | Format::FpFromXn
+                | Format::FpConst
         );
         others || self.has_rm()
     }
@@ -170,7 +174,7 @@ impl Format {
 
 /// Extensions of the base instruction set, as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ext(u32);
+pub struct Ext(u64);
 
 #[allow(missing_docs, reason = "the standard's names")]
 impl Ext {
@@ -185,22 +189,117 @@ impl Ext {
     pub const ZBS: Ext = Ext(1 << 8);
     pub const SSTC: Ext = Ext(1 << 9);
     pub const SV48: Ext = Ext(1 << 10);
+    pub const ZBC: Ext = Ext(1 << 11);
+    pub const ZICOND: Ext = Ext(1 << 12);
+    pub const ZCB: Ext = Ext(1 << 13);
+    pub const ZIMOP: Ext = Ext(1 << 14);
+    pub const ZCMOP: Ext = Ext(1 << 15);
+    pub const ZAWRS: Ext = Ext(1 << 16);
+    pub const ZICBOM: Ext = Ext(1 << 17);
+    pub const ZICBOP: Ext = Ext(1 << 18);
+    pub const ZICBOZ: Ext = Ext(1 << 19);
+    pub const ZFHMIN: Ext = Ext(1 << 20);
+    pub const ZFH: Ext = Ext(1 << 21);
+    pub const ZFBFMIN: Ext = Ext(1 << 22);
+    pub const ZFA: Ext = Ext(1 << 23);
+    pub const SVADU: Ext = Ext(1 << 24);
+    pub const SVNAPOT: Ext = Ext(1 << 25);
+    pub const SVPBMT: Ext = Ext(1 << 26);
+    pub const SVADE: Ext = Ext(1 << 27);
+    /// Loads, stores and moves of 16-bit numbers: part of Zfhmin and of Zfbfmin.
+    pub const HALF: Ext = Ext(1 << 28);
 }
+
+/// Names of extensions with more than a letter, in canonical order; those without bits every hart has.
+static NAMES: &[(Ext, &str)] = &[
+    (Ext::ZICBOM, "zicbom"),
+    (Ext::ZICBOP, "zicbop"),
+    (Ext::ZICBOZ, "zicboz"),
+    (Ext::I, "zicntr"),
+    (Ext::ZICOND, "zicond"),
+    (Ext::I, "zicsr"),
+    (Ext::I, "zifencei"),
+    (Ext::I, "zihpm"),
+    (Ext::ZIMOP, "zimop"),
+    (Ext::ZAWRS, "zawrs"),
+    (Ext::ZFA, "zfa"),
+    (Ext::ZFBFMIN, "zfbfmin"),
+    (Ext::ZFH, "zfh"),
+    (Ext::ZFHMIN, "zfhmin"),
+    (Ext::ZCB, "zcb"),
+    (Ext::ZCMOP, "zcmop"),
+    (Ext::ZBA, "zba"),
+    (Ext::ZBB, "zbb"),
+    (Ext::ZBC, "zbc"),
+    (Ext::ZBS, "zbs"),
+    (Ext::SSTC, "sstc"),
+    (Ext::SVADE, "svade"),
+    (Ext::SVADU, "svadu"),
+    (Ext::SVNAPOT, "svnapot"),
+    (Ext::SVPBMT, "svpbmt"),
+];
+
+/// Names that are properties of `-cpu` and not in the device tree's list.
+static OTHER_NAMES: &[(Ext, &str)] =
+    &[(Ext::M, "m"), (Ext::A, "a"), (Ext::F, "f"), (Ext::D, "d"), (Ext::C, "c"), (Ext::SV48, "sv48")];
+
+/// Bytes of a cache block, for the instructions that work on one.
+pub const CACHE_BLOCK: u64 = 64;
 
 impl Ext {
     /// Nothing but what every hart has: RV64I with Zicsr and Zifencei.
     pub const BASE: Ext = Ext::I;
-    /// All that is implemented.
-    pub const ALL: Ext = Ext((1 << 11) - 1);
+    /// All that is implemented, except Svade, which takes something away.
+    pub const ALL: Ext = Ext((1 << 29) - 1 & !Ext::SVADE.0);
+    /// What the model `rv64` has.
+    pub const RV64: Ext = Ext::I
+        .with(Ext::M)
+        .with(Ext::A)
+        .with(Ext::F)
+        .with(Ext::D)
+        .with(Ext::C)
+        .with(Ext::ZBA)
+        .with(Ext::ZBB)
+        .with(Ext::ZBC)
+        .with(Ext::ZBS)
+        .with(Ext::SSTC)
+        .with(Ext::SV48)
+        .with(Ext::ZAWRS)
+        .with(Ext::ZFA)
+        .with(Ext::ZICBOM)
+        .with(Ext::ZICBOP)
+        .with(Ext::ZICBOZ)
+        .with(Ext::SVADU);
 
-    /// Both together.
+    /// Both together, and what they imply.
     pub const fn with(self, other: Ext) -> Ext {
-        Ext(self.0 | other.0)
+        Ext(self.0 | other.0).closed()
     }
 
-    /// Without those of `other`.
+    /// Without those of `other`, and those that cannot be without them.
     pub const fn without(self, other: Ext) -> Ext {
-        Ext(self.0 & !other.0 | Ext::I.0)
+        let mut gone = other.0;
+        if gone & Ext::F.0 != 0 {
+            gone |= Ext::D.0 | Ext::ZFA.0 | Ext::ZFHMIN.0 | Ext::ZFBFMIN.0;
+        }
+        if gone & Ext::ZFHMIN.0 != 0 {
+            gone |= Ext::ZFH.0;
+        }
+        if gone & Ext::C.0 != 0 {
+            gone |= Ext::ZCB.0 | Ext::ZCMOP.0;
+        }
+        Ext(self.0 & !(gone | Ext::HALF.0) | Ext::I.0).closed()
+    }
+
+    const fn closed(self) -> Ext {
+        let mut v = self.0;
+        if v & Ext::ZFH.0 != 0 {
+            v |= Ext::ZFHMIN.0;
+        }
+        if v & (Ext::ZFHMIN.0 | Ext::ZFBFMIN.0) != 0 {
+            v |= Ext::HALF.0;
+        }
+        Ext(v)
     }
 
     /// Whether all of `other` are here.
@@ -236,30 +335,12 @@ impl Ext {
         v
     }
 
-    fn named(self) -> Vec<&'static str> {
-        let mut v = vec!["zicntr", "zicsr", "zifencei", "zihpm"];
-        for (e, n) in [(Ext::ZBA, "zba"), (Ext::ZBB, "zbb"), (Ext::ZBS, "zbs"), (Ext::SSTC, "sstc")] {
-            if self.has(e) {
-                v.push(n);
-            }
-        }
-        v
+    fn named(self) -> impl Iterator<Item = &'static str> {
+        NAMES.iter().filter(move |(e, _)| self.has(*e)).map(|(_, n)| *n)
     }
 
     /// Looks an extension up by the name of a `-cpu` property (`zba`, `c`, …).
     pub fn by_name(name: &str) -> Option<Ext> {
-        Some(match name {
-            "m" => Ext::M,
-            "a" => Ext::A,
-            "f" => Ext::F,
-            "d" => Ext::D,
-            "c" => Ext::C,
-            "zba" => Ext::ZBA,
-            "zbb" => Ext::ZBB,
-            "zbs" => Ext::ZBS,
-            "sstc" => Ext::SSTC,
-            "sv48" => Ext::SV48,
-            _ => return None,
-        })
+        NAMES.iter().chain(OTHER_NAMES).find(|(e, n)| *n == name && *e != Ext::I).map(|(e, _)| *e)
     }
 }

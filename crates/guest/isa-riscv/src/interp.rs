@@ -2,10 +2,11 @@
 
 use crate::cpu::{Cpu, Reservation, Stop};
 use crate::csr::{After, Illegal};
+use crate::insn::CACHE_BLOCK;
 use crate::pmp::Access;
-use crate::semantics::{CsrOp, RvSem, SysOp};
-use crate::spec::{Mode, cause, mstatus};
-use fpu::{Flags, Rounding};
+use crate::semantics::{BlockOp, CsrOp, RvSem, SysOp, clmul};
+use crate::spec::{Mode, cause, envcfg, mstatus};
+use fpu::{Flags, RiscV, Rounding};
 use mem::{RamPage, RmwOp, Scalar, Size};
 use sem::{AmoOp, Cond, FpFormat, FpOp, FpRound, IntFormat, Sem, Width};
 
@@ -123,12 +124,44 @@ fn system(cpu: &mut Cpu, op: SysOp, pc: u64) -> (Stop, Option<u64>) {
             let forbidden = cpu.mode == Mode::U || cpu.mode == Mode::S && cpu.mstatus & mstatus::TW != 0;
             if forbidden { Stop::Illegal } else { Stop::Wfi }
         }
+        // The reservation may be lost at any time: waiting until then is to let others go first.
+        SysOp::WrsNto if cpu.mode != Mode::M && cpu.mstatus & mstatus::TW != 0 => Stop::Illegal,
+        SysOp::WrsNto | SysOp::WrsSto => {
+            std::thread::yield_now();
+            Stop::Leave
+        }
         SysOp::FenceI => {
             cpu.suspect_code();
             Stop::Leave
         }
     };
     (stop, None)
+}
+
+/// An operation on a cache block. There is no cache to manage, so all but zeroing is checking.
+#[inline(never)]
+fn block(cpu: &mut Cpu, op: BlockOp, addr: u64) -> Result<(), Stop> {
+    let allowed = |cfg: u64| match op {
+        BlockOp::Inval => cfg & envcfg::CBIE != 0,
+        BlockOp::Clean | BlockOp::Flush => cfg & envcfg::CBCFE != 0,
+        BlockOp::Zero => cfg & envcfg::CBZE != 0,
+    };
+    let legal = match cpu.mode {
+        Mode::M => true,
+        Mode::S => allowed(cpu.menvcfg),
+        Mode::U => allowed(cpu.menvcfg) && allowed(cpu.senvcfg),
+    };
+    if !legal {
+        return Err(Stop::Illegal);
+    }
+    let start = addr & !(CACHE_BLOCK - 1);
+    if op == BlockOp::Zero {
+        for n in 0..CACHE_BLOCK / 8 {
+            cpu.store_slow(start + 8 * n, 0, Size::B8)?;
+        }
+        return Ok(());
+    }
+    cpu.check_block(start)
 }
 
 #[inline(never)]
@@ -262,6 +295,11 @@ impl Sem for Exec<'_> {
     #[inline(always)]
     fn urem(&mut self, a: u64, b: u64) -> u64 {
         a.checked_rem(b).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn clmul(&mut self, a: u64, b: u64, high: bool) -> u64 {
+        clmul(a, b, high)
     }
 
     #[inline(always)]
@@ -498,7 +536,89 @@ fn fp_op(op: FpOp, a: u64, b: u64, c: u64, rm: Rounding, f: &mut Flags) -> u64 {
         FpOp::FromInt(IntFormat::U64, F64) => fpu::u64_to_f64(a, rm, f),
         FpOp::Convert(F32, F64) => fpu::f32_to_f64(a32, f),
         FpOp::Convert(F64, F32) => fpu::f64_to_f32(a, rm, f).into(),
-        FpOp::Convert(F32, F32) | FpOp::Convert(F64, F64) => a,
+        _ => rare_fp_op(op, a, b, c, rm, f),
+    }
+}
+
+/// The operations of the other formats, and those of Zfa.
+#[inline(never)]
+fn rare_fp_op(op: FpOp, a: u64, b: u64, c: u64, rm: Rounding, f: &mut Flags) -> u64 {
+    use FpFormat::{BF16, F16, F32, F64};
+    match op {
+        FpOp::Convert(x, y) if x == y => a,
+        FpOp::Convert(BF16, F32) => fpu::bf16_to_f32(a as u16, f).into(),
+        FpOp::Convert(F32, BF16) => fpu::f32_to_bf16(a as u32, rm, f).into(),
+        FpOp::Convert(F16, F32) => fpu::f16_to_f32(a as u16, f).into(),
+        FpOp::Convert(F16, F64) => fpu::f16_to_f64(a as u16, f),
+        FpOp::Convert(F32, F16) => fpu::f32_to_f16(a as u32, rm, f).into(),
+        FpOp::Convert(F64, F16) => fpu::f64_to_f16(a, rm, f).into(),
+        FpOp::Convert(x, y) => {
+            // What no instruction asks for goes by way of the widest, which loses nothing.
+            let wide = rare_fp_op(FpOp::Convert(x, F64), a, b, c, rm, f);
+            rare_fp_op(FpOp::Convert(F64, y), wide, b, c, rm, f)
+        }
+        FpOp::Add(x)
+        | FpOp::Sub(x)
+        | FpOp::Mul(x)
+        | FpOp::Div(x)
+        | FpOp::Sqrt(x)
+        | FpOp::Fma(x)
+        | FpOp::Min(x)
+        | FpOp::Max(x)
+        | FpOp::Eq(x)
+        | FpOp::Lt(x)
+        | FpOp::Le(x)
+        | FpOp::Class(x)
+        | FpOp::MinNan(x)
+        | FpOp::MaxNan(x)
+        | FpOp::LtQuiet(x)
+        | FpOp::LeQuiet(x)
+        | FpOp::Round(x)
+        | FpOp::RoundExact(x)
+        | FpOp::ToInt(x, _)
+        | FpOp::FromInt(_, x) => match x {
+            F16 => any_fp_op::<fpu::F16>(op, a, b, c, rm, f),
+            BF16 => any_fp_op::<fpu::BF16>(op, a, b, c, rm, f),
+            F32 => any_fp_op::<fpu::F32>(op, a, b, c, rm, f),
+            F64 => any_fp_op::<fpu::F64>(op, a, b, c, rm, f),
+        },
+        FpOp::ToIntModular => fpu::to_int_modular::<fpu::F64, i32>(a, rm, RiscV, f) as u64,
+    }
+}
+
+fn any_fp_op<F: fpu::Format>(op: FpOp, a: u64, b: u64, c: u64, rm: Rounding, f: &mut Flags) -> u64 {
+    use fpu::{Bits, MinMax, Which};
+    let of = |v: u64| F::Bits::of(v.into());
+    let (x, y) = (of(a), of(b));
+    let float = |v: F::Bits| v.wide() as u64;
+    match op {
+        FpOp::Add(_) => float(fpu::add::<F>(x, y, rm, RiscV, f)),
+        FpOp::Sub(_) => float(fpu::sub::<F>(x, y, rm, RiscV, f)),
+        FpOp::Mul(_) => float(fpu::mul::<F>(x, y, rm, RiscV, f)),
+        FpOp::Div(_) => float(fpu::div::<F>(x, y, rm, RiscV, f)),
+        FpOp::Sqrt(_) => float(fpu::sqrt::<F>(x, rm, RiscV, f)),
+        FpOp::Fma(_) => float(fpu::fma::<F>(x, y, of(c), rm, RiscV, f)),
+        FpOp::Min(_) => float(fpu::min_max::<F>(x, y, Which::Min, MinMax::Number, RiscV, f)),
+        FpOp::Max(_) => float(fpu::min_max::<F>(x, y, Which::Max, MinMax::Number, RiscV, f)),
+        FpOp::MinNan(_) => float(fpu::min_max::<F>(x, y, Which::Min, MinMax::Propagating, RiscV, f)),
+        FpOp::MaxNan(_) => float(fpu::min_max::<F>(x, y, Which::Max, MinMax::Propagating, RiscV, f)),
+        FpOp::Eq(_) => fpu::compare::<F>(x, y, RiscV, f).is_some_and(|o| o.is_eq()).into(),
+        FpOp::Lt(_) => fpu::compare_signalling::<F>(x, y, RiscV, f).is_some_and(|o| o.is_lt()).into(),
+        FpOp::Le(_) => fpu::compare_signalling::<F>(x, y, RiscV, f).is_some_and(|o| o.is_le()).into(),
+        FpOp::LtQuiet(_) => fpu::compare::<F>(x, y, RiscV, f).is_some_and(|o| o.is_lt()).into(),
+        FpOp::LeQuiet(_) => fpu::compare::<F>(x, y, RiscV, f).is_some_and(|o| o.is_le()).into(),
+        FpOp::Class(_) => fpu::classify::<F>(x).into(),
+        FpOp::Round(_) => float(fpu::round_to_integral::<F>(x, rm, false, RiscV, f)),
+        FpOp::RoundExact(_) => float(fpu::round_to_integral::<F>(x, rm, true, RiscV, f)),
+        FpOp::ToInt(_, IntFormat::I32) => fpu::to_int::<F, i32>(x, rm, RiscV, f) as u64,
+        FpOp::ToInt(_, IntFormat::U32) => fpu::to_int::<F, u32>(x, rm, RiscV, f) as i32 as u64,
+        FpOp::ToInt(_, IntFormat::I64) => fpu::to_int::<F, i64>(x, rm, RiscV, f) as u64,
+        FpOp::ToInt(_, IntFormat::U64) => fpu::to_int::<F, u64>(x, rm, RiscV, f),
+        FpOp::FromInt(IntFormat::I32, _) => float(fpu::from_int::<i32, F>(a as i32, rm, RiscV, f)),
+        FpOp::FromInt(IntFormat::U32, _) => float(fpu::from_int::<u32, F>(a as u32, rm, RiscV, f)),
+        FpOp::FromInt(IntFormat::I64, _) => float(fpu::from_int::<i64, F>(a as i64, rm, RiscV, f)),
+        FpOp::FromInt(IntFormat::U64, _) => float(fpu::from_int::<u64, F>(a, rm, RiscV, f)),
+        FpOp::ToIntModular | FpOp::Convert(..) => a,
     }
 }
 
@@ -569,6 +689,11 @@ impl RvSem for Exec<'_> {
             self.next = to;
         }
         Err(stop)
+    }
+
+    #[inline(always)]
+    fn block(&mut self, op: BlockOp, addr: u64) -> Result<(), Stop> {
+        block(self.cpu, op, addr)
     }
 
     #[inline(always)]

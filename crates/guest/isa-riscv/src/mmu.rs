@@ -1,8 +1,9 @@
 //! Address translation: "Supervisor-Level ISA", sections on Sv39 and Sv48.
 
 use crate::cpu::{Cpu, Stop};
+use crate::insn::Ext;
 use crate::pmp::Access;
-use crate::spec::{Mode, cause, mstatus, paging};
+use crate::spec::{Mode, cause, envcfg, mstatus, paging};
 use crate::tlb::class;
 use mem::{RamPage, Size};
 
@@ -112,26 +113,42 @@ impl Cpu {
                 if pte & paging::V == 0
                     || pte & (paging::R | paging::W) == paging::W
                     || pte & paging::RESERVED != 0
+                    || !self.allows_type(pte)
                 {
                     return Err(Fault::Page);
                 }
                 let base = (pte >> paging::PPN_SHIFT & paging::SATP_PPN) << 12;
                 if pte & (paging::R | paging::X) == 0 {
-                    if pte & (paging::A | paging::D | paging::U) != 0 {
+                    if pte & (paging::A | paging::D | paging::U | paging::PBMT | paging::N) != 0 {
                         return Err(Fault::Page); // reserved in a pointer
                     }
                     table = base;
                     continue;
                 }
-                let span = (1u64 << (12 + 9 * level)) - 1;
+                let napot = pte & paging::N != 0;
+                let ok = level == 0
+                    && self.opts.ext.has(Ext::SVNAPOT)
+                    && base >> 12 & paging::NAPOT_MASK == paging::NAPOT_64K;
+                if napot && !ok {
+                    return Err(Fault::Page);
+                }
+                let (base, span) = if napot {
+                    (base & !(paging::NAPOT_MASK << 12), (paging::NAPOT_MASK << 12) | 0xfff)
+                } else {
+                    (base, (1u64 << (12 + 9 * level)) - 1)
+                };
                 if base & span != 0 || !self.permits(pte, access, mode) {
                     return Err(Fault::Page);
                 }
                 let want = pte | paging::A | if access == Access::Write { paging::D } else { 0 };
+                if want != pte && !self.updates_pte() {
+                    return Err(Fault::Page);
+                }
                 if want != pte && !self.update_pte(at, pte, want)? {
                     continue 'walk; // somebody else changed it
                 }
-                self.superpages.note(addr, level);
+                // One of a group is flushed as if it were of the next larger size.
+                self.superpages.note(addr, if napot { 1 } else { level });
                 return Ok(base | addr & span);
             }
             return Err(Fault::Page);
@@ -162,11 +179,28 @@ impl Cpu {
             }
             table = (pte >> paging::PPN_SHIFT & paging::SATP_PPN) << 12;
             if pte & (paging::R | paging::X) != 0 {
-                let span = (1u64 << (12 + 9 * level)) - 1;
+                let group = if pte & paging::N != 0 { paging::NAPOT_MASK << 12 } else { 0 };
+                let span = ((1u64 << (12 + 9 * level)) - 1) | group;
                 return Some(table & !span | addr & span);
             }
         }
         None
+    }
+
+    /// Whether an entry's memory type is one. All types are the same here: there is no cache that could be kept from
+    /// devices.
+    fn allows_type(&self, pte: u64) -> bool {
+        let on = self.opts.ext.has(Ext::SVPBMT) && self.menvcfg & envcfg::PBMTE != 0;
+        pte & paging::PBMT == 0 || on && pte & paging::PBMT != paging::PBMT
+    }
+
+    /// Whether the hart sets accessed and dirty bits itself; otherwise it faults where they are not set.
+    fn updates_pte(&self) -> bool {
+        if self.opts.ext.has(Ext::SVADU) {
+            self.menvcfg & envcfg::ADUE != 0
+        } else {
+            !self.opts.ext.has(Ext::SVADE)
+        }
     }
 
     fn permits(&self, pte: u64, access: Access, mode: Mode) -> bool {
@@ -339,6 +373,16 @@ impl Cpu {
             Ok(page)
         });
         r.map_err(|f| self.fault(f, access, addr))
+    }
+
+    /// Checks that a cache block may be managed: that it may be read or written. What it raises is a store's.
+    pub(crate) fn check_block(&mut self, addr: u64) -> Result<(), Stop> {
+        let mode = self.data_mode();
+        if self.resolve(addr, 1, Access::Read, mode).is_ok() {
+            return Ok(());
+        }
+        let done = self.resolve(addr, 1, Access::Write, mode).map(|_| ());
+        done.map_err(|f| self.fault(f, Access::Write, addr))
     }
 
     fn fault(&mut self, f: Fault, access: Access, addr: u64) -> Stop {

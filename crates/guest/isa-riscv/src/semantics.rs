@@ -6,7 +6,7 @@ mod int;
 use crate::insn::Insn;
 use crate::table::Op;
 use float::Sign;
-use sem::FpFormat::{F32, F64};
+use sem::FpFormat::{BF16, F16, F32, F64};
 use sem::{AmoOp, Cond, FpOp, FpRound, IntFormat, Sem, Width};
 
 /// How an instruction changes a CSR.
@@ -35,6 +35,10 @@ pub enum SysOp {
     Sret,
     /// `wfi`.
     Wfi,
+    /// `wrs.nto`.
+    WrsNto,
+    /// `wrs.sto`.
+    WrsSto,
     /// `fence.i`.
     FenceI,
     /// No instruction: a slot of an interpreter's code page that was not decoded yet.
@@ -43,6 +47,25 @@ pub enum SysOp {
     Straddle,
     /// No instruction: a slot that native code stands behind.
     Native,
+}
+
+/// The low or high half of a carry-less product.
+pub fn clmul(a: u64, b: u64, high: bool) -> u64 {
+    let product = (0..64).filter(|n| b >> n & 1 != 0).fold(0, |sum, n| sum ^ u128::from(a) << n);
+    (product >> if high { 64 } else { 0 }) as u64
+}
+
+/// What is done to a cache block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockOp {
+    /// `cbo.inval`.
+    Inval,
+    /// `cbo.clean`.
+    Clean,
+    /// `cbo.flush`.
+    Flush,
+    /// `cbo.zero`.
+    Zero,
 }
 
 /// What RISC-V has beyond [`Sem`].
@@ -71,6 +94,8 @@ pub trait RvSem: Sem {
     ) -> Result<Self::V, Self::Exit>;
     /// Does a system instruction.
     fn system(&mut self, op: SysOp) -> Result<(), Self::Exit>;
+    /// An operation on the cache block that `addr` is in; an illegal instruction where it is not allowed in this mode.
+    fn block(&mut self, op: BlockOp, addr: Self::V) -> Result<(), Self::Exit>;
     /// `sfence.vma`: later translations see page tables as earlier stores left them; all addresses or one,
     /// all address spaces or one.
     fn sfence_vma(&mut self, addr: Option<Self::V>, asid: Option<Self::V>) -> Result<(), Self::Exit>;
@@ -221,6 +246,12 @@ fn sraw<S: RvSem>(s: &mut S, a: S::V, n: S::V) -> S::V {
     let n = count32(s, n);
     let a = s.sext(a, Width::W32);
     s.sar(a, n)
+}
+
+#[inline(always)]
+fn cbo<S: RvSem>(s: &mut S, i: Insn, op: BlockOp) -> Result<(), S::Exit> {
+    let addr = s.x(i.rs1());
+    s.block(op, addr)
 }
 
 /// Does (or records) one instruction.
@@ -471,6 +502,85 @@ pub fn execute<S: RvSem>(s: &mut S, i: Insn) -> Result<(), S::Exit> {
         Op::FmvDX => float::move_from_x(s, i, F64)?,
         Op::FcvtSD => float::convert(s, i, F64, F32)?,
         Op::FcvtDS => float::convert(s, i, F32, F64)?,
+
+        // Zfh, Zfhmin, Zfbfmin
+        Op::Flh => float::load(s, i, F16)?,
+        Op::Fsh => float::store(s, i, Width::W16)?,
+        Op::FmaddH => float::fma(s, i, F16, false, false)?,
+        Op::FmsubH => float::fma(s, i, F16, false, true)?,
+        Op::FnmsubH => float::fma(s, i, F16, true, false)?,
+        Op::FnmaddH => float::fma(s, i, F16, true, true)?,
+        Op::FaddH => float::arith(s, i, FpOp::Add(F16), F16)?,
+        Op::FsubH => float::arith(s, i, FpOp::Sub(F16), F16)?,
+        Op::FmulH => float::arith(s, i, FpOp::Mul(F16), F16)?,
+        Op::FdivH => float::arith(s, i, FpOp::Div(F16), F16)?,
+        Op::FsqrtH => float::arith(s, i, FpOp::Sqrt(F16), F16)?,
+        Op::FsgnjH => float::sign(s, i, F16, Sign::Copy)?,
+        Op::FsgnjnH => float::sign(s, i, F16, Sign::Negate)?,
+        Op::FsgnjxH => float::sign(s, i, F16, Sign::Xor)?,
+        Op::FminH => float::minmax(s, i, FpOp::Min(F16), F16)?,
+        Op::FmaxH => float::minmax(s, i, FpOp::Max(F16), F16)?,
+        Op::FeqH => float::to_x(s, i, FpOp::Eq(F16), F16, None)?,
+        Op::FltH => float::to_x(s, i, FpOp::Lt(F16), F16, None)?,
+        Op::FleH => float::to_x(s, i, FpOp::Le(F16), F16, None)?,
+        Op::FclassH => float::to_x(s, i, FpOp::Class(F16), F16, None)?,
+        Op::FcvtWH => float::to_x(s, i, FpOp::ToInt(F16, IntFormat::I32), F16, Some(i.rm()))?,
+        Op::FcvtHW => float::from_x(s, i, FpOp::FromInt(IntFormat::I32, F16), F16)?,
+        Op::FcvtWuH => float::to_x(s, i, FpOp::ToInt(F16, IntFormat::U32), F16, Some(i.rm()))?,
+        Op::FcvtHWu => float::from_x(s, i, FpOp::FromInt(IntFormat::U32, F16), F16)?,
+        Op::FcvtLH => float::to_x(s, i, FpOp::ToInt(F16, IntFormat::I64), F16, Some(i.rm()))?,
+        Op::FcvtHL => float::from_x(s, i, FpOp::FromInt(IntFormat::I64, F16), F16)?,
+        Op::FcvtLuH => float::to_x(s, i, FpOp::ToInt(F16, IntFormat::U64), F16, Some(i.rm()))?,
+        Op::FcvtHLu => float::from_x(s, i, FpOp::FromInt(IntFormat::U64, F16), F16)?,
+        Op::FmvXH => float::move_to_x(s, i, Width::W16)?,
+        Op::FmvHX => float::move_from_x(s, i, F16)?,
+        Op::FcvtSH => float::convert(s, i, F16, F32)?,
+        Op::FcvtHS => float::convert(s, i, F32, F16)?,
+        Op::FcvtDH => float::convert(s, i, F16, F64)?,
+        Op::FcvtHD => float::convert(s, i, F64, F16)?,
+        Op::FcvtSBf16 => float::convert(s, i, BF16, F32)?,
+        Op::FcvtBf16S => float::convert(s, i, F32, BF16)?,
+
+        // Zfa
+        Op::FliS => float::constant(s, i, F32)?,
+        Op::FminmS => float::minmax(s, i, FpOp::MinNan(F32), F32)?,
+        Op::FmaxmS => float::minmax(s, i, FpOp::MaxNan(F32), F32)?,
+        Op::FroundS => float::arith(s, i, FpOp::Round(F32), F32)?,
+        Op::FroundnxS => float::arith(s, i, FpOp::RoundExact(F32), F32)?,
+        Op::FltqS => float::to_x(s, i, FpOp::LtQuiet(F32), F32, None)?,
+        Op::FleqS => float::to_x(s, i, FpOp::LeQuiet(F32), F32, None)?,
+        Op::FliD => float::constant(s, i, F64)?,
+        Op::FminmD => float::minmax(s, i, FpOp::MinNan(F64), F64)?,
+        Op::FmaxmD => float::minmax(s, i, FpOp::MaxNan(F64), F64)?,
+        Op::FroundD => float::arith(s, i, FpOp::Round(F64), F64)?,
+        Op::FroundnxD => float::arith(s, i, FpOp::RoundExact(F64), F64)?,
+        Op::FltqD => float::to_x(s, i, FpOp::LtQuiet(F64), F64, None)?,
+        Op::FleqD => float::to_x(s, i, FpOp::LeQuiet(F64), F64, None)?,
+        Op::FliH => float::constant(s, i, F16)?,
+        Op::FminmH => float::minmax(s, i, FpOp::MinNan(F16), F16)?,
+        Op::FmaxmH => float::minmax(s, i, FpOp::MaxNan(F16), F16)?,
+        Op::FroundH => float::arith(s, i, FpOp::Round(F16), F16)?,
+        Op::FroundnxH => float::arith(s, i, FpOp::RoundExact(F16), F16)?,
+        Op::FltqH => float::to_x(s, i, FpOp::LtQuiet(F16), F16, None)?,
+        Op::FleqH => float::to_x(s, i, FpOp::LeQuiet(F16), F16, None)?,
+        Op::FcvtmodWD => float::to_x(s, i, FpOp::ToIntModular, F64, Some(1))?,
+
+        // Zbc, Zicond, Zimop, Zawrs, Zicbom, Zicboz
+        Op::Clmul => rr(s, i, |s, a, b| s.clmul(a, b, false)),
+        Op::Clmulh => rr(s, i, |s, a, b| s.clmul(a, b, true)),
+        Op::Clmulr => rr(s, i, int::clmulr),
+        Op::CzeroEqz => rr(s, i, |s, a, b| int::czero(s, a, b, Cond::Eq)),
+        Op::CzeroNez => rr(s, i, |s, a, b| int::czero(s, a, b, Cond::Ne)),
+        Op::MopR | Op::MopRr => {
+            let zero = s.imm(0);
+            s.set_x(i.rd(), zero);
+        }
+        Op::WrsNto => s.system(SysOp::WrsNto)?,
+        Op::WrsSto => s.system(SysOp::WrsSto)?,
+        Op::CboInval => cbo(s, i, BlockOp::Inval)?,
+        Op::CboClean => cbo(s, i, BlockOp::Clean)?,
+        Op::CboFlush => cbo(s, i, BlockOp::Flush)?,
+        Op::CboZero => cbo(s, i, BlockOp::Zero)?,
 
         Op::Illegal => s.system(SysOp::Illegal)?,
         Op::Undecoded => s.system(SysOp::Undecoded)?,

@@ -89,7 +89,15 @@ pub mod mstatus {
 #[allow(missing_docs, reason = "the standard's names")]
 pub mod envcfg {
     pub const FIOM: u64 = 1;
+    pub const CBIE_SHIFT: u32 = 4;
+    pub const CBIE: u64 = 3 << CBIE_SHIFT;
+    pub const CBCFE: u64 = 1 << 6;
+    pub const CBZE: u64 = 1 << 7;
+    pub const ADUE: u64 = 1 << 61;
+    pub const PBMTE: u64 = 1 << 62;
     pub const STCE: u64 = 1 << 63;
+    /// What `senvcfg` has.
+    pub const S: u64 = FIOM | CBIE | CBCFE | CBZE;
 }
 
 /// CSR addresses.
@@ -165,6 +173,13 @@ pub mod paging {
     pub const A: u64 = 1 << 6;
     pub const D: u64 = 1 << 7;
     pub const PPN_SHIFT: u32 = 10;
-    /// Reserved bits, including those of Svnapot and Svpbmt, which are not implemented.
-    pub const RESERVED: u64 = 0x3ff << 54;
+    /// Bits that no extension uses.
+    pub const RESERVED: u64 = 0x7f << 54;
+    /// Svpbmt's memory type; 3 is reserved.
+    pub const PBMT: u64 = 3 << 61;
+    /// Svnapot: the page is one of sixteen that are translated together.
+    pub const N: u64 = 1 << 63;
+    /// The low bits of such an entry's page number, and what they must be.
+    pub const NAPOT_MASK: u64 = 15;
+    pub const NAPOT_64K: u64 = 8;
 }

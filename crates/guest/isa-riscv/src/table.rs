@@ -20,11 +20,26 @@ pub struct Entry {
     pub mask: u32,
 }
 
+impl Entry {
+    /// All extensions that it needs: beside its own those of other formats that it takes.
+    pub fn needs(&self) -> Ext {
+        let other = match self.op {
+            Op::FcvtDH | Op::FcvtHD => Ext::D,
+            Op::FliD | Op::FminmD | Op::FmaxmD | Op::FroundD | Op::FroundnxD => Ext::D,
+            Op::FltqD | Op::FleqD | Op::FcvtmodWD => Ext::D,
+            Op::FliH | Op::FminmH | Op::FmaxmH | Op::FroundH | Op::FroundnxH => Ext::ZFH,
+            Op::FltqH | Op::FleqH => Ext::ZFH,
+            _ => Ext::I,
+        };
+        self.ext.with(other)
+    }
+}
+
 macro_rules! instructions {
     ($( $ext:ident { $( $op:ident $name:literal $format:ident $bits:literal $mask:literal; )* } )*) => {
         /// An operation.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u8)]
+        #[repr(u16)]
         pub enum Op {
             /// Not decoded yet: a free slot of a code page.
             Undecoded,
@@ -270,5 +285,98 @@ instructions! {
         FmvDX "fmv.d.x" FpFromXn 0xf2000053 0xfff0707f;
         FcvtSD "fcvt.s.d" Fp1 0x40100053 0xfff0007f;
         FcvtDS "fcvt.d.s" Fp1 0x42000053 0xfff0007f;
+    }
+    ZBC { // Zbc: carry-less multiplication
+        Clmul "clmul" R 0x0a001033 0xfe00707f;
+        Clmulr "clmulr" R 0x0a002033 0xfe00707f;
+        Clmulh "clmulh" R 0x0a003033 0xfe00707f;
+    }
+    ZICOND { // Zicond: zero or not by a condition
+        CzeroEqz "czero.eqz" R 0x0e005033 0xfe00707f;
+        CzeroNez "czero.nez" R 0x0e007033 0xfe00707f;
+    }
+    ZIMOP { // Zimop: operations that may be something else one day
+        MopR "mop.r.n" R1 0x81c04073 0xb3c0707f;
+        MopRr "mop.rr.n" R 0x82004073 0xb200707f;
+    }
+    ZAWRS { // Zawrs: waiting for a reservation to be lost
+        WrsNto "wrs.nto" None 0x00d00073 0xffffffff;
+        WrsSto "wrs.sto" None 0x01d00073 0xffffffff;
+    }
+    ZICBOM { // Zicbom: cache management
+        CboInval "cbo.inval" Block 0x0000200f 0xfff07fff;
+        CboClean "cbo.clean" Block 0x0010200f 0xfff07fff;
+        CboFlush "cbo.flush" Block 0x0020200f 0xfff07fff;
+    }
+    ZICBOZ { // Zicboz: zeroing a cache block
+        CboZero "cbo.zero" Block 0x0040200f 0xfff07fff;
+    }
+    HALF { // Common to Zfhmin and Zfbfmin
+        Flh "flh" FpLoad 0x00001007 0x0000707f;
+        Fsh "fsh" FpStore 0x00001027 0x0000707f;
+        FmvXH "fmv.x.h" FpToXn 0xe4000053 0xfff0707f;
+        FmvHX "fmv.h.x" FpFromXn 0xf4000053 0xfff0707f;
+    }
+    ZFHMIN { // Zfhmin: half precision, conversions (those of doubles need D, too)
+        FcvtSH "fcvt.s.h" Fp1 0x40200053 0xfff0007f;
+        FcvtHS "fcvt.h.s" Fp1 0x44000053 0xfff0007f;
+        FcvtDH "fcvt.d.h" Fp1 0x42200053 0xfff0007f;
+        FcvtHD "fcvt.h.d" Fp1 0x44100053 0xfff0007f;
+    }
+    ZFBFMIN { // Zfbfmin: conversions of bfloat16
+        FcvtSBf16 "fcvt.s.bf16" Fp1 0x40600053 0xfff0007f;
+        FcvtBf16S "fcvt.bf16.s" Fp1 0x44800053 0xfff0007f;
+    }
+    ZFH { // Zfh: half precision
+        FmaddH "fmadd.h" Fp4 0x04000043 0x0600007f;
+        FmsubH "fmsub.h" Fp4 0x04000047 0x0600007f;
+        FnmsubH "fnmsub.h" Fp4 0x0400004b 0x0600007f;
+        FnmaddH "fnmadd.h" Fp4 0x0400004f 0x0600007f;
+        FaddH "fadd.h" FpR 0x04000053 0xfe00007f;
+        FsubH "fsub.h" FpR 0x0c000053 0xfe00007f;
+        FmulH "fmul.h" FpR 0x14000053 0xfe00007f;
+        FdivH "fdiv.h" FpR 0x1c000053 0xfe00007f;
+        FsqrtH "fsqrt.h" Fp1 0x5c000053 0xfff0007f;
+        FsgnjH "fsgnj.h" FpN 0x24000053 0xfe00707f;
+        FsgnjnH "fsgnjn.h" FpN 0x24001053 0xfe00707f;
+        FsgnjxH "fsgnjx.h" FpN 0x24002053 0xfe00707f;
+        FminH "fmin.h" FpN 0x2c000053 0xfe00707f;
+        FmaxH "fmax.h" FpN 0x2c001053 0xfe00707f;
+        FeqH "feq.h" FpCmp 0xa4002053 0xfe00707f;
+        FltH "flt.h" FpCmp 0xa4001053 0xfe00707f;
+        FleH "fle.h" FpCmp 0xa4000053 0xfe00707f;
+        FclassH "fclass.h" FpToXn 0xe4001053 0xfff0707f;
+        FcvtWH "fcvt.w.h" FpToX 0xc4000053 0xfff0007f;
+        FcvtHW "fcvt.h.w" FpFromX 0xd4000053 0xfff0007f;
+        FcvtWuH "fcvt.wu.h" FpToX 0xc4100053 0xfff0007f;
+        FcvtHWu "fcvt.h.wu" FpFromX 0xd4100053 0xfff0007f;
+        FcvtLH "fcvt.l.h" FpToX 0xc4200053 0xfff0007f;
+        FcvtHL "fcvt.h.l" FpFromX 0xd4200053 0xfff0007f;
+        FcvtLuH "fcvt.lu.h" FpToX 0xc4300053 0xfff0007f;
+        FcvtHLu "fcvt.h.lu" FpFromX 0xd4300053 0xfff0007f;
+    }
+    ZFA { // Zfa: additional floating point (those of other formats need their extensions, too)
+        FliS "fli.s" FpConst 0xf0100053 0xfff0707f;
+        FminmS "fminm.s" FpN 0x28002053 0xfe00707f;
+        FmaxmS "fmaxm.s" FpN 0x28003053 0xfe00707f;
+        FroundS "fround.s" Fp1 0x40400053 0xfff0007f;
+        FroundnxS "froundnx.s" Fp1 0x40500053 0xfff0007f;
+        FltqS "fltq.s" FpCmp 0xa0005053 0xfe00707f;
+        FleqS "fleq.s" FpCmp 0xa0004053 0xfe00707f;
+        FliD "fli.d" FpConst 0xf2100053 0xfff0707f;
+        FminmD "fminm.d" FpN 0x2a002053 0xfe00707f;
+        FmaxmD "fmaxm.d" FpN 0x2a003053 0xfe00707f;
+        FroundD "fround.d" Fp1 0x42400053 0xfff0007f;
+        FroundnxD "froundnx.d" Fp1 0x42500053 0xfff0007f;
+        FltqD "fltq.d" FpCmp 0xa2005053 0xfe00707f;
+        FleqD "fleq.d" FpCmp 0xa2004053 0xfe00707f;
+        FliH "fli.h" FpConst 0xf4100053 0xfff0707f;
+        FminmH "fminm.h" FpN 0x2c002053 0xfe00707f;
+        FmaxmH "fmaxm.h" FpN 0x2c003053 0xfe00707f;
+        FroundH "fround.h" Fp1 0x44400053 0xfff0007f;
+        FroundnxH "froundnx.h" Fp1 0x44500053 0xfff0007f;
+        FltqH "fltq.h" FpCmp 0xa4005053 0xfe00707f;
+        FleqH "fleq.h" FpCmp 0xa4004053 0xfe00707f;
+        FcvtmodWD "fcvtmod.w.d" FpToXn 0xc2801053 0xfff0707f;
     }
 }

@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, Variable};
 use isa_riscv::engine::{Left, layout};
-use isa_riscv::semantics::{CsrOp, RvSem, SysOp};
+use isa_riscv::semantics::{BlockOp, CsrOp, RvSem, SysOp};
 use sem::{AmoOp, Cond, FpFormat, FpOp, FpRound, IntFormat, Sem, Width};
 use std::convert::Infallible;
 
@@ -248,6 +248,7 @@ impl Emit<'_, '_> {
                 let low = self.b.ins().ireduce(types::I32, v);
                 self.b.ins().bitcast(types::F32, flags, low)
             }
+            FpFormat::F16 | FpFormat::BF16 => unreachable!("computed in software"),
         }
     }
 
@@ -259,6 +260,7 @@ impl Emit<'_, '_> {
                 let low = self.b.ins().bitcast(types::I32, flags, v);
                 self.b.ins().uextend(types::I64, low)
             }
+            FpFormat::F16 | FpFormat::BF16 => unreachable!("computed in software"),
         }
     }
 
@@ -266,6 +268,7 @@ impl Emit<'_, '_> {
         match format {
             FpFormat::F64 => self.b.ins().f64const(v),
             FpFormat::F32 => self.b.ins().f32const(v as f32),
+            FpFormat::F16 | FpFormat::BF16 => unreachable!("computed in software"),
         }
     }
 
@@ -329,6 +332,7 @@ impl Emit<'_, '_> {
                 let v = match to {
                     FpFormat::F64 => self.b.ins().fpromote(types::F64, x),
                     FpFormat::F32 => self.b.ins().fdemote(types::F32, x),
+                    FpFormat::F16 | FpFormat::BF16 => return None,
                 };
                 self.rounded(op, to, args, round, v)
             }
@@ -355,7 +359,7 @@ impl Emit<'_, '_> {
         // What is above the first, or it, and below the second fits.
         let (low, included, high) = match (to, from) {
             (IntFormat::I32, FpFormat::F64) => (-TWO31 - 1.0, false, TWO31),
-            (IntFormat::I32, FpFormat::F32) => (-TWO31, true, TWO31),
+            (IntFormat::I32, _) => (-TWO31, true, TWO31),
             (IntFormat::U32, _) => (-1.0, false, TWO32),
             (IntFormat::I64, _) => (-TWO63, true, TWO63),
             // The rest of those that fit goes the long way.
@@ -480,6 +484,11 @@ impl Sem for Emit<'_, '_> {
         self.b.ins().select(c, a, b)
     }
 
+    fn clmul(&mut self, a: Value, b: Value, high: bool) -> Value {
+        let high = self.constant(high.into());
+        self.call(helpers::clmul as *const () as usize, &[a, b, high], 1)[0]
+    }
+
     fn load(&mut self, addr: Value, size: Width, signed: bool) -> Result<Value, Infallible> {
         let (entry, missed) = self.look_up(addr, size, layout::TLB_READ);
         let found = |e: &mut Self| {
@@ -556,6 +565,9 @@ impl Sem for Emit<'_, '_> {
 
     fn fp(&mut self, op: FpOp, a: Value, b: Value, c: Value, round: FpRound) -> Value {
         let args = [a, b, c];
+        if op.formats().iter().flatten().any(|f| matches!(f, FpFormat::F16 | FpFormat::BF16)) {
+            return self.soft(op, args, round);
+        }
         if let (FpOp::ToInt(from, to), FpRound::TowardZero) = (op, round) {
             return self.cut_off(op, from, to, args);
         }
@@ -669,6 +681,10 @@ impl RvSem for Emit<'_, '_> {
     }
 
     fn system(&mut self, _: SysOp) -> Result<(), Infallible> {
+        unreachable!("no region has such an instruction")
+    }
+
+    fn block(&mut self, _: BlockOp, _: Value) -> Result<(), Infallible> {
         unreachable!("no region has such an instruction")
     }
 

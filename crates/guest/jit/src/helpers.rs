@@ -8,6 +8,7 @@ use sem::{AmoOp, FpFormat, FpOp, FpRound, IntFormat, Width};
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
 
 use crate::host_fp;
 
@@ -105,8 +106,6 @@ pub(crate) extern "C" fn atomic(cpu: *mut Cpu, what: u64, addr: u64, v: u64) -> 
     })
 }
 
-const FORMATS: [FpFormat; 2] = [FpFormat::F32, FpFormat::F64];
-const INTS: [IntFormat; 4] = [IntFormat::I32, IntFormat::U32, IntFormat::I64, IntFormat::U64];
 const ROUNDS: [FpRound; 6] = [
     FpRound::Dynamic,
     FpRound::NearestEven,
@@ -116,35 +115,25 @@ const ROUNDS: [FpRound; 6] = [
     FpRound::NearestMaxMagnitude,
 ];
 
-/// Floating-point operations by number: those of one format come in pairs.
-fn operation(n: u64) -> FpOp {
-    let f = FORMATS[(n & 1) as usize];
-    let i = INTS[(n >> 1 & 3) as usize];
-    match n >> 1 {
-        0 => FpOp::Add(f),
-        1 => FpOp::Sub(f),
-        2 => FpOp::Mul(f),
-        3 => FpOp::Div(f),
-        4 => FpOp::Sqrt(f),
-        5 => FpOp::Fma(f),
-        6 => FpOp::Min(f),
-        7 => FpOp::Max(f),
-        8 => FpOp::Eq(f),
-        9 => FpOp::Lt(f),
-        10 => FpOp::Le(f),
-        11 => FpOp::Class(f),
-        12..=15 => FpOp::ToInt(f, i),
-        16..=19 => FpOp::FromInt(i, f),
-        n => FpOp::Convert(f, FORMATS[(n & 1) as usize]),
+/// Floating-point operations by number.
+static OPERATIONS: LazyLock<Vec<FpOp>> = LazyLock::new(|| {
+    const FORMATS: [FpFormat; 4] = [FpFormat::F16, FpFormat::BF16, FpFormat::F32, FpFormat::F64];
+    const INTS: [IntFormat; 4] = [IntFormat::I32, IntFormat::U32, IntFormat::I64, IntFormat::U64];
+    let mut all = vec![FpOp::ToIntModular];
+    for f in FORMATS {
+        all.extend([FpOp::Add(f), FpOp::Sub(f), FpOp::Mul(f), FpOp::Div(f), FpOp::Sqrt(f), FpOp::Fma(f)]);
+        all.extend([FpOp::Min(f), FpOp::Max(f), FpOp::MinNan(f), FpOp::MaxNan(f), FpOp::Class(f)]);
+        all.extend([FpOp::Eq(f), FpOp::Lt(f), FpOp::Le(f), FpOp::LtQuiet(f), FpOp::LeQuiet(f)]);
+        all.extend([FpOp::Round(f), FpOp::RoundExact(f)]);
+        all.extend(INTS.iter().flat_map(|i| [FpOp::ToInt(f, *i), FpOp::FromInt(*i, f)]));
+        all.extend(FORMATS.map(|to| FpOp::Convert(f, to)));
     }
-}
-
-/// Of so many numbers.
-const OPERATIONS: u64 = 2 * 22;
+    all
+});
 
 /// What [`float`] understands.
 pub(crate) fn number_of(op: FpOp, round: FpRound) -> u64 {
-    let n = (0..OPERATIONS).find(|n| operation(*n) == op).unwrap_or(0);
+    let n = OPERATIONS.iter().position(|o| *o == op).unwrap_or(0) as u64;
     let r = ROUNDS.iter().position(|r| *r == round).unwrap_or(0) as u64;
     n << 3 | r
 }
@@ -153,7 +142,13 @@ pub(crate) fn number_of(op: FpOp, round: FpRound) -> u64 {
 pub(crate) extern "C" fn float(cpu: *mut Cpu, what: u64, a: u64, b: u64, c: u64) -> u64 {
     // SAFETY: as above.
     let cpu = unsafe { state(cpu) };
-    guarded(|| Some(cpu.native_float(operation(what >> 3), [a, b, c], ROUNDS[(what & 7) as usize]))).value
+    let op = OPERATIONS[(what >> 3) as usize];
+    guarded(|| Some(cpu.native_float(op, [a, b, c], ROUNDS[(what & 7) as usize]))).value
+}
+
+/// A carry-less multiplication.
+pub(crate) extern "C" fn clmul(a: u64, b: u64, high: u64) -> u64 {
+    isa_riscv::semantics::clmul(a, b, high != 0)
 }
 
 #[cfg(test)]
@@ -162,12 +157,9 @@ mod tests {
 
     #[test]
     fn every_operation_has_a_number_of_its_own() {
-        let mut all: Vec<FpOp> = (0..OPERATIONS).map(operation).collect();
-        for (n, op) in all.iter().enumerate() {
+        for (n, op) in OPERATIONS.iter().enumerate() {
             assert_eq!(number_of(*op, FpRound::Up), (n as u64) << 3 | 4);
         }
-        all.dedup();
-        assert_eq!(all.len() as u64, OPERATIONS);
         assert_eq!(Atomic::StoreConditional.number(Width::W64), 21);
     }
 }

@@ -36,8 +36,8 @@ pub(crate) struct Region {
 }
 
 /// Operands of each operation.
-static FORMATS: LazyLock<[Format; 256]> = LazyLock::new(|| {
-    let mut v = [Format::None; 256];
+static FORMATS: LazyLock<[Format; 512]> = LazyLock::new(|| {
+    let mut v = [Format::None; 512];
     for e in TABLE {
         v[e.op as usize] = e.format;
     }
@@ -58,6 +58,12 @@ fn is_native(i: Insn) -> bool {
             | Op::Sret
             | Op::Mret
             | Op::Wfi
+            | Op::WrsNto
+            | Op::WrsSto
+            | Op::CboInval
+            | Op::CboClean
+            | Op::CboFlush
+            | Op::CboZero
             | Op::SfenceVma
             | Op::Csrrw
             | Op::Csrrs
@@ -79,14 +85,21 @@ fn f(r: usize) -> u64 {
 /// The register that an instruction changes.
 pub(crate) fn writes(i: Insn) -> u64 {
     match FORMATS[i.op as usize] {
-        Format::None | Format::S | Format::B | Format::Fence | Format::Rs | Format::FpStore => 0,
+        Format::None
+        | Format::S
+        | Format::B
+        | Format::Fence
+        | Format::Rs
+        | Format::FpStore
+        | Format::Block => 0,
         Format::FpLoad
         | Format::FpR
         | Format::Fp4
         | Format::Fp1
         | Format::FpN
         | Format::FpFromX
-        | Format::FpFromXn => f(i.rd()),
+        | Format::FpFromXn
+        | Format::FpConst => f(i.rd()),
         _ => x(i.rd()),
     }
 }
@@ -99,7 +112,7 @@ fn reads(i: Insn) -> u64 {
         Format::FpR | Format::FpN | Format::FpCmp => f(i.rs1()) | f(i.rs2()),
         Format::Fp4 => f(i.rs1()) | f(i.rs2()) | f(i.rs3()),
         Format::Fp1 | Format::FpToX | Format::FpToXn => f(i.rs1()),
-        Format::None | Format::U | Format::J | Format::Fence => 0,
+        Format::None | Format::U | Format::J | Format::Fence | Format::FpConst => 0,
         Format::I | Format::Load | Format::Shift5 | Format::Shift6 | Format::R1 | Format::Lr => x(i.rs1()),
         _ => x(i.rs1()) | x(i.rs2()),
     }

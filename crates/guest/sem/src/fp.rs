@@ -3,6 +3,10 @@
 /// Formats of IEEE 754.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FpFormat {
+    /// binary16.
+    F16,
+    /// bfloat16.
+    BF16,
     /// binary32.
     F32,
     /// binary64.
@@ -53,8 +57,40 @@ pub enum FpOp {
     ToInt(FpFormat, IntFormat),
     /// Integer to float.
     FromInt(IntFormat, FpFormat),
+    /// IEEE 754-2019 minimum: a NaN, if one is a NaN.
+    MinNan(FpFormat),
+    /// IEEE 754-2019 maximum: a NaN, if one is a NaN.
+    MaxNan(FpFormat),
+    /// 1 if `a < b`; quiet.
+    LtQuiet(FpFormat),
+    /// 1 if `a <= b`; quiet.
+    LeQuiet(FpFormat),
+    /// The integral value that `a` rounds to; inexact is not told.
+    Round(FpFormat),
+    /// The integral value that `a` rounds to; inexact is told.
+    RoundExact(FpFormat),
+    /// The low 32 bits of the integer that a binary64 rounds to, sign-extended; invalid where it is not 32 bits long.
+    ToIntModular,
     /// Float to float.
     Convert(FpFormat, FpFormat),
+}
+
+impl FpOp {
+    /// The formats of its operands and its result.
+    pub fn formats(self) -> [Option<FpFormat>; 2] {
+        match self {
+            FpOp::Add(f) | FpOp::Sub(f) | FpOp::Mul(f) | FpOp::Div(f) | FpOp::Sqrt(f) | FpOp::Fma(f) => {
+                [Some(f), None]
+            }
+            FpOp::Min(f) | FpOp::Max(f) | FpOp::MinNan(f) | FpOp::MaxNan(f) | FpOp::Class(f) => {
+                [Some(f), None]
+            }
+            FpOp::Eq(f) | FpOp::Lt(f) | FpOp::Le(f) | FpOp::LtQuiet(f) | FpOp::LeQuiet(f) => [Some(f), None],
+            FpOp::Round(f) | FpOp::RoundExact(f) | FpOp::ToInt(f, _) | FpOp::FromInt(_, f) => [Some(f), None],
+            FpOp::ToIntModular => [Some(FpFormat::F64), None],
+            FpOp::Convert(a, b) => [Some(a), Some(b)],
+        }
+    }
 }
 
 /// How an operation rounds.

@@ -133,6 +133,9 @@ pub trait Sem {
     /// Unsigned remainder; the caller excludes a zero divisor.
     fn urem(&mut self, a: Self::V, b: Self::V) -> Self::V;
 
+    /// The low (or `high`) 64 bits of the product of `a` and `b` as polynomials over the field of two elements.
+    fn clmul(&mut self, a: Self::V, b: Self::V, high: bool) -> Self::V;
+
     /// Bitwise and.
     fn and(&mut self, a: Self::V, b: Self::V) -> Self::V;
     /// Bitwise or.

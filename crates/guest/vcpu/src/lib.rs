@@ -18,6 +18,7 @@ pub use clock::{CpuClock, TIMEBASE_HZ};
 pub use debug::{OnHalt, Plan};
 pub use isa_riscv::csr_names;
 pub use isa_riscv::engine::Engine;
+pub use isa_riscv::insn::CACHE_BLOCK;
 pub use isa_riscv::text::{F_NAMES, X_NAMES};
 pub use isa_riscv::{CpuState, Ext, Halt, HartPins, Mode, Register, Stops, Watch, WatchKind};
 pub use set::{CpuSet, HartConfig, HartMask, HartState, SbiHandler, SbiResult, StartError};

@@ -94,7 +94,7 @@ impl MachineConfig {
     pub fn new(options: MachineOptions) -> MachineConfig {
         MachineConfig {
             options,
-            ext: Ext::ALL,
+            ext: Ext::RV64,
             cpus: 1,
             translation: Some(JitOptions::default()),
             ram: 128 << 20,

@@ -236,7 +236,7 @@ pub fn parse_cpu(text: &str) -> Result<Ext, QError> {
     if !matches!(model, "rv64" | "max") {
         return Err(qerr!("unable to find CPU model '{model}'"));
     }
-    let mut ext = Ext::ALL;
+    let mut ext = if model == "max" { Ext::ALL } else { Ext::RV64 };
     for p in parts {
         let (name, value) =
             p.split_once('=').ok_or_else(|| qerr!("Expected key=value format, found {p}."))?;
@@ -348,7 +348,10 @@ mod tests {
 
     #[test]
     fn processors_and_actions() {
-        assert_eq!(parse_cpu("rv64").unwrap(), Ext::ALL);
+        assert_eq!(parse_cpu("rv64").unwrap(), Ext::RV64);
+        assert_eq!(parse_cpu("max").unwrap(), Ext::ALL);
+        assert!(parse_cpu("rv64,zfh=on").unwrap().has(Ext::ZFH.with(Ext::ZFHMIN)));
+        assert!(!parse_cpu("max,zfhmin=off").unwrap().has(Ext::ZFH));
         assert!(!parse_cpu("rv64,zba=off").unwrap().has(Ext::ZBA));
         assert_eq!(err(parse_cpu("foo")), "unable to find CPU model 'foo'");
         assert!(err(parse_cpu("rv64,foo=on")).ends_with("Property 'rv64-riscv-cpu.foo' not found"));

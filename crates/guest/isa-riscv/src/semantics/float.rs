@@ -1,12 +1,27 @@
-//! F and D. A single stands in the low half of a register whose high half is all ones; anything else there
-//! reads as the canonical NaN ("NaN boxing of narrower values").
+//! F, D, Zfh, Zfbfmin and Zfa. A number of a narrower format stands in the low bits of a register whose other bits are all
+//! ones; anything else there reads as the canonical NaN ("NaN boxing of narrower values").
 
 use super::RvSem;
 use crate::insn::Insn;
 use sem::{Cond, FpFormat, FpOp, FpRound, Width};
 
-const BOX: u64 = 0xffff_ffff_0000_0000;
-const CANONICAL_NAN32: u64 = 0x7fc0_0000;
+/// The bits above a number of `format`, all ones.
+fn boxing(format: FpFormat) -> u64 {
+    match format {
+        FpFormat::F16 | FpFormat::BF16 => !0xffff,
+        FpFormat::F32 => 0xffff_ffff_0000_0000,
+        FpFormat::F64 => 0,
+    }
+}
+
+fn canonical_nan(format: FpFormat) -> u64 {
+    match format {
+        FpFormat::F16 => 0x7e00,
+        FpFormat::BF16 => 0x7fc0,
+        FpFormat::F32 => 0x7fc0_0000,
+        FpFormat::F64 => 0x7ff8_0000_0000_0000,
+    }
+}
 
 /// What `fsgnj` does with the second operand's sign.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,6 +33,7 @@ pub(super) enum Sign {
 
 fn width(format: FpFormat) -> Width {
     match format {
+        FpFormat::F16 | FpFormat::BF16 => Width::W16,
         FpFormat::F32 => Width::W32,
         FpFormat::F64 => Width::W64,
     }
@@ -25,6 +41,7 @@ fn width(format: FpFormat) -> Width {
 
 fn sign_bit(format: FpFormat) -> u64 {
     match format {
+        FpFormat::F16 | FpFormat::BF16 => 1 << 15,
         FpFormat::F32 => 1 << 31,
         FpFormat::F64 => 1 << 63,
     }
@@ -37,22 +54,22 @@ fn operand<S: RvSem>(s: &mut S, r: usize, format: FpFormat) -> S::V {
     if format == FpFormat::F64 {
         return v;
     }
-    let mask = s.imm(BOX);
+    let mask = s.imm(boxing(format));
     let high = s.and(v, mask);
     let boxed = s.cmp(Cond::Eq, high, mask);
-    let low = s.zext(v, Width::W32);
-    let nan = s.imm(CANONICAL_NAN32);
+    let low = s.zext(v, width(format));
+    let nan = s.imm(canonical_nan(format));
     s.select(boxed, low, nan)
 }
 
 /// Sets `f[r]` to a result of `format`.
 #[inline(always)]
 fn set_result<S: RvSem>(s: &mut S, r: usize, v: S::V, format: FpFormat) {
-    let v = if format == FpFormat::F32 {
-        let mask = s.imm(BOX);
-        s.or(v, mask)
-    } else {
+    let v = if format == FpFormat::F64 {
         v
+    } else {
+        let mask = s.imm(boxing(format));
+        s.or(v, mask)
     };
     s.set_f(r, v);
 }
@@ -105,7 +122,11 @@ pub(super) fn arith<S: RvSem>(s: &mut S, i: Insn, op: FpOp, format: FpFormat) ->
     s.fp_enter()?;
     let round = s.fp_round(i.rm())?;
     let a = operand(s, i.rs1(), format);
-    let b = if matches!(op, FpOp::Sqrt(_)) { a } else { operand(s, i.rs2(), format) };
+    let b = if matches!(op, FpOp::Sqrt(_) | FpOp::Round(_) | FpOp::RoundExact(_)) {
+        a
+    } else {
+        operand(s, i.rs2(), format)
+    };
     let v = s.fp(op, a, b, b, round);
     set_result(s, i.rd(), v, format);
     Ok(())
@@ -157,7 +178,9 @@ pub(super) fn to_x<S: RvSem>(
     };
     let a = operand(s, i.rs1(), format);
     let b = match op {
-        FpOp::Eq(_) | FpOp::Lt(_) | FpOp::Le(_) => operand(s, i.rs2(), format),
+        FpOp::Eq(_) | FpOp::Lt(_) | FpOp::Le(_) | FpOp::LtQuiet(_) | FpOp::LeQuiet(_) => {
+            operand(s, i.rs2(), format)
+        }
         _ => a,
     };
     let v = s.fp(op, a, b, b, round);
@@ -202,4 +225,71 @@ pub(super) fn move_from_x<S: RvSem>(s: &mut S, i: Insn, format: FpFormat) -> Res
     let v = s.zext(v, width(format));
     set_result(s, i.rd(), v, format);
     Ok(())
+}
+
+/// The constants of `fli`, in binary64; number 1 is another one in each format, and number 31 the canonical NaN.
+const CONSTANTS: [f64; 31] = [
+    -1.0,
+    0.0,
+    1.0 / 65536.0,
+    1.0 / 32768.0,
+    1.0 / 256.0,
+    1.0 / 128.0,
+    0.0625,
+    0.125,
+    0.25,
+    0.3125,
+    0.375,
+    0.4375,
+    0.5,
+    0.625,
+    0.75,
+    0.875,
+    1.0,
+    1.25,
+    1.5,
+    1.75,
+    2.0,
+    2.5,
+    3.0,
+    4.0,
+    8.0,
+    16.0,
+    128.0,
+    256.0,
+    32768.0,
+    65536.0,
+    f64::INFINITY,
+];
+
+/// `fli`.
+#[inline(always)]
+pub(super) fn constant<S: RvSem>(s: &mut S, i: Insn, format: FpFormat) -> Result<(), S::Exit> {
+    s.fp_enter()?;
+    let bits = constant_bits(i.rs1(), format);
+    let v = s.imm(bits);
+    set_result(s, i.rd(), v, format);
+    Ok(())
+}
+
+fn constant_bits(n: usize, format: FpFormat) -> u64 {
+    let (Some(&v), true) = (CONSTANTS.get(n), n != 1) else {
+        // The least normal number has a one in its exponent's field and nothing else.
+        let least = 1
+            << match format {
+                FpFormat::F16 => 10,
+                FpFormat::BF16 => 7,
+                FpFormat::F32 => 23,
+                FpFormat::F64 => 52,
+            };
+        return if n == 1 { least } else { canonical_nan(format) };
+    };
+    let (bits, to) = (v.to_bits(), fpu::Rounding::NearestEven);
+    let flags = &mut fpu::Flags::default();
+    match format {
+        FpFormat::F16 => fpu::f64_to_f16(bits, to, flags).into(),
+        FpFormat::BF16 => fpu::convert::<fpu::F64, fpu::BF16>(bits, to, fpu::RiscV, flags).into(),
+        FpFormat::F32 => fpu::f64_to_f32(bits, to, flags).into(),
+        FpFormat::F64 => bits,
+    }
 }

@@ -287,3 +287,21 @@ pub(super) fn bset<S: RvSem>(s: &mut S, a: S::V, n: S::V) -> S::V {
     let bit = bit_at(s, n);
     s.or(a, bit)
 }
+
+/// Bits 63 to 126 of the carry-less product.
+#[inline(always)]
+pub(super) fn clmulr<S: RvSem>(s: &mut S, a: S::V, b: S::V) -> S::V {
+    let (low, high) = (s.clmul(a, b, false), s.clmul(a, b, true));
+    let (one, top) = (s.imm(1), s.imm(63));
+    let high = s.shl(high, one);
+    let low = s.shr(low, top);
+    s.or(high, low)
+}
+
+/// Zero if `b` compares so with zero, else `a`.
+#[inline(always)]
+pub(super) fn czero<S: RvSem>(s: &mut S, a: S::V, b: S::V, cond: Cond) -> S::V {
+    let zero = s.imm(0);
+    let c = s.cmp(cond, b, zero);
+    s.select(c, zero, a)
+}

@@ -114,7 +114,7 @@ pub fn run_there(image: &[u8], dir: &Path) -> Option<Vec<u8>> {
             "none",
             "-nodefaults",
         ])
-        .args(["-cpu", "rv64,h=false,v=false,sv57=false"])
+        .args(["-cpu", "rv64,h=false,v=false,sv57=false,zicond=on,zcb=on,zimop=on,zcmop=on,zfh=on,zfbfmin=on,svnapot=on,svpbmt=on"])
         .arg("-serial")
         .arg(format!("file:{}", out.display()))
         .arg("-device")

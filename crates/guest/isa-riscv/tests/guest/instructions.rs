@@ -232,7 +232,7 @@ fn compressed_instructions_abbreviate() {
         );
     }
     // Reserved encodings.
-    for raw in [0x0000, 0x0004 & !0x1fe0, 0x2001, 0x6101, 0x6001, 0x4002, 0x6002, 0x8002, 0x8000, 0x9c41] {
+    for raw in [0x0000, 0x0004 & !0x1fe0, 0x2001, 0x6101, 0x6001, 0x4002, 0x6002, 0x8002, 0x9c79, 0x9c7d] {
         assert_eq!(decode(raw, Ext::ALL).op, Op::Illegal, "{raw:#06x}");
     }
 }
@@ -247,15 +247,38 @@ fn an_extension_that_is_off_is_illegal() {
         ("sh1add", Ext::ZBA),
         ("clz", Ext::ZBB),
         ("bset", Ext::ZBS),
+        ("clmul", Ext::ZBC),
+        ("czero.eqz", Ext::ZICOND),
+        ("mop.r.n", Ext::ZIMOP),
+        ("wrs.nto", Ext::ZAWRS),
+        ("cbo.clean", Ext::ZICBOM),
+        ("cbo.zero", Ext::ZICBOZ),
+        ("fadd.h", Ext::ZFH),
+        ("fadd.h", Ext::F),
+        ("fcvt.s.h", Ext::ZFHMIN),
+        ("fcvt.d.h", Ext::D),
+        ("fcvt.s.bf16", Ext::ZFBFMIN),
+        ("flh", Ext::ZFHMIN.with(Ext::ZFBFMIN)),
+        ("fli.s", Ext::ZFA),
+        ("fli.h", Ext::ZFH),
+        ("fround.d", Ext::D),
     ] {
         let raw = op(name, 1, 2, 3, 0);
+        assert_eq!(decode(raw, Ext::BASE).op, Op::Illegal);
         assert_ne!(decode(raw, Ext::ALL).op, Op::Illegal);
         let i = decode(raw, Ext::ALL.without(ext));
         assert_eq!((i.op, i.imm() as u32), (Op::Illegal, raw), "{name}");
     }
     assert_eq!(decode(0x8082, Ext::ALL.without(Ext::C)).op, Op::Illegal);
     assert_eq!(decode(0x2108, Ext::ALL.without(Ext::D)).op, Op::Illegal);
-    assert_eq!(Ext::ALL.isa_string(), "rv64imafdc_zicntr_zicsr_zifencei_zihpm_zba_zbb_zbs_sstc");
+    assert_eq!(
+        Ext::RV64.isa_string(),
+        "rv64imafdc_zicbom_zicbop_zicboz_zicntr_zicsr_zifencei_zihpm_zawrs_zfa_zba_zbb_zbc_zbs_sstc_svadu"
+    );
+    assert_eq!(
+        Ext::ALL.isa_string(),
+        "rv64imafdc_zicbom_zicbop_zicboz_zicntr_zicond_zicsr_zifencei_zihpm_zimop_zawrs_zfa_zfbfmin_zfh_zfhmin_zcb_zcmop_zba_zbb_zbc_zbs_sstc_svadu_svnapot_svpbmt"
+    );
     assert_eq!(Ext::by_name("zbs"), Some(Ext::ZBS));
 }
 

@@ -4,7 +4,7 @@
 use super::map;
 use firmware::fdt::{Node, Phandles, cells};
 use misc::finisher;
-use vcpu::{Ext, TIMEBASE_HZ};
+use vcpu::{CACHE_BLOCK, Ext, TIMEBASE_HZ};
 
 /// What the tree depends on.
 pub(crate) struct TreeConfig<'a> {
@@ -70,6 +70,15 @@ fn cpus(cpus: &mut Node, c: &TreeConfig<'_>, ph: &mut Phandles) {
             .str("riscv,isa-base", "rv64i")
             .strs("riscv,isa-extensions", &c.ext.isa_extensions())
             .str("mmu-type", mmu);
+        for (ext, name) in [
+            (Ext::ZICBOM, "riscv,cbom-block-size"),
+            (Ext::ZICBOP, "riscv,cbop-block-size"),
+            (Ext::ZICBOZ, "riscv,cboz-block-size"),
+        ] {
+            if c.ext.has(ext) {
+                cpu.u32(name, CACHE_BLOCK as u32);
+            }
+        }
         cpu.child("interrupt-controller")
             .u32("#interrupt-cells", 1)
             .flag("interrupt-controller")
