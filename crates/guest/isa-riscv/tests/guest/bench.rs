@@ -170,21 +170,26 @@ const END: [u32; 3] = [0x1050_0073, 0x0000_3023, 0xff9f_f06f];
 
 impl Bare {
     pub fn new() -> Bare {
-        Bare::make(false)
+        Bare::make(false, Ext::ALL)
     }
 
     /// With built-in firmware, in S-mode.
     pub fn with_sbi() -> Bare {
-        Bare::make(true)
+        Bare::make(true, Ext::ALL)
     }
 
-    fn make(sbi: bool) -> Bare {
+    /// With other extensions than all.
+    pub fn with(ext: Ext) -> Bare {
+        Bare::make(false, ext)
+    }
+
+    fn make(sbi: bool, ext: Ext) -> Bare {
         let space = AddressSpace::new("system");
         let ram = Memory::ram("ram", RAM_SIZE).unwrap();
         space.map_ram(RAM, ram, 0, RAM_SIZE, false, 0, "ram").unwrap();
         space.map_io(UART, 0x100, Arc::new(Uart(Mutex::default())), 0).unwrap();
         let pins = Arc::new(HartPins::new());
-        let opts = HartOptions { id: 0, ext: Ext::ALL, sbi, reset_pc: RAM, vendor: [0; 3] };
+        let opts = HartOptions { id: 0, ext, sbi, reset_pc: RAM, vendor: [0; 3] };
         let hart = Hart::new(opts, space.clone(), pins.clone(), Arc::new(CountingClock::default()));
         let stopped = Arc::new(AtomicBool::new(false));
         space.map_io(0, 0x1000, Arc::new(Finisher(pins.clone(), stopped.clone())), 0).unwrap();

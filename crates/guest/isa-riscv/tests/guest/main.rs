@@ -8,6 +8,7 @@
 mod asm;
 mod bench;
 mod debug;
+mod extensions;
 mod instructions;
 mod memory;
 mod programs;

@@ -2,18 +2,18 @@
 
 use crate::bench::{Bare, RAM};
 use isa_riscv::encode::op;
-use isa_riscv::{Exit, Mode};
+use isa_riscv::{Exit, Ext, Mode};
 
-const DATA: u64 = RAM + 0x8000;
+pub const DATA: u64 = RAM + 0x8000;
 const ROOT: u64 = RAM + 0x10000;
-const MID: u64 = RAM + 0x11000;
-const LEAF: u64 = RAM + 0x12000;
-const PAGE: u64 = RAM + 0x20000;
+pub const MID: u64 = RAM + 0x11000;
+pub const LEAF: u64 = RAM + 0x12000;
+pub const PAGE: u64 = RAM + 0x20000;
 const SV39: u64 = 8 << 60;
 /// V, R, W, X, A and D.
-const RWX: u64 = 0xcf;
+pub const RWX: u64 = 0xcf;
 
-fn pte(pa: u64, flags: u64) -> u64 {
+pub fn pte(pa: u64, flags: u64) -> u64 {
     pa >> 12 << 10 | flags
 }
 
@@ -146,8 +146,13 @@ fn instructions_may_cross_pages() {
 }
 
 /// A hart in S-mode with `LEAF` for 0..2 MiB; the code's page is mapped to itself.
-fn paged() -> Bare {
-    let mut t = Bare::new();
+pub fn paged() -> Bare {
+    paged_with(Ext::ALL)
+}
+
+/// The same with other extensions than all.
+pub fn paged_with(ext: Ext) -> Bare {
+    let mut t = Bare::with(ext);
     t.open_pmp();
     t.store(ROOT, pte(MID, 1));
     t.store(MID, pte(LEAF, 1));
