@@ -5,9 +5,10 @@
 //! memory ([`CodeBytes`]), not to a virtual address, so address spaces and harts share it.
 
 use crate::code::SLOTS;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Stop};
 use crate::insn::Ext;
 use crate::interp;
+use crate::semantics::BlockOp;
 use sem::{AmoOp, FpOp, FpRound, Width};
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -145,6 +146,15 @@ impl Cpu {
     /// `sc`.
     pub fn native_store_conditional(&mut self, addr: u64, v: u64, size: Width) -> Option<u64> {
         interp::store_conditional(self, addr, v, size).ok()
+    }
+
+    /// An operation on a cache block: whether it is done, or the interpreter has to say why not; `None`: a trap is recorded.
+    pub fn native_block(&mut self, op: BlockOp, addr: u64) -> Option<bool> {
+        match interp::block(self, op, addr) {
+            Ok(()) => Some(true),
+            Err(Stop::Illegal) => Some(false),
+            Err(_) => None,
+        }
     }
 
     /// A floating-point operation in software, with its flags.

@@ -140,7 +140,7 @@ fn system(cpu: &mut Cpu, op: SysOp, pc: u64) -> (Stop, Option<u64>) {
 
 /// An operation on a cache block. There is no cache to manage, so all but zeroing is checking.
 #[inline(never)]
-fn block(cpu: &mut Cpu, op: BlockOp, addr: u64) -> Result<(), Stop> {
+pub(crate) fn block(cpu: &mut Cpu, op: BlockOp, addr: u64) -> Result<(), Stop> {
     let allowed = |cfg: u64| match op {
         BlockOp::Inval => cfg & envcfg::CBIE != 0,
         BlockOp::Clean | BlockOp::Flush => cfg & envcfg::CBCFE != 0,
@@ -156,8 +156,12 @@ fn block(cpu: &mut Cpu, op: BlockOp, addr: u64) -> Result<(), Stop> {
     }
     let start = addr & !(CACHE_BLOCK - 1);
     if op == BlockOp::Zero {
-        for n in 0..CACHE_BLOCK / 8 {
-            cpu.store_slow(start + 8 * n, 0, Size::B8)?;
+        for addr in (start..=start | (CACHE_BLOCK - 1)).step_by(8) {
+            // The first store finds the page, where there is one.
+            match atomic_hit(cpu, addr, 8) {
+                Some(page) => page.store((addr & 0xff8) as usize, 0u64),
+                None => cpu.store_slow(addr, 0, Size::B8)?,
+            }
         }
         return Ok(());
     }

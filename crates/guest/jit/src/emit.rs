@@ -684,8 +684,11 @@ impl RvSem for Emit<'_, '_> {
         unreachable!("no region has such an instruction")
     }
 
-    fn block(&mut self, _: BlockOp, _: Value) -> Result<(), Infallible> {
-        unreachable!("no region has such an instruction")
+    fn block(&mut self, op: BlockOp, addr: Value) -> Result<(), Infallible> {
+        let what = self.constant(helpers::number_of_block(op));
+        let undone = self.call_or_trap(helpers::block as *const () as usize, &[self.cpu, what, addr]);
+        self.rarely(undone, |e| e.give_up(Left::Step));
+        Ok(())
     }
 
     fn sfence_vma(&mut self, _: Option<Value>, _: Option<Value>) -> Result<(), Infallible> {

@@ -4,6 +4,7 @@
 //! panic goes on where native code was entered.
 
 use isa_riscv::Cpu;
+use isa_riscv::semantics::BlockOp;
 use sem::{AmoOp, FpFormat, FpOp, FpRound, IntFormat, Width};
 use std::any::Any;
 use std::cell::RefCell;
@@ -144,6 +145,20 @@ pub(crate) extern "C" fn float(cpu: *mut Cpu, what: u64, a: u64, b: u64, c: u64)
     let cpu = unsafe { state(cpu) };
     let op = OPERATIONS[(what >> 3) as usize];
     guarded(|| Some(cpu.native_float(op, [a, b, c], ROUNDS[(what & 7) as usize]))).value
+}
+
+const BLOCK_OPS: [BlockOp; 4] = [BlockOp::Inval, BlockOp::Clean, BlockOp::Flush, BlockOp::Zero];
+
+/// What [`block`] understands.
+pub(crate) fn number_of_block(op: BlockOp) -> u64 {
+    BLOCK_OPS.iter().position(|o| *o == op).unwrap_or(0) as u64
+}
+
+/// An operation on a cache block: 1 if the interpreter has to say why it is not done.
+pub(crate) extern "C" fn block(cpu: *mut Cpu, what: u64, addr: u64) -> Pair {
+    // SAFETY: as above.
+    let cpu = unsafe { state(cpu) };
+    guarded(|| cpu.native_block(BLOCK_OPS[what as usize], addr).map(|done| !done as u64))
 }
 
 /// A carry-less multiplication.

@@ -60,10 +60,6 @@ fn is_native(i: Insn) -> bool {
             | Op::Wfi
             | Op::WrsNto
             | Op::WrsSto
-            | Op::CboInval
-            | Op::CboClean
-            | Op::CboFlush
-            | Op::CboZero
             | Op::SfenceVma
             | Op::Csrrw
             | Op::Csrrs

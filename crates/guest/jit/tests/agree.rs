@@ -130,6 +130,7 @@ fn float(r: &mut Rng) -> u64 {
             BOXED | 0x7fc0_0000,
             BOXED | 0x7f80_0001,
         ]),
+        3 if r.below(2) == 0 => !0xffff | r.next() >> 48,
         3 => BOXED | r.next() >> 32,
         4 => r.next(),
         5 => (r.below(1 << 20) as f64 / 64.0 - 4096.0).to_bits(),
@@ -179,6 +180,7 @@ fn insn(r: &mut Rng, all: &[&'static Entry], left: usize) -> u32 {
                 let n = r.pick(&[0x001, 0x002, 0x003, 0x340, 0xb02]);
                 encode(e, rd, rs1, rs2, n)
             }
+            Format::Block => encode(e, 0, if r.below(50) == 0 { rs1 } else { place }, 0, 0),
             Format::Rs => continue,
             Format::None => continue,
             _ => encode(e, rd, rs1, rs2, r.next() as i32 >> 20),
