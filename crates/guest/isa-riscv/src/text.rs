@@ -1,6 +1,7 @@
 //! Instructions as text, as the reference's disassembler writes them: the standard's mnemonics with its pseudo-instructions,
 //! registers by the names of the calling convention.
 
+use crate::compressed::CFormat;
 use crate::csr_names::csr_name;
 use crate::decode::{decode, find, find16};
 use crate::insn::{Ext, Format, Insn};
@@ -20,6 +21,14 @@ pub const F_NAMES: [&str; 32] = [
     "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "fs0", "fs1", "fa0", "fa1", "fa2", "fa3", "fa4",
     "fa5", "fa6", "fa7", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8",
     "ft9", "ft10", "ft11",
+];
+
+/// The constants of `fli`, as assemblers take them.
+const CONSTANTS: [&str; 32] = [
+    "-0x1p+0", "min", "0x1p-16", "0x1p-15", "0x1p-8", "0x1p-7", "0x1p-4", "0x1p-3", "0x1p-2", "0x1.4p-2",
+    "0x1.8p-2", "0x1.cp-2", "0x1p-1", "0x1.4p-1", "0x1.8p-1", "0x1.cp-1", "0x1p+0", "0x1.4p+0", "0x1.8p+0",
+    "0x1.cp+0", "0x1p+1", "0x1.4p+1", "0x1.8p+1", "0x1p+2", "0x1p+3", "0x1p+4", "0x1p+7", "0x1p+8",
+    "0x1p+15", "0x1p+16", "inf", "nan",
 ];
 
 /// The length in bytes of the instruction whose first halfword is `low`: 2 or 4.
@@ -58,6 +67,9 @@ pub fn text(raw: u32, pc: u64) -> String {
 fn plain(insn: Insn, raw: u32) -> Option<(String, String, Option<i64>)> {
     let x = |n: usize| X_NAMES[n];
     let (rd, rs1, rs2, imm) = (insn.rd(), insn.rs1(), insn.rs2(), insn.imm());
+    if let Some(short) = code_size(insn, raw) {
+        return Some(short);
+    }
     if let Some((name, operands)) = pseudo(insn, raw) {
         let target = matches!(insn.op, Op::Jal | Op::Beq | Op::Bne | Op::Blt | Op::Bge | Op::Bltu | Op::Bgeu);
         return Some((name.into(), operands, target.then_some(imm)));
@@ -75,6 +87,14 @@ fn plain(insn: Insn, raw: u32) -> Option<(String, String, Option<i64>)> {
     let f = |n: usize| F_NAMES[n];
     let rm = || rounding(insn.rm());
     let mut name = entry.name.to_owned();
+    match entry.op {
+        Op::MopR => {
+            let n = (raw >> 30 & 1) << 4 | (raw >> 26 & 3) << 2 | raw >> 20 & 3;
+            name = format!("mop.r.{n}");
+        }
+        Op::MopRr => name = format!("mop.rr.{}", (raw >> 30 & 1) << 2 | raw >> 26 & 3),
+        _ => {}
+    }
     let operands = match entry.format {
         Format::None => String::new(),
         Format::R => format!("{},{},{}", x(rd), x(rs1), x(rs2)),
@@ -103,9 +123,12 @@ fn plain(insn: Insn, raw: u32) -> Option<(String, String, Option<i64>)> {
         Format::Fp1 => format!("{},{},{}", rm(), f(rd), f(rs1)),
         Format::FpCmp => format!("{},{},{}", x(rd), f(rs1), f(rs2)),
         Format::FpToX => format!("{},{},{}", rm(), x(rd), f(rs1)),
+        Format::FpToXn if entry.op == Op::FcvtmodWD => format!("rtz,{},{}", x(rd), f(rs1)),
         Format::FpToXn => format!("{},{}", x(rd), f(rs1)),
         Format::FpFromX => format!("{},{},{}", rm(), f(rd), x(rs1)),
         Format::FpFromXn => format!("{},{}", f(rd), x(rs1)),
+        Format::FpConst => format!("{},{}", f(rd), CONSTANTS[rs1]),
+        Format::Block => format!("({})", x(rs1)),
         Format::FpLoad => format!("{},{imm}({})", f(rd), x(rs1)),
         Format::FpStore => format!("{},{imm}({})", f(rs2), x(rs1)),
     };
@@ -115,6 +138,24 @@ fn plain(insn: Insn, raw: u32) -> Option<(String, String, Option<i64>)> {
         _ => None,
     };
     Some((name, operands, target))
+}
+
+/// The instructions of Zcb and Zcmop, which bear their own names.
+fn code_size(insn: Insn, raw: u32) -> Option<(String, String, Option<i64>)> {
+    if insn.len() != 2 || insn.op == Op::Illegal {
+        return None;
+    }
+    let row = find16(raw as u16).filter(|e| e.ext.has(Ext::ZCB) || e.ext.has(Ext::ZCMOP))?;
+    let x = |n: usize| X_NAMES[n];
+    let (rd, rs1, rs2, imm) = (insn.rd(), insn.rs1(), insn.rs2(), insn.imm());
+    let operands = match row.format {
+        CFormat::Mop => return Some((format!("c.mop.{}", raw >> 7 & 15), String::new(), None)),
+        CFormat::ClB | CFormat::ClH => format!("{},{imm}({})", x(rd), x(rs1)),
+        CFormat::CsB | CFormat::CsH => format!("{},{imm}({})", x(rs2), x(rs1)),
+        CFormat::Ca => format!("{},{}", x(rd), x(rs2)),
+        _ => x(rd).to_owned(),
+    };
+    Some((row.name.into(), operands, None))
 }
 
 /// What an instruction is called by its operands, if it has such a name.

@@ -95,6 +95,10 @@ pub fn run_here(image: &[u8]) -> Vec<u8> {
     uart.0.lock().unwrap().clone()
 }
 
+/// The other emulator's processor with the extensions that there are here.
+pub const REFERENCE_CPU: &str = "rv64,h=false,v=false,sv57=false,zicond=on,zcb=on,zimop=on,zcmop=on,zfh=on,\
+    zfbfmin=on,svnapot=on,svpbmt=on";
+
 /// Runs an image under the other emulator; `None`, having said why, if it is not installed.
 pub fn run_there(image: &[u8], dir: &Path) -> Option<Vec<u8>> {
     let img = dir.join("image.bin");
@@ -114,7 +118,7 @@ pub fn run_there(image: &[u8], dir: &Path) -> Option<Vec<u8>> {
             "none",
             "-nodefaults",
         ])
-        .args(["-cpu", "rv64,h=false,v=false,sv57=false,zicond=on,zcb=on,zimop=on,zcmop=on,zfh=on,zfbfmin=on,svnapot=on,svpbmt=on"])
+        .args(["-cpu", REFERENCE_CPU])
         .arg("-serial")
         .arg(format!("file:{}", out.display()))
         .arg("-device")

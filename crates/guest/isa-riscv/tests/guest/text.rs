@@ -1,6 +1,6 @@
 //! Instructions as text, held against the reference's monitor.
 
-use crate::bench::RAM;
+use crate::bench::{RAM, REFERENCE_CPU};
 use crate::random::Rng;
 use isa_riscv::table::TABLE;
 use isa_riscv::text;
@@ -31,6 +31,7 @@ fn reference(image: &[u8], count: usize) -> Option<Vec<String>> {
     std::fs::write(&file, image).unwrap();
     let child = Command::new("qemu-system-riscv64")
         .args(["-M", "virt", "-m", "16", "-bios", "none", "-S", "-display", "none", "-serial", "none"])
+        .args(["-cpu", REFERENCE_CPU])
         .args(["-monitor", "stdio", "-device"])
         .arg(format!("loader,file={},addr={RAM:#x},force-raw=on", file.display()))
         .stdin(Stdio::piped())
@@ -90,8 +91,13 @@ fn texts_are_the_references() {
         let theirs = &theirs.replace("fmv.x.s", "fmv.x.w").replace("fmv.s.x", "fmv.w.x");
         let other = ours.ends_with("illegal                 ");
         let csr = ours.contains("csrr");
-        // Hints (shifts by 0 and the like) are instructions here.
-        let hint = raw & 3 != 3 && theirs.ends_with("illegal                 ");
+        // The sign of the one constant that is negative is lost there.
+        let theirs =
+            &if ours.ends_with(",-0x1p+0") { theirs.replace(",0x1p+0", ",-0x1p+0") } else { theirs.clone() };
+        // Hints (shifts by 0 and the like) are instructions here, and it has no text for numbers of 16 bits. It takes
+        // operations on cache blocks for loads of RV128.
+        let hint = theirs.ends_with("illegal                 ") && (raw & 3 != 3 || ours.contains(".h"))
+            || theirs.contains(" lq ") && ours.contains(" cbo.");
         if *theirs != ours && !other && !csr && !hint {
             wrong.push(format!("{theirs}\n{ours}"));
         }
