@@ -250,7 +250,7 @@ impl Ext {
     /// Nothing but what every hart has: RV64I with Zicsr and Zifencei.
     pub const BASE: Ext = Ext::I;
     /// All that is implemented, except Svade, which takes something away.
-    pub const ALL: Ext = Ext((1 << 29) - 1 & !Ext::SVADE.0);
+    pub const ALL: Ext = Ext(((1 << 29) - 1) & !Ext::SVADE.0);
     /// What the model `rv64` has.
     pub const RV64: Ext = Ext::I
         .with(Ext::M)
