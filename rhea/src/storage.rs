@@ -97,6 +97,7 @@ impl Storage {
 
     /// The same, but the character devices stay, for what is to be said to monitors.
     pub(crate) async fn close_storage(&self) {
+        self.exports.leave_socket();
         self.exports.close_all().await;
         // A job that waits for storage must not keep everything else from being written back.
         if rt::timeout(JOBS_PATIENCE, self.jobs.cancel_all()).await.is_none() {

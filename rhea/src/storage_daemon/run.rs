@@ -114,12 +114,14 @@ async fn carry_out(g: &Given, storage: &Storage, made: &mut Made) -> Result<(), 
 }
 
 async fn serve(made: Made, storage: Storage, stop: Arc<Stop>) -> Result<i32, String> {
-    let result = serve_until(&made, &storage, &stop).await;
+    let ended = Arc::new(Stop::default());
+    let result = serve_until(&made, &storage, &stop, &ended).await;
     match result {
         Ok((monitor, _pidfile)) => {
             // Clients hear of exports and jobs that end with the program, and change nothing any more.
             monitor.stop_commands();
             storage.close_storage().await;
+            ended.ask();
             monitor.shutdown(FAREWELL).await;
             storage.chardevs.close_all();
             Ok(0)
@@ -135,12 +137,21 @@ async fn serve_until(
     made: &Made,
     storage: &Storage,
     stop: &Arc<Stop>,
+    ended: &Arc<Stop>,
 ) -> Result<(Monitor, Option<PidFile>), String> {
     let mut commands = CommandTable::new();
     // There is no human monitor; what would be shown there is told by commands.
     storage.register(&mut commands, &mut HmpTable::new());
-    let asked = stop.clone();
-    commands.register_request(move |_: Quit| asked.ask());
+    let (asked, ended) = (stop.clone(), ended.clone());
+    // Answered when all has ended, behind the events of that: whoever asks gets them even if nothing more is read from it.
+    commands.register(move |_: Quit| {
+        let (asked, ended) = (asked.clone(), ended.clone());
+        async move {
+            asked.ask();
+            ended.wait().await;
+            Ok(())
+        }
+    });
     let monitor = Monitor::new(commands, None, storage.events.clone(), rt::current())
         .map_err(|e| format!("cannot set up the monitors' thread: {e}"))?;
     let pidfile = made.pidfile.as_deref().map(|p| PidFile::create(p.as_ref())).transpose()?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The names that the tools have on both sides.
-const NAMES: [&str; 3] = ["qemu-img", "qemu-io", "qemu-nbd"];
+const NAMES: [&str; 4] = ["qemu-img", "qemu-io", "qemu-nbd", "qemu-storage-daemon"];
 
 /// How long a command may take, seconds.
 const PATIENCE: &str = "30";

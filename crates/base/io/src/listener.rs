@@ -118,6 +118,11 @@ impl Listener {
         Ok(Listener { fd: poll(fd)?, addr: addr.clone(), unlink })
     }
 
+    /// Leaves the unix socket where it is when this goes.
+    pub fn leave_socket(&mut self) {
+        self.unlink = None;
+    }
+
     /// Where this listens; a port that the system chose is filled in.
     pub fn addr(&self) -> &Addr {
         &self.addr

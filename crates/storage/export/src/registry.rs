@@ -184,6 +184,14 @@ impl Exports {
         Ok(())
     }
 
+    /// Has the NBD server leave its socket behind when it stops. That is how it is where a program with a monitor ends, so
+    /// that whoever removes the socket then finds it; the next server at that place replaces it.
+    pub fn leave_socket(&self) {
+        if let Some(server) = &self.state.lock().server {
+            server.leave_socket();
+        }
+    }
+
     /// Ends the exports that `which` chooses.
     async fn end_all(&self, which: impl Fn(&Entry) -> bool) {
         let list = self.state.lock().list.clone();

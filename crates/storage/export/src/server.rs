@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rt::sync::Semaphore;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// What clients may ask for, in the order in which it came: clients that ask for a list see it so. No two have one name.
@@ -41,6 +41,8 @@ pub(crate) struct Server {
     /// Those in the handshake.
     greeted: Mutex<HashMap<u64, Stream>>,
     next: AtomicU64,
+    /// The socket stays when the server goes.
+    leaves: AtomicBool,
     accepting: Mutex<Option<rt::JoinHandle<()>>>,
     threads: Arc<Threads>,
 }
@@ -63,6 +65,17 @@ impl Exports for ByName<'_> {
     }
 }
 
+/// A listener that leaves its socket behind where its server says so.
+struct Leaving(Listener, Arc<Server>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if self.1.leaves.load(Relaxed) {
+            self.0.leave_socket();
+        }
+    }
+}
+
 impl Server {
     /// One that takes no clients yet. 0 as a maximum means any number, 0 seconds any time.
     pub(crate) fn new(
@@ -80,6 +93,7 @@ impl Server {
             room: Semaphore::new(room),
             greeted: Mutex::default(),
             next: AtomicU64::new(0),
+            leaves: AtomicBool::new(false),
             accepting: Mutex::default(),
             threads: Threads::new(),
         })
@@ -90,6 +104,11 @@ impl Server {
         let me = self.clone();
         let task = thread.spawn(move || async move { me.accept(listener).await });
         *self.accepting.lock() = Some(task);
+    }
+
+    /// Has the server leave its socket behind.
+    pub(crate) fn leave_socket(&self) {
+        self.leaves.store(true, Relaxed);
     }
 
     /// Takes no clients any more, and disconnects those that have no export yet.
@@ -104,9 +123,10 @@ impl Server {
     }
 
     async fn accept(self: Arc<Self>, listener: Listener) {
+        let listener = Leaving(listener, self.clone());
         loop {
             let place = self.room.acquire().await;
-            match listener.accept().await {
+            match listener.0.accept().await {
                 Ok(stream) => {
                     place.forget();
                     let me = self.clone();
