@@ -101,9 +101,7 @@ pub async fn create_with<H: Host>(
         (blocks, table_clusters) = (blocks.max(b), table_clusters.max(t));
     };
     if table_clusters * cs > spec::MAX_REFTABLE_BYTES {
-        return Err(qerr!(
-            "The image size is too large for file format 'qcow2' (try using a larger cluster size)"
-        ));
+        return Err(qerr!("Could not resize image: {}", Errno::FBIG));
     }
     header.reftable_clusters = table_clusters as u32;
     let behind = (1 + table_clusters + blocks) * cs;
@@ -250,10 +248,18 @@ fn plan(o: &BlockdevCreateOptionsQcow2, data_file: Option<&str>) -> Result<Heade
         extended,
         data_file: data_file.is_some(),
     };
-    if g.l1_entries_for(o.size) > spec::MAX_L1_BYTES / 8 {
+    if o.size > i64::MAX as u64 {
+        return Err(qerr!("Could not resize image: Image size cannot be negative"));
+    }
+    if o.size > block::MAX_OFFSET {
         return Err(qerr!(
-            "The image size is too large for file format 'qcow2' (try using a larger cluster size)"
+            "Could not resize image: offset({}) exceeds maximum({})",
+            o.size,
+            block::MAX_OFFSET
         ));
+    }
+    if g.l1_entries_for(o.size) > spec::MAX_L1_BYTES / 8 {
+        return Err(qerr!("Could not resize image: Failed to grow the L1 table: {}", Errno::FBIG));
     }
     let mut h = Header::new(if v3 { 3 } else { 2 }, g, o.size, compression);
     if lazy {

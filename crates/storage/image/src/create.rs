@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::block_core::BlockdevCreateOptions;
+use base::Errno;
 use block::create::{CreateCx, CreateOption, Creation, ImageMaker, NamedImage, Part, SIZE};
 use block::driver::{CtlFuture, DriverType, Kind, ZeroFlags};
 use qapi::{QError, Value, qerr};
@@ -188,9 +189,7 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
             {
                 qerr!("Could not resize file: Invalid argument")
             }
-            "Could not resize file: File too large" => {
-                qerr!("The image size is too large for file format '{}'", image.format)
-            }
+            "Could not resize file: File too large" => too_large(&image.format, &[]),
             _ => e,
         });
     };
@@ -232,7 +231,17 @@ pub async fn create(image: &NewImage) -> Result<(), QError> {
             remove(&beside(&image.name, &part.filename)).await;
         }
     }
-    made
+    made.map_err(|e| match e.desc().ends_with(&format!(": {}", Errno::FBIG)) {
+        true => too_large(&image.format, creation.options),
+        false => e,
+    })
+}
+
+/// The message for an image that the format cannot have so large.
+fn too_large(format: &str, options: &[CreateOption]) -> QError {
+    let clusters = options.iter().any(|o| o.name == "cluster_size");
+    let hint = if clusters { " (try using a larger cluster size)" } else { "" };
+    qerr!("The image size is too large for file format '{format}'{hint}")
 }
 
 /// Takes away what is left of an image that could not be made: a regular file; anything else stays.

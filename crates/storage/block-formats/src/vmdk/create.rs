@@ -264,11 +264,14 @@ fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture
             })
             .await;
         }
-        let lengths = lengths(s, o.size);
-        if extents.len() > lengths.len() {
-            return Err(qerr!("List of extents contains unused extents"));
-        }
+        // Until the descriptor is there, the file is no image: nobody shall take an old one for the new one that failed.
+        fill_file(cx, &o.file, |f| {
+            Box::pin(async move { if is_flat(s) { Ok(()) } else { sparse(&f, 0, false, zeroed).await } })
+        })
+        .await?;
         let mut lines = String::new();
+        let lengths = lengths(s, o.size);
+        let wanted = lengths.len();
         for (n, len) in lengths.into_iter().enumerate() {
             let node = extents.get(n).ok_or_else(|| qerr!("Extent [{n}] not specified"))?;
             let (sectors, name) = (len / SECTOR, base(node));
@@ -284,6 +287,9 @@ fn create<'a>(cx: &'a CreateCx, options: &'a BlockdevCreateOptions) -> CtlFuture
                         .await?;
                 }
             }
+        }
+        if extents.len() > wanted {
+            return Err(qerr!("List of extents contains unused extents"));
         }
         let text = descriptor(o, parent, &lines)?;
         fill_file(cx, &o.file, |f| Box::pin(async move { f.put(0, text.as_bytes()).await })).await
