@@ -34,7 +34,7 @@ pub(crate) fn main(program: &str, args: &[String]) -> i32 {
         Wanted::Serve(o) if o.fork && !daemon::is_child() => {
             Ok(daemon::parent(&format!("{program}: Failed to fork")))
         }
-        Wanted::Serve(o) => serve(&o).map(|()| 0),
+        Wanted::Serve(o) => serve(program, &o).map(|()| 0),
     };
     done.unwrap_or_else(|e| {
         base::print_error(&format!("{program}: {}\n", e.desc()));
@@ -55,7 +55,10 @@ fn list(server: &Connection) -> Result<i32, QError> {
     Ok(0)
 }
 
-fn serve(o: &Options) -> Result<(), QError> {
+fn serve(program: &str, o: &Options) -> Result<(), QError> {
+    for warning in &o.warnings {
+        base::print_error(&format!("{program}: {warning}\n"));
+    }
     if o.fork {
         daemon::enter();
     }

@@ -70,7 +70,7 @@ pub mod visit;
 pub use error::{ErrorClass, QError};
 pub use json::{JsonStream, MAX_MESSAGE_BYTES, MAX_MESSAGE_TOKENS, MAX_NESTING};
 pub use keyval::{keyval_parse, keyval_parse_help};
-pub use opts::opts_parse;
+pub use opts::{opts_as_keyval, opts_parse, opts_short_forms};
 pub use qapi_derive::Qapi;
 pub use schema::Introspection;
 pub use types::{

@@ -6,7 +6,39 @@
 /// their order, and one that is given twice appears twice; by custom the last one counts. A dash behind `no` is part of the
 /// prefix, so that `no-wait` switches `wait` off.
 pub fn opts_parse(text: &str, implied_key: Option<&str>) -> Vec<(String, String)> {
+    options(text, implied_key).into_iter().map(|o| (o.name, o.value)).collect()
+}
+
+/// What is to be told of the switches in such a list that were given without a value, which is not the custom any more: a text
+/// for each, of two lines.
+pub fn opts_short_forms(text: &str, implied_key: Option<&str>) -> Vec<String> {
+    let warning = |o: Opt| {
+        let written = o.short?;
+        Some(format!(
+            "warning: short-form boolean option '{written}' deprecated\nPlease use {}={} instead",
+            o.name, o.value
+        ))
+    };
+    options(text, implied_key).into_iter().filter_map(warning).collect()
+}
+
+/// Such a list as key=value text, which has a value for each option.
+pub fn opts_as_keyval(text: &str, implied_key: Option<&str>) -> String {
+    let one = |o: Opt| format!("{}={}", o.name, o.value.replace(',', ",,"));
+    options(text, implied_key).into_iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+/// An option of a list.
+struct Opt {
+    name: String,
+    value: String,
+    /// How it was written, where it had no value.
+    short: Option<String>,
+}
+
+fn options(text: &str, implied_key: Option<&str>) -> Vec<Opt> {
     let mut out = Vec::new();
+    let valued = |name: &str, value| Opt { name: name.to_owned(), value, short: None };
     let mut rest = text;
     let mut implied = implied_key;
     while !rest.is_empty() {
@@ -16,19 +48,18 @@ pub fn opts_parse(text: &str, implied_key: Option<&str>) -> Vec<(String, String)
         if rest[end..].starts_with('=') {
             let (value, after) = value(&rest[end + 1..]);
             rest = after;
-            out.push((key.to_owned(), value));
+            out.push(valued(key, value));
         } else if let Some(implied) = implied {
             let (value, after) = value(rest);
             rest = after;
-            out.push((implied.to_owned(), value));
+            out.push(valued(implied, value));
         } else {
             rest = rest.get(end + 1..).unwrap_or("");
-            out.push(match key.strip_prefix("no") {
-                Some(name) if !name.trim_start_matches('-').is_empty() => {
-                    (name.trim_start_matches('-').to_owned(), "off".to_owned())
-                }
-                _ => (key.to_owned(), "on".to_owned()),
-            });
+            let (name, value) = match key.strip_prefix("no").map(|n| n.trim_start_matches('-')) {
+                Some(name) if !name.is_empty() => (name, "off"),
+                _ => (key, "on"),
+            };
+            out.push(Opt { name: name.to_owned(), value: value.to_owned(), short: Some(key.to_owned()) });
         }
     }
     out

@@ -105,6 +105,8 @@ pub async fn load<H: Host>(host: &H, h: &Header, file_len: u64) -> Result<Vec<Bi
         if !(9..=31).contains(&info.granularity_bits)
             || info.name.is_empty()
             || info.name.len() > 1023
+            // Not even the flag that the format's description has for extra data: the reference takes none beside these.
+            || info.flags & !(spec::bitmap::IN_USE | spec::bitmap::AUTO) != 0
             || u64::from(info.table_size) * 8 > spec::MAX_BITMAP_TABLE
         {
             return Err(qerr!("Bitmap '{}' doesn't satisfy the constraints", info.name));

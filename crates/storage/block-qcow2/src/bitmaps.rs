@@ -451,7 +451,7 @@ impl Image {
     /// Bitmaps were added, or changed in another way than by being written to: what is stored becomes what they are
     /// now. Where that fails, the image says that what is stored is not the truth.
     pub async fn bitmaps_changed<H: Host>(&self, h: &H, bitmaps: &[Arc<Bitmap>]) -> IoResult<()> {
-        if self.version < 3 {
+        if self.version < 3 || self.live.is_late() {
             return Ok(());
         }
         let keep: Vec<_> = bitmaps.iter().filter(|b| b.persistent()).collect();

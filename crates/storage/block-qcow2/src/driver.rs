@@ -61,6 +61,7 @@ pub static QCOW2: DriverType = DriverType {
     may_compress: true,
     telling: None,
     file_names: None,
+    older: None,
     children,
     child_perm: default_child_perm,
     open,
@@ -104,6 +105,9 @@ fn open(ocx: OpenCx<'_>) -> OpenFuture<'_> {
         let config = |h: &crate::header::Header| Config::new(h, qcow2_options(ocx.options), ocx.flags.unmap);
         let mut image = Image::open(&host, ocx.node_name, writable, config).await?;
         crate::bitmap::warn_of_lost(&image.header());
+        if ocx.late_bitmaps {
+            image.live.be_late();
+        }
         if ocx.machine && image.header().crypt == CryptMethod::Aes {
             return Err(no_machine());
         }
@@ -178,6 +182,9 @@ async fn again<H: Host>(
 ) -> Result<Image, QError> {
     let mut fresh = Image::open(host, name, writable, config).await?;
     fresh.unlock(host, Key::Same(image.crypt.as_deref())).await?;
+    if image.live.is_late() {
+        fresh.live.be_late();
+    }
     Ok(fresh)
 }
 
@@ -206,6 +213,9 @@ impl Host for NodeHost<'_> {
     async fn flush(&self) -> IoResult<()> {
         self.0.child_flush(ChildSlot::File).await?;
         if self.0.has_child(DATA) { self.0.child_flush(DATA).await } else { Ok(()) }
+    }
+    async fn flush_file(&self) -> IoResult<()> {
+        self.0.child_flush(ChildSlot::File).await
     }
     fn data_len(&self) -> IoResult<u64> {
         self.0.child_len(self.data())

@@ -26,6 +26,10 @@ pub trait Host {
     async fn discard(&self, off: u64, len: u64) -> IoResult<()>;
     /// Makes completed writes stable, in both files.
     async fn flush(&self) -> IoResult<()>;
+    /// Makes completed writes to the image's file stable, not those to a file of the guest's data.
+    async fn flush_file(&self) -> IoResult<()> {
+        self.flush().await
+    }
     /// Sets the file's length.
     async fn truncate(&self, len: u64, prealloc: Prealloc) -> IoResult<()>;
     /// Tells the file what is about to be done, where it wants to know.

@@ -123,6 +123,8 @@ pub struct Image {
     pub(crate) on_damage: RwLock<Option<OnDamage>>,
     /// An autoclear bit could not be written for sure.
     pub(crate) unsure: AtomicBool,
+    /// The data file could not make its bytes stable when the image was about to be left.
+    data_lost: AtomicBool,
     /// A slice of a table that is being gone through.
     pub(crate) passing: parking_lot::Mutex<Passing>,
     /// Whether space in the file was reserved rather than written, once that was asked for.
@@ -227,6 +229,7 @@ impl Image {
             cleaner: Cleaner::default(),
             on_damage: RwLock::new(None),
             unsure: AtomicBool::new(false),
+            data_lost: AtomicBool::new(false),
             passing: parking_lot::Mutex::default(),
             reserved: std::sync::OnceLock::new(),
             readers: Epochs::default(),
@@ -287,13 +290,18 @@ impl Image {
     /// Makes everything written so far stable. Cheap where nothing was.
     pub(crate) async fn barrier<H: Host>(&self, h: &H) -> IoResult<()> {
         if self.unflushed.swap(false, Ordering::AcqRel) {
-            let r = h.flush().await;
+            let r = self.flush_files(h).await;
             if r.is_err() {
                 self.unflushed.store(true, Ordering::Release);
             }
             return r;
         }
         Ok(())
+    }
+
+    /// Makes all writes stable; in the end, those of the image's file, if the data file cannot.
+    async fn flush_files<H: Host>(&self, h: &H) -> IoResult<()> {
+        if self.data_lost.load(Ordering::Acquire) { h.flush_file().await } else { h.flush().await }
     }
 
     /// Whether refcount updates may wait (lazy refcounts): the dirty bit stands for them meanwhile.
@@ -440,6 +448,10 @@ impl Image {
 
     /// [`Image::make_clean`] for the last time, when the node closes: what cannot be written is told, and lost.
     pub(crate) async fn finish<H: Host>(&self, h: &H) -> IoResult<()> {
+        // What a data file could not make stable was told to whoever flushed. The tables are another file's.
+        if self.geo.data_file && h.flush().await.is_err() {
+            self.data_lost.store(true, Ordering::Release);
+        }
         let (mut m, settled) = self.settle(h).await;
         if !self.usable_and_modified() {
             return Ok(());
@@ -465,14 +477,14 @@ impl Image {
         if !self.map.read().is_clean() || !m.pending.is_empty() {
             self.write_back(h, m).await?;
         }
-        h.flush().await
+        self.flush_files(h).await
     }
 
     async fn write_counts<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
         // Dropped references of the first round are changes of refcounts again.
         self.write_back(h, m).await?;
         self.write_refcounts(h, m).await?;
-        h.flush().await
+        self.flush_files(h).await
     }
 
     async fn mark_clean<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {

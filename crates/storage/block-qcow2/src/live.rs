@@ -43,6 +43,8 @@ enum Mode {
     On,
     /// It is not possible in this image, or failed: not before it is opened again.
     Never,
+    /// It is not asked for: bitmaps are stored when the image closes.
+    Late,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +124,17 @@ impl Live {
     }
 
     pub(crate) fn may_be_on(&self) -> bool {
-        self.0.lock().mode != Mode::Never
+        !matches!(self.0.lock().mode, Mode::Never | Mode::Late)
+    }
+
+    /// Has bitmaps stored when the image closes, and not before.
+    pub(crate) fn be_late(&self) {
+        self.0.lock().mode = Mode::Late;
+    }
+
+    /// Whether bitmaps are stored only when the image closes.
+    pub(crate) fn is_late(&self) -> bool {
+        self.0.lock().mode == Mode::Late
     }
 
     /// All regions start over, but those that are being written. Answers the byte ranges of these.
@@ -165,7 +177,10 @@ impl Image {
     pub(crate) async fn live_never<H: Host>(&self, h: &H, m: &mut Meta) -> IoResult<()> {
         let bits = m.header.autoclear & !spec::autoclear::KEPT_BITMAPS;
         self.put_autoclear(h, m, bits).await?;
-        self.live.0.lock().mode = Mode::Never;
+        let mut live = self.live.0.lock();
+        if live.mode != Mode::Late {
+            live.mode = Mode::Never;
+        }
         Ok(())
     }
 

@@ -29,7 +29,7 @@ use base::{Errno, IoResult};
 use bitflags::bitflags;
 use mem::IoBuf;
 use monitor::EventBus;
-use qapi::{QError, qerr};
+use qapi::{Dict, QError, qerr};
 use smallvec::SmallVec;
 use std::any::Any;
 use std::future::Future;
@@ -439,6 +439,8 @@ pub struct OpenCx<'a> {
     pub machine: bool,
     /// The node is there to be checked ([`crate::Policy::checking`]): it repairs nothing by itself.
     pub checking: bool,
+    /// Dirty bitmaps are stored when the image closes, not before ([`crate::Policy::late_bitmaps`]).
+    pub late_bitmaps: bool,
     /// The objects that users have made, where there are any.
     pub objects: Option<Arc<qom::ObjectTree>>,
 }
@@ -854,6 +856,8 @@ pub struct DriverType {
     pub supports_reopen: bool,
     /// The file names that it takes, where those of the user may mean it.
     pub file_names: Option<FileNames>,
+    /// Puts options that command lines have by other names under those of the contract, for a driver that takes no file names.
+    pub older: Option<fn(&mut Dict) -> Result<(), QError>>,
     /// The children it takes, by its options (a role may depend on them). `backing` must be listed by those that
     /// support it.
     pub children: fn(&BlockdevOptions) -> SmallVec<[ChildOption; 2]>,
@@ -887,6 +891,7 @@ impl DriverType {
         supports_backing: false,
         supports_reopen: false,
         file_names: None,
+        older: None,
         children: no_children,
         child_perm: default_child_perm,
         open: |_| Box::pin(async { Err(qerr!("The driver cannot be opened")) }),

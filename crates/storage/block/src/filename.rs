@@ -340,7 +340,7 @@ pub fn modern(drivers: &[&'static DriverType], dict: &mut Dict) -> Result<(), QE
             return Err(qerr!("The options are nested too deeply"));
         }
         let ty = d.get("driver").and_then(Value::as_str).and_then(|n| drivers.iter().find(|t| t.name == n));
-        if let Some(older) = ty.and_then(|t| t.file_names).and_then(|n| n.older) {
+        if let Some(older) = ty.and_then(|t| t.older.or(t.file_names.and_then(|n| n.older))) {
             older(d)?;
         }
         let keys: Vec<String> = d.iter().map(|(k, _)| k.to_owned()).collect();
@@ -360,7 +360,7 @@ fn as_text(drivers: &[&'static DriverType], v: Value) -> Result<Value, QError> {
         Value::Dict(mut d) => {
             let ty =
                 d.get("driver").and_then(Value::as_str).and_then(|n| drivers.iter().find(|t| t.name == n));
-            if let Some(older) = ty.and_then(|t| t.file_names).and_then(|n| n.older) {
+            if let Some(older) = ty.and_then(|t| t.older.or(t.file_names.and_then(|n| n.older))) {
                 older(&mut d)?;
             }
             let n = d.len();

@@ -219,7 +219,7 @@ impl Txn<'_> {
         let cx = Cx { graph: &graph, node };
         let (flags, objects) = (node.flags, self.ctl.objects());
         let events = self.ctl.events().clone();
-        let crate::Policy { no_io, checking, machine, .. } = self.ctl.policy();
+        let crate::Policy { no_io, checking, machine, late_bitmaps, .. } = self.ctl.policy();
         let open = OpenCx {
             cx,
             options: typed,
@@ -229,6 +229,7 @@ impl Txn<'_> {
             no_io,
             checking,
             machine,
+            late_bitmaps,
             events,
         };
         let driver = (ty.open)(open).await?;

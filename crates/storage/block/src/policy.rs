@@ -30,6 +30,9 @@ pub struct Policy {
     pub machine: bool,
     /// Nodes are opened to be checked: an image that is not sound stays as it is until the check.
     pub checking: bool,
+    /// What images keep of dirty bitmaps is brought up to date when they close, and out of date before that: for programs
+    /// that have done nothing until all is closed.
+    pub late_bitmaps: bool,
 }
 
 impl Default for Policy {
@@ -43,6 +46,7 @@ impl Default for Policy {
             own_names: false,
             machine: false,
             checking: false,
+            late_bitmaps: false,
         }
     }
 }

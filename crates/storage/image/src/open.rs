@@ -61,6 +61,8 @@ pub struct OpenFlags {
     pub unmap_zeroes: bool,
     /// Discards reach the file.
     pub unmap: bool,
+    /// Dirty bitmaps are stored when the image closes, and not before.
+    pub late_bitmaps: bool,
 }
 
 /// What the user named.
@@ -142,6 +144,7 @@ fn graph(flags: OpenFlags, objects: Option<&Arc<ObjectTree>>) -> Arc<BlockGraph>
     graph.set_policy(Policy {
         no_io: flags.no_io,
         checking: flags.checking,
+        late_bitmaps: flags.late_bitmaps,
         allow_implicit_children: policy.allow_implicit_children && !flags.alone,
         ..policy
     });
@@ -253,10 +256,10 @@ pub async fn open_container(source: &Source, flags: OpenFlags) -> Result<Opened,
     if described_by_options(source) {
         return open_described(source, flags).await;
     }
-    if let Some(f) = &source.format {
-        driver(f)?;
-    }
-    let mut opened = open_file(&source.name, flags).await?;
+    let format = source.format.as_deref().map(driver).transpose()?;
+    // A format that has clusters to give up decides that itself: what it says passes, as below any node.
+    let unmap = flags.unmap || format.is_none_or(|ty| ty.kind != Kind::Protocol);
+    let mut opened = open_file(&source.name, OpenFlags { unmap, ..flags }).await?;
     if let Some(o) = &source.objects {
         opened.graph.set_objects(o.clone());
     }
@@ -294,7 +297,7 @@ async fn described(source: &Source) -> Result<Dict, QError> {
         true => match block::filename::named(&drivers(), &source.name).await? {
             block::filename::Named::Whole(d) | block::filename::Named::Protocol(d) => d,
         },
-        false => qapi::keyval_parse(&source.name, Some("file"))?,
+        false => qapi::keyval_parse(&qapi::opts_as_keyval(&source.name, Some("file")), None)?,
     };
     // An image knows itself how it is encrypted.
     graph(OpenFlags::default(), source.objects.as_ref()).fill_encryption(&mut d).await?;

@@ -181,7 +181,7 @@ pub enum BlockdevDriverOptions {
     /// An image of VMware.
     Vmdk(BlockdevOptionsGenericCOWFormat),
     /// A VHD image of Virtual PC or Hyper-V.
-    Vpc(BlockdevOptionsGenericFormat),
+    Vpc(BlockdevOptionsVpc),
     /// A directory of the host as a disk with a FAT volume; read-only unless `rw` is on.
     Vvfat(BlockdevOptionsVVFAT),
     /// An object in a store with the interface of Amazon's S3; read-only. The reference has no such driver.
@@ -252,6 +252,28 @@ pub struct BlockdevOptionsVVFAT {
 pub struct BlockdevOptionsGenericFormat {
     /// The node that holds the image.
     pub file: BlockdevRef,
+}
+
+/// What says how long the disk of a VHD image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Qapi)]
+pub enum VpcSizeCalc {
+    /// The geometry, unless it is the largest that there is.
+    #[qapi(name = "chs")]
+    Chs,
+    /// The size.
+    #[qapi(name = "current_size")]
+    CurrentSize,
+}
+
+/// Options of a VHD image.
+#[derive(Clone, Debug, PartialEq, Qapi)]
+pub struct BlockdevOptionsVpc {
+    /// The node that holds the image.
+    pub file: BlockdevRef,
+    /// What says how long the disk is. The program that made the image decides unless given. On command lines of images this
+    /// option is called `force_size_calc`; the reference has it there only.
+    #[qapi(unstable)]
+    pub x_rhea_force_size_calc: Option<VpcSizeCalc>,
 }
 
 /// Options of an image format that has none of its own, and backing files.

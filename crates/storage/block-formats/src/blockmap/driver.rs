@@ -58,6 +58,7 @@ impl<F: Format> Formatted<F> {
             events: monitor::EventBus::new(),
             no_io: self.no_io,
             checking: false,
+            late_bitmaps: false,
             // What a machine refuses is not open.
             machine: false,
             objects: self.objects.clone(),

@@ -7,10 +7,11 @@ use self::spec::{COOKIE, DYNAMIC, DYNAMIC_COOKIE, Dynamic, FOOTER, Footer, UNUSE
 use crate::Fault;
 use crate::blockmap::{At, Format, Io, Level, Map, Slot, Space, table_run};
 use crate::fields::be32;
+use api::block_core::{BlockdevDriverOptions, VpcSizeCalc};
 use base::units::MIB;
 use base::{Errno, IoResult};
 use block::driver::{Below, CtlFuture, Cx, DriverInfo, DriverType, Kind, OpenCx, default_child_perm};
-use qapi::{QError, qerr};
+use qapi::{Dict, QError, qerr};
 
 /// `vpc`.
 pub static VPC: DriverType = DriverType {
@@ -25,8 +26,23 @@ pub static VPC: DriverType = DriverType {
     // A fixed image begins with the guest's bytes: only the user can say what it is.
     probe: Some(|b, _| if b.starts_with(COOKIE) { 100 } else { 0 }),
     create: Some(&create::CREATION),
+    older: Some(older),
     ..DriverType::BASE
 };
+
+/// The option of command lines that says what the length of the disk is taken from, and what it is called elsewhere.
+const SIZE_CALC: (&str, &str) = ("force_size_calc", "x-rhea-force-size-calc");
+
+fn older(d: &mut Dict) -> Result<(), QError> {
+    let Some(v) = d.remove(SIZE_CALC.0) else { return Ok(()) };
+    match v.as_str() {
+        Some("chs" | "current_size") => {
+            d.insert(SIZE_CALC.1, v);
+            Ok(())
+        }
+        other => Err(qerr!("Invalid size calculation mode: '{}'", other.unwrap_or_default())),
+    }
+}
 
 /// How many table entries are read at a time.
 const CHUNK: usize = 16 << 10;
@@ -88,7 +104,7 @@ async fn first_free(io: &Io<'_>, d: &Dynamic, file_len: u64) -> Result<u64, QErr
     Ok(free)
 }
 
-async fn open(io: &Io<'_>) -> Result<(Vpc, Space), Fault> {
+async fn open(io: &Io<'_>, size: Option<VpcSizeCalc>) -> Result<(Vpc, Space), Fault> {
     let fail = |_: Errno| QError::new("Unable to read VHD header");
     let file_len = io.file_len().map_err(|_| QError::new("Unable to learn image size"))?;
     if file_len < FOOTER as u64 {
@@ -106,10 +122,11 @@ async fn open(io: &Io<'_>) -> Result<(Vpc, Space), Fault> {
         return Err(QError::new("invalid VPC image").into());
     }
     sound(&footer)?;
-    if f.sectors() > spec::MAX_SECTORS {
+    let sectors = f.sectors(size);
+    if sectors > spec::MAX_SECTORS {
         return Err(Errno::FBIG.into());
     }
-    let disk = f.sectors() * 512;
+    let disk = sectors * 512;
     if fixed {
         return Ok((Vpc { footer, disk, dynamic: None }, Space { next: disk, zero_from: file_len }));
     }
@@ -179,7 +196,11 @@ impl Map for Vpc {
 
 impl Format for Vpc {
     fn open<'a>(o: &'a OpenCx<'a>) -> CtlFuture<'a, (Vpc, Space)> {
-        Box::pin(async move { open(&Io::file(&o.cx)).await.map_err(|f| f.of(&o.cx)) })
+        let size = match &o.options.driver {
+            BlockdevDriverOptions::Vpc(v) => v.x_rhea_force_size_calc,
+            _ => None,
+        };
+        Box::pin(async move { open(&Io::file(&o.cx), size).await.map_err(|f| f.of(&o.cx)) })
     }
 
     fn info(&self, _cx: &Cx<'_>) -> DriverInfo {

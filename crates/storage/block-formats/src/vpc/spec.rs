@@ -5,6 +5,7 @@
 //! blocks (in sectors), and the blocks, each with a bitmap of its sectors in front of it; the footer ends the file.
 
 use crate::fields::{be32, be64};
+use api::block_core::VpcSizeCalc;
 
 /// The first bytes of a footer.
 pub const COOKIE: &[u8; 8] = b"conectix";
@@ -80,11 +81,12 @@ impl Footer {
         }
     }
 
-    /// Length of the disk, sectors. Some programs go by the geometry, others by the size.
-    pub fn sectors(&self) -> u64 {
+    /// Length of the disk, sectors. Some programs go by the geometry, others by the size, if nobody says what counts.
+    pub fn sectors(&self, by: Option<VpcSizeCalc>) -> u64 {
         let (c, h, s) = self.chs;
         let by_geometry = u64::from(c) * u64::from(h) * u64::from(s);
-        let goes_by_geometry = [*b"vpc ", *b"qemu"].contains(&self.creator);
+        let goes_by_geometry =
+            by.map_or([*b"vpc ", *b"qemu"].contains(&self.creator), |by| by == VpcSizeCalc::Chs);
         if goes_by_geometry && by_geometry != MAX_CHS_SECTORS { by_geometry } else { self.current_size / 512 }
     }
 }

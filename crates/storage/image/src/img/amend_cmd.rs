@@ -106,6 +106,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     }
     let objects = Some(super::objects(tool, &objects)?);
     let source = Source { name: name.clone(), format, image_opts, objects };
+    tool.short_forms(&source);
     let show = progress && !quiet;
     // A list of options shows no progress.
     tool.line_open = show && !help;

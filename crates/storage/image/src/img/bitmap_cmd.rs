@@ -61,7 +61,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let from = p.get("source-file").map(|f| Source::file(f, p.get("source-format")));
     let mut warning = None;
     let done = wait(tool, async {
-        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        let flags = OpenFlags { write: true, late_bitmaps: true, ..OpenFlags::default() };
         let image = open(&source, flags).await.map_err(|e| could_not_open(name, &e))?;
         warning = image.warning(&source);
         let other = match &from {

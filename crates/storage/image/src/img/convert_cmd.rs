@@ -206,6 +206,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
         skip_broken: p.has("skip-broken-bitmaps"),
         rate,
     };
+    tool.short_forms(&job.target);
     let (asked, quiet, terminal) = tool.show_progress(&p);
     let mut said = Vec::new();
     let done = {
@@ -332,6 +333,7 @@ impl Job {
             chain: backing || !self.create,
             cache,
             unmap: self.sparse > 0,
+            late_bitmaps: self.bitmaps,
             ..OpenFlags::default()
         };
         let image = open_with(&self.target, flags, &secrets)
@@ -497,9 +499,9 @@ pub(super) fn snapshot_parameters(tool: &mut Tool<'_>, text: &str) -> Result<(),
     if !text.starts_with("snapshot.") {
         return Ok(());
     }
-    for part in crate::options::split(text) {
-        let name = part.split('=').next().unwrap_or_default();
-        if !["snapshot.id", "snapshot.name"].contains(&name) {
+    qapi::opts_short_forms(text, None).iter().for_each(|w| tool.report(w, None));
+    for (name, _) in qapi::opts_parse(text, None) {
+        if !["snapshot.id", "snapshot.name"].contains(&name.as_str()) {
             tool.report(&format!("Invalid parameter '{name}'"), None);
             return tool.fail(&format!("Failed in parsing snapshot param '{text}'"));
         }
@@ -513,10 +515,10 @@ pub(super) fn snapshot_of(text: &str) -> (Option<String>, Option<String>) {
         return (None, Some(text.to_owned()));
     }
     let (mut id, mut name) = (None, None);
-    for part in crate::options::split(text) {
-        match part.split_once('=') {
-            Some(("snapshot.id", v)) => id = Some(v.to_owned()),
-            Some(("snapshot.name", v)) => name = Some(v.to_owned()),
+    for (key, value) in qapi::opts_parse(text, None) {
+        match key.as_str() {
+            "snapshot.id" => id = Some(value),
+            "snapshot.name" => name = Some(value),
             _ => {}
         }
     }

@@ -151,12 +151,21 @@ impl Tool<'_> {
     /// The image that a command line names.
     fn source(&mut self, p: &Parsed, name: &str) -> Result<Source, Failed> {
         let objects = Some(objects(self, &p.all("object"))?);
-        Ok(Source {
+        let source = Source {
             name: name.to_owned(),
             format: p.get("format").map(str::to_owned),
             image_opts: p.has("image-opts"),
             objects,
-        })
+        };
+        self.short_forms(&source);
+        Ok(source)
+    }
+
+    /// Tells of options of a description that have no value.
+    fn short_forms(&mut self, source: &Source) {
+        if source.image_opts {
+            qapi::opts_short_forms(&source.name, Some("file")).iter().for_each(|w| self.report(w, None));
+        }
     }
 
     /// `--image-opts` and a format exclude each other.

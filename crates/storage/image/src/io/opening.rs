@@ -97,21 +97,10 @@ pub(super) fn enter(given: &mut Dict, key: &str, value: String) -> Result<(), QE
 
 /// The pairs of `a=b,c=d`. One without a value is `on`, or, with `no` before it, `off`; that is told.
 pub(super) fn pairs(s: &Session, text: &str) -> Vec<(String, String)> {
-    let mut out = Vec::new();
-    for part in crate::options::split(text) {
-        if let Some((k, v)) = part.split_once('=') {
-            out.push((k.to_owned(), v.to_owned()));
-            continue;
-        }
-        let (name, value) = match part.strip_prefix("no").filter(|n| !n.is_empty()) {
-            Some(name) => (name, "off"),
-            None => (part.as_str(), "on"),
-        };
-        s.error(&format!("warning: short-form boolean option '{part}' deprecated"));
-        s.text.warn(&format!("Please use {name}={value} instead"));
-        out.push((name.to_owned(), value.to_owned()));
+    for warning in qapi::opts_short_forms(text, None) {
+        s.error(&warning);
     }
-    out
+    qapi::opts_parse(text, None)
 }
 
 /// Opens, and tells what went wrong.
@@ -125,7 +114,7 @@ pub(super) async fn open(s: &mut Session, request: Request) -> Done {
         None => "can't open".to_owned(),
     };
     let graph = new_graph();
-    graph.set_policy(Policy { own_names: false, ..graph.policy() });
+    graph.set_policy(Policy { own_names: false, late_bitmaps: true, ..graph.policy() });
     graph.set_objects(s.objects.clone());
     match open_in(s, &graph, request).await {
         Ok(image) => {

@@ -88,6 +88,8 @@ pub struct Options {
     pub connection: Connection,
     /// What.
     pub image: Image,
+    /// What is to be told of the command line, although it is understood.
+    pub warnings: Vec<String>,
     /// `-x`.
     pub name: String,
     /// `-D`.
@@ -416,6 +418,9 @@ impl Given {
             "read-only" => self.o.image.read_only = true,
             "snapshot" => self.o.image.temporary = true,
             "load-snapshot" => {
+                if value.starts_with("snapshot.") {
+                    self.o.warnings.extend(qapi::opts_short_forms(&value, None));
+                }
                 self.o.image.snapshot = Some(snapshot(value)?);
                 self.o.image.read_only = true;
             }
@@ -482,6 +487,10 @@ impl Given {
         if o.image.image_opts && o.image.format.is_some() {
             return Err("--image-opts and -f are mutually exclusive".into());
         }
+        if o.image.image_opts {
+            let short = qapi::opts_short_forms(&o.image.name, Some("file"));
+            self.o.warnings.extend(short);
+        }
         // Whoever connects a device goes on with it.
         self.o.fork |= self.o.device.is_some() && !self.o.verbose;
         Ok(Wanted::Serve(Box::new(self.o)))
@@ -500,8 +509,10 @@ fn snapshot(text: String) -> Result<(Option<String>, Option<String>), String> {
             "snapshot.name" => name = Some(value),
             other => {
                 // Two lines; the second one's beginning is put in where the program's name is known.
+                let warnings: String =
+                    qapi::opts_short_forms(&text, None).into_iter().map(|w| w + "\0").collect();
                 return Err(format!(
-                    "Invalid parameter '{other}'\0Failed in parsing snapshot param `{text}'"
+                    "{warnings}Invalid parameter '{other}'\0Failed in parsing snapshot param `{text}'"
                 ));
             }
         }

@@ -174,7 +174,11 @@ fn drive(image: &Image) -> Result<Drive, QError> {
     }
     let file = match image.image_opts {
         false => image.name.clone(),
-        true => format!("json:{}", Value::Dict(qapi::keyval_parse(&image.name, Some("file"))?).to_json()),
+        true => format!(
+            "json:{}",
+            Value::Dict(qapi::keyval_parse(&qapi::opts_as_keyval(&image.name, Some("file")), None)?)
+                .to_json()
+        ),
     };
     Ok(Drive {
         id: Some("nbd".into()),
