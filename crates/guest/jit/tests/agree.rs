@@ -1,12 +1,15 @@
 //! Native code does what the interpreter does: random code on two harts, one of which translates everything at once.
 
+use isa_riscv::decode::decode;
 use isa_riscv::encode::{encode, op};
 use isa_riscv::insn::{Ext, Format};
 use isa_riscv::table::{Entry, Op, TABLE};
-use isa_riscv::{Clock, CpuState, Exit, Hart, HartOptions, HartPins, Mode};
+use isa_riscv::{Clock, CpuState, Exit, Hart, HartOptions, HartPins, Mode, Register};
 use jit::{Jit, JitOptions};
 use mem::{AddressSpace, Memory};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const RAM: u64 = 0x8000_0000;
 const SIZE: u64 = 1 << 20;
@@ -15,6 +18,12 @@ const CODE: u64 = RAM + 0x1000;
 const HANDLER: u64 = RAM + 0x8000;
 const DATA: u64 = RAM + 0x1_0000;
 const DATA_BYTES: usize = 0x3000;
+/// Where the trap handler keeps registers, and page tables that map memory onto itself.
+const SAVED: u64 = RAM + 0x9000;
+const ROOT: u64 = RAM + 0xa000;
+const LEAF: u64 = RAM + 0xc000;
+const SV39: u64 = 8 << 60;
+const SSI: u32 = 1;
 
 struct Still;
 
@@ -48,6 +57,7 @@ impl Rng {
 struct Machine {
     hart: Hart,
     ram: Arc<Memory>,
+    pins: Arc<HartPins>,
 }
 
 impl Machine {
@@ -56,11 +66,15 @@ impl Machine {
         let ram = Memory::ram("ram", SIZE).unwrap();
         space.map_ram(RAM, ram.clone(), 0, SIZE, false, 0, "ram").unwrap();
         let opts = HartOptions { id: 0, ext: Ext::ALL, sbi: false, reset_pc: RAM, vendor: [0; 3] };
-        let mut hart = Hart::new(opts, space, Arc::new(HartPins::new()), Arc::new(Still));
+        let pins = Arc::new(HartPins::new());
+        let mut hart = Hart::new(opts, space, pins.clone(), Arc::new(Still));
+        // All memory is open to supervisor mode.
+        assert!(hart.set_register(Register::Csr(0x3b0), u64::MAX >> 10));
+        assert!(hart.set_register(Register::Csr(0x3a0), 0x1f));
         if let Some(jit) = jit {
             hart.set_engine(jit.clone(), 1);
         }
-        Machine { hart, ram }
+        Machine { hart, ram, pins }
     }
 
     fn put(&self, at: u64, code: &[u32]) {
@@ -68,13 +82,55 @@ impl Machine {
         self.ram.write(at - RAM, &bytes);
     }
 
-    /// Runs from `state` until a `wfi`; what then is.
-    fn run(&mut self, state: &CpuState) -> (CpuState, Vec<u8>) {
+    /// Runs from `state` until a `wfi`; what then is: registers, data, and the page table.
+    fn run(&mut self, state: &CpuState) -> (CpuState, Vec<u8>, Vec<u8>) {
         self.hart.set_state(state);
-        assert_eq!(self.hart.run(), Exit::Wfi);
-        let mut data = vec![0; DATA_BYTES];
+        loop {
+            match self.hart.run() {
+                Exit::Wfi => break,
+                Exit::Attention => drop(self.pins.flag().take()),
+                other => panic!("{other:?}"),
+            }
+        }
+        let (mut data, mut table) = (vec![0; DATA_BYTES], vec![0; 4096]);
         self.ram.read(DATA - RAM, &mut data);
-        (self.hart.state(), data)
+        self.ram.read(LEAF - RAM, &mut table);
+        (self.hart.state(), data, table)
+    }
+
+    /// The same while interrupts come at any time, if they are to.
+    fn run_disturbed(&mut self, state: &CpuState, disturbed: bool) -> (CpuState, Vec<u8>, Vec<u8>) {
+        if !disturbed {
+            return self.run(state);
+        }
+        let (pins, over) = (self.pins.clone(), AtomicBool::new(false));
+        let got = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    pins.set(SSI, true);
+                    std::thread::sleep(Duration::from_micros(20));
+                }
+            });
+            let got = self.run(state);
+            over.store(true, Ordering::Relaxed);
+            got
+        });
+        self.pins.set(SSI, false);
+        self.pins.flag().take();
+        got
+    }
+
+    /// Maps memory onto itself; the pages of the data with these flags.
+    fn map(&self, flags: [u64; 3]) {
+        let entry = |pa: u64, flags: u64| (pa >> 12 << 10 | flags).to_le_bytes();
+        self.ram.write(ROOT - RAM + 8 * (RAM >> 30), &entry(ROOT + 0x1000, 1));
+        self.ram.write(ROOT + 0x1000 - RAM, &entry(LEAF, 1));
+        for page in 0..SIZE >> 12 {
+            let of_data = page.checked_sub((DATA - RAM) >> 12).and_then(|n| flags.get(n as usize));
+            // Code may be run, and nothing else.
+            let flags = of_data.copied().unwrap_or(if page == (CODE - RAM) >> 12 { 0x49 } else { 0 });
+            self.ram.write(LEAF - RAM + 8 * page, &entry(RAM + (page << 12), flags));
+        }
     }
 }
 
@@ -177,7 +233,7 @@ fn insn(r: &mut Rng, all: &[&'static Entry], left: usize) -> u32 {
                 encode(e, rd, rs1, rs2, rm << 8 | r.below(32) as i32)
             }
             Format::Csr | Format::CsrI => {
-                let n = r.pick(&[0x001, 0x002, 0x003, 0x340, 0xb02]);
+                let n = r.pick(&[0x001, 0x002, 0x003, 0x140, 0xb02]);
                 encode(e, rd, rs1, rs2, n)
             }
             Format::Block => encode(e, 0, if r.below(50) == 0 { rs1 } else { place }, 0, 0),
@@ -188,15 +244,41 @@ fn insn(r: &mut Rng, all: &[&'static Entry], left: usize) -> u32 {
     }
 }
 
+/// A random 16-bit instruction that goes nowhere else and does what one of `all` does.
+fn short(r: &mut Rng, all: &[&'static Entry]) -> u32 {
+    loop {
+        let raw = r.next() as u32 & 0xffff;
+        let i = decode(raw, Ext::ALL);
+        let memory = TABLE
+            .iter()
+            .find(|e| e.op == i.op)
+            .map(|e| e.format)
+            .is_some_and(|f| matches!(f, Format::Load | Format::FpLoad | Format::S | Format::FpStore));
+        let goes = matches!(i.op, Op::Jal | Op::Jalr | Op::Beq | Op::Bne | Op::Ebreak | Op::Illegal);
+        let float_target = matches!(i.op, Op::Fld | Op::Flw);
+        let keeps = float_target || i.rd() == 0 || !KEPT.contains(&(i.rd() as u32));
+        let place = !memory || [2, 8, 9].contains(&i.rs1()) || r.below(50) == 0;
+        if raw & 3 != 3 && !goes && keeps && place && all.iter().any(|e| e.op == i.op) {
+            return raw;
+        }
+    }
+}
+
 /// A program: some rounds of a block, then `wfi`.
 fn program(r: &mut Rng, all: &[&'static Entry]) -> Vec<u32> {
     let n = 8 + r.below(56) as usize;
-    let mut code: Vec<u32> = (0..n).map(|i| insn(r, all, n - 1 - i)).collect();
+    let word = |r: &mut Rng, left: usize| {
+        // Short ones come in twos, so that branches find the beginning of an instruction.
+        if r.below(4) == 0 { short(r, all) | short(r, all) << 16 } else { insn(r, all, left) }
+    };
+    let mut code: Vec<u32> = (0..n).map(|i| word(r, n - 1 - i)).collect();
     // An atomic wants an aligned place.
     code.insert(0, op("addi", 5, 5, 0, -1));
     let back = -4 * code.len() as i32;
     code.push(op("bne", 0, 5, 0, back));
     code.push(op("wfi", 0, 0, 0, 0));
+    // An interrupt may end that.
+    code.push(op("jal", 0, 0, 0, -4));
     code
 }
 
@@ -206,6 +288,7 @@ fn start(r: &mut Rng, base: &CpuState) -> CpuState {
     s.mode = Mode::M;
     s.mtvec = HANDLER;
     s.mie = 0x80;
+    s.mscratch = SAVED;
     s.mstatus = 3 << 13;
     s.fcsr = r.pick(&[0, 0, 0x20, 0x40, 0x60, 0x80, 0xe0]) | r.below(32);
     for n in 1..32 {
@@ -230,23 +313,60 @@ fn translator(size: usize) -> Option<Arc<Jit>> {
     jit
 }
 
+/// What handles traps: goes on behind the instruction, or takes the interrupt back.
+fn handler() -> Vec<u32> {
+    vec![
+        op("csrrw", 31, 31, 0, 0x340),
+        op("sd", 0, 31, 30, 0),
+        op("sd", 0, 31, 29, 8),
+        op("csrrs", 30, 0, 0, 0x342),
+        op("bge", 0, 30, 0, 24),
+        op("csrrci", 0, 1 << SSI, 0, 0x344),
+        op("ld", 30, 31, 0, 16),
+        op("addi", 30, 30, 0, 1),
+        op("sd", 0, 31, 30, 16),
+        op("jal", 0, 0, 0, 40),
+        op("csrrs", 30, 0, 0, 0x341),
+        // The length of the instruction is in its lowest bits.
+        op("lhu", 29, 30, 0, 0),
+        op("andi", 29, 29, 0, 3),
+        op("addi", 29, 29, 0, -3),
+        op("sltiu", 29, 29, 0, 1),
+        op("slli", 29, 29, 0, 1),
+        op("addi", 29, 29, 0, 2),
+        op("add", 30, 30, 29, 0),
+        op("csrrw", 0, 30, 0, 0x341),
+        op("ld", 29, 31, 0, 8),
+        op("ld", 30, 31, 0, 0),
+        op("csrrw", 31, 31, 0, 0x340),
+        op("mret", 0, 0, 0, 0),
+    ]
+}
+
 /// Runs `rounds` programs of the given instructions on both.
 fn compare(jit: &Arc<Jit>, seed: u64, rounds: usize, which: impl Fn(&Entry) -> bool) {
+    compare_in(jit, seed, rounds, which, false);
+}
+
+/// The same; if `disturbed`, in supervisor mode with paging and with interrupts at any time.
+fn compare_in(jit: &Arc<Jit>, seed: u64, rounds: usize, which: impl Fn(&Entry) -> bool, disturbed: bool) {
     let all: Vec<&Entry> = TABLE.iter().filter(|e| which(e)).collect();
     let (mut plain, mut fast) = (Machine::new(None), Machine::new(Some(jit)));
     let mut r = Rng(seed);
-    let handler = [
-        op("csrrw", 31, 31, 0, 0x340),
-        op("csrrs", 31, 0, 0, 0x341),
-        op("addi", 31, 31, 0, 4),
-        op("csrrw", 0, 31, 0, 0x341),
-        op("csrrw", 31, 31, 0, 0x340),
-        op("mret", 0, 0, 0, 0),
-    ];
+    let handler = handler();
     let base = plain.hart.state();
+    [&plain, &fast].iter().for_each(|m| m.ram.write(SAVED - RAM, &[0; 24]));
     for round in 0..rounds {
         let code = program(&mut r, &all);
-        let state = start(&mut r, &base);
+        let mut state = start(&mut r, &base);
+        if disturbed {
+            // Valid, readable, writable, accessed, dirty; and what faults: nothing, not writable, of user mode, reserved.
+            let flags = [0; 3].map(|_| r.pick(&[0xc7, 0xc7, 0xc7, 0x07, 0x47, 0x43, 0x03, 0xd7, 0x05, 0]));
+            [&plain, &fast].iter().for_each(|m| m.map(flags));
+            (state.mode, state.satp) = (Mode::S, SV39 | ROOT >> 12);
+            state.mie |= 1 << SSI;
+            state.x[5] = 200 + r.below(2000);
+        }
         let noise: Vec<u8> = (0..DATA_BYTES).map(|_| r.next() as u8).collect();
         for m in [&mut plain, &mut fast] {
             m.put(HANDLER, &handler);
@@ -254,13 +374,21 @@ fn compare(jit: &Arc<Jit>, seed: u64, rounds: usize, which: impl Fn(&Entry) -> b
             m.ram.write(DATA - RAM, &noise);
             m.hart.fence_i();
         }
-        let (want, have) = (plain.run(&state), fast.run(&state));
+        let (mut want, mut have) =
+            (plain.run_disturbed(&state, disturbed), fast.run_disturbed(&state, disturbed));
+        if disturbed {
+            // When interrupts came is not the program's.
+            for s in [&mut want.0, &mut have.0] {
+                (s.cycle, s.instret, s.mepc, s.mcause, s.mtval, s.mip) = (0, 0, 0, 0, 0, 0);
+                s.mstatus &= !(3 << 11 | 1 << 7);
+            }
+        }
         if want != have {
             let names: Vec<String> = code
                 .iter()
                 .map(|w| {
                     let e = isa_riscv::decode::find(*w).map_or("?", |e| e.name);
-                    format!("{w:08x} {e} {:?}", isa_riscv::decode::decode(*w, Ext::ALL))
+                    format!("{w:08x} {e} {:?}", decode(*w, Ext::ALL))
                 })
                 .collect();
             let mut wrong = Vec::new();
@@ -277,11 +405,18 @@ fn compare(jit: &Arc<Jit>, seed: u64, rounds: usize, which: impl Fn(&Entry) -> b
             if a != b {
                 wrong.push(format!("{b:x?}\nnot {a:x?}"));
             }
-            if want.1 != have.1 {
-                wrong.push("data".into());
+            for (what, same) in [("data", want.1 == have.1), ("page table", want.2 == have.2)] {
+                if !same {
+                    wrong.push(what.into());
+                }
             }
             panic!("seed {seed}, round {round}: {}\n{}\nfrom {state:x?}", wrong.join("; "), names.join("\n"));
         }
+    }
+    for m in [&plain, &fast].iter().filter(|_| disturbed) {
+        let mut interrupts = [0; 8];
+        m.ram.read(SAVED - RAM + 16, &mut interrupts);
+        assert!(u64::from_le_bytes(interrupts) as usize > rounds, "interrupts came");
     }
     assert!(jit.info().regions as usize >= rounds / 2, "{:?}", jit.info());
 }
@@ -312,6 +447,14 @@ fn floats() {
 fn everything() {
     let Some(jit) = translator(64 << 20) else { return };
     compare(&jit, seed(13), rounds(), |_| true);
+}
+
+#[test]
+fn interrupts_and_page_faults_between_instructions() {
+    let Some(jit) = translator(64 << 20) else { return };
+    // A reservation does not outlive a trap, whenever that comes.
+    let which = |e: &Entry| !matches!(e.op, Op::LrW | Op::LrD | Op::ScW | Op::ScD);
+    compare_in(&jit, seed(15), rounds() / 6, which, true);
 }
 
 #[test]
