@@ -1,6 +1,7 @@
 //! The storage daemon from outside: its command line, its monitor, its NBD server with other people's clients, its end.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -290,6 +291,44 @@ fn it_goes_to_the_background() -> Result<()> {
     while Path::new(&pidfile).exists() {
         ensure!(Instant::now() < end, "the pid file is still there");
         std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// All that a daemon prints that is told `requests` on its standard input.
+fn prints(program: &Path, first: &[&str], requests: &str) -> Result<String> {
+    let mut daemon = Command::new(program)
+        .args(first)
+        .args(["--chardev", "stdio,id=m", "--monitor", "m"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {}", program.display()))?;
+    daemon.stdin.take().context("no standard input")?.write_all(requests.as_bytes())?;
+    Ok(String::from_utf8_lossy(&daemon.wait_with_output()?.stdout).into_owned())
+}
+
+#[test]
+fn images_that_are_made_are_announced() -> Result<()> {
+    let node = |name: &str| json!({"execute": "blockdev-add", "arguments": {"driver": "null-co", "node-name": name, "size": 1048576}});
+    let mut programs = vec![(rhea_binary(), &["storage-daemon"][..])];
+    if is_there("qemu-storage-daemon") {
+        programs.push(("qemu-storage-daemon".into(), &[]));
+    }
+    for (program, first) in programs {
+        let dir = ScratchDir::new("daemon-announces")?;
+        let copy = json!({"execute": "drive-backup", "arguments": {
+            "device": "a", "job-id": "j", "sync": "full", "format": "qcow2", "target": dir.file("a.q")
+        }});
+        let caps = json!({"execute": "qmp_capabilities"});
+        let quit = json!({"execute": "quit"});
+        let out = prints(&program, first, &format!("{caps}{}{copy}{quit}", node("a")))?;
+        let line = format!(
+            "Formatting '{}', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=1048576 \
+             lazy_refcounts=off refcount_bits=16\n",
+            dir.file("a.q")
+        );
+        ensure!(out.contains(&line), "{}: {out}", program.display());
     }
     Ok(())
 }

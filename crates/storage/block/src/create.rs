@@ -217,8 +217,9 @@ impl CreateCx {
             return Err(qerr!("'file' must be the name of a node"));
         };
         let config = RootConfig {
-            perm: Perm::CONSISTENT_READ | Perm::WRITE | Perm::RESIZE,
-            shared: Perm::empty(),
+            perm: Perm::WRITE | Perm::RESIZE,
+            // Others may have the file open, such as somebody who shares everything to look at it.
+            shared: Perm::all(),
             desc: "the making of an image".into(),
             ..RootConfig::default()
         };

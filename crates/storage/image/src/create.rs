@@ -257,7 +257,13 @@ async fn remove(name: &str) {
     .await;
 }
 
-/// Makes images for commands of the graph that name their files.
+/// The line that says what image is going to be made, with all options that have a value.
+pub(crate) fn announcement(name: &str, format: &str, options: &Options, table: &[CreateOption]) -> String {
+    format!("Formatting '{name}', fmt={format}{}\n", options.line(table))
+}
+
+/// Makes images for commands of the graph that name their files. Each is announced on the standard output, as the image
+/// tool does it.
 #[derive(Debug)]
 pub struct Maker;
 
@@ -270,7 +276,12 @@ impl ImageMaker for Maker {
             }
             new.options.set("backing_file", name.as_str());
         }
-        Box::pin(async move { create(&new).await })
+        Box::pin(async move {
+            let table = options_of(&new.format, Some(&new.name)).await?;
+            new.options.defaults(&table);
+            base::print(&announcement(&new.name, &new.format, &new.options, &table));
+            create(&new).await
+        })
     }
 }
 

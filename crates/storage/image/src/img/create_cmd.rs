@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::args::{HELP, OBJECT, Parsed, QUIET, flag, value};
 use super::{CmdResult, Command, Tool, wait};
-use crate::create::{NewImage, beside, create, maker, options_of};
+use crate::create::{NewImage, announcement, beside, create, maker, options_of};
 use crate::open::{Cache, OpenFlags, Source, open};
 use crate::options::{Options, help_line, wants_help};
 
@@ -139,7 +139,7 @@ impl Job<'_> {
         if v.get("size").is_none() {
             return Err(qerr!("Image creation needs a size parameter"));
         }
-        let line = format!("Formatting '{}', fmt={}{}\n", self.name, self.format, v.line(&table));
+        let line = announcement(self.name, self.format, &v, &table);
         let image = NewImage {
             name: self.name.into(),
             format: self.format.into(),
