@@ -291,6 +291,12 @@ pub async fn open_below(source: &Source, flags: OpenFlags) -> Result<Opened, QEr
     }
 }
 
+/// Whether a description says of `force-share` anything but that it is on. One that cannot be read says nothing.
+pub(crate) fn shares_otherwise(description: &str) -> bool {
+    let said = qapi::keyval_parse(description, Some("file"));
+    said.is_ok_and(|d| d.get("force-share").is_some_and(|v| v.as_str() != Some("on")))
+}
+
 /// What a description says.
 async fn described(source: &Source) -> Result<Dict, QError> {
     let mut d = match source.name.starts_with("json:") && !source.image_opts {

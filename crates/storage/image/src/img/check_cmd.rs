@@ -63,6 +63,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let objects = Some(super::objects(tool, &objects)?);
     let source = Source { name: name.clone(), format, image_opts, objects };
     tool.short_forms(&source);
+    tool.sharing(&source, flags.force_share)?;
     let Checked { format, mut report } = one(tool, &source, flags, fix)?;
     if report.corruptions_fixed + report.leaks_fixed > 0 {
         let (leaks, corruptions) = (report.leaks_fixed, report.corruptions_fixed);

@@ -48,6 +48,7 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let one = tool.source(&p, first)?;
     let two = Source { name: second.clone(), format: p.get("b-format").map(str::to_owned), ..one.clone() };
     tool.short_forms(&two);
+    tool.sharing(&two, p.has("force-share"))?;
     let flags = OpenFlags { force_share: p.has("force-share"), chain: true, cache, ..OpenFlags::default() };
     let strict = p.has("strict");
     let (asked, quiet, terminal) = tool.show_progress(&p);

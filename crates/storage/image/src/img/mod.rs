@@ -158,6 +158,7 @@ impl Tool<'_> {
             objects,
         };
         self.short_forms(&source);
+        self.sharing(&source, p.has("force-share"))?;
         Ok(source)
     }
 
@@ -165,6 +166,14 @@ impl Tool<'_> {
     fn short_forms(&mut self, source: &Source) {
         if source.image_opts {
             qapi::opts_short_forms(&source.name, Some("file")).iter().for_each(|w| self.report(w, None));
+        }
+    }
+
+    /// `-U` and a description that says otherwise exclude each other.
+    fn sharing(&mut self, source: &Source, force_share: bool) -> Result<(), Failed> {
+        match force_share && source.image_opts && crate::open::shares_otherwise(&source.name) {
+            true => self.fail("--force-share/-U conflicts with image options"),
+            false => Ok(()),
         }
     }
 

@@ -109,6 +109,10 @@ pub(super) async fn open(s: &mut Session, request: Request) -> Done {
         s.error("file open already, try 'help close'");
         return Done::Failed;
     }
+    if request.force_share && request.given.get("force-share").is_some_and(|v| v.as_str() != Some("on")) {
+        s.error("-U conflicts with image options");
+        return Done::Failed;
+    }
     let about = match &request.name {
         Some(name) => format!("can't open device {name}"),
         None => "can't open".to_owned(),
