@@ -144,9 +144,16 @@ async fn block_nodes(config: &Config, storage: &Storage) -> Result<Vec<(Given, D
     }
     let mut drives = Vec::new();
     for g in &config.drives {
-        let drive = Drive::parse(&g.value).map_err(|e| about(g, e))?;
+        let mut drive = Drive::parse(&g.value).map_err(|e| about(g, e))?;
+        if drive.id.is_none() && drive.place.0.or(drive.place.2).is_none() {
+            // The first place where no drive is.
+            let taken = |d: &Drive| drives.iter().any(|(_, other): &(Given, Drive)| other.name() == d.name());
+            while taken(&drive) {
+                drive.place.0 = Some(drive.place.0.unwrap_or(0) + 1);
+            }
+        }
         if let Some(warning) = storage.graph.add_drive(drive.clone()).await.map_err(|e| about(g, e))? {
-            tracing::warn!("{warning}");
+            base::print_error(&format!("WARNING: {warning}\n"));
         }
         drives.push((Given { name: g.name, spelt: g.spelt.clone(), value: g.value.clone() }, drive));
     }

@@ -7,6 +7,7 @@ use block::driver::Kind;
 use block::filename::{self, Named};
 use block::job::Change;
 use block::options::to_dict;
+use block::probe::raw_warning;
 use qapi::{Dict, QError, QapiEnum, Value, qerr};
 
 /// What the image's node has below it when it is opened.
@@ -53,7 +54,13 @@ impl NewTarget<'_> {
             (None, NewImageMode::AbsolutePaths) => {
                 c.graph().node(self.like).map_or("raw", |n| n.ty.name).to_owned()
             }
-            (None, NewImageMode::Existing) => c.probe(&named).await?,
+            (None, NewImageMode::Existing) => {
+                let format = c.probe(&named).await?;
+                if format == "raw" {
+                    base::print_error(&format!("WARNING: {}\n", raw_warning(self.path)));
+                }
+                format
+            }
         };
         if self.mode == NewImageMode::AbsolutePaths {
             let image = self.image(c, &format)?;

@@ -69,8 +69,12 @@ pub(crate) fn hash_name(ty: SshHostKeyCheckHashType) -> &'static str {
 pub(crate) fn arguments(o: &BlockdevOptionsSsh) -> Result<Vec<String>, QError> {
     let server = &o.server;
     plain("host", &server.host, &['.', '-', '_', ':', '%'])?;
-    // `ssh` knows whether it is one.
-    plain("port", &server.port, &['-'])?;
+    // Larger numbers `ssh` refuses itself.
+    match server.port.parse::<u32>() {
+        Ok(0) => return Err(qerr!("Failed to connect to '{}:0': {}", server.host, Errno::CONNREFUSED)),
+        Ok(_) => {}
+        Err(_) => return Err(qerr!("Parameter 'port' expects a number")),
+    }
     let mut args: Vec<String> = Vec::new();
     let mut option = |text: &str| args.extend(["-o".to_owned(), text.to_owned()]);
     for text in [
@@ -308,6 +312,9 @@ mod tests {
         ] {
             assert!(arguments(&options(host, port, user)).is_err(), "{host} {port} {user:?}");
         }
+        let refused = |port| arguments(&options("h", port, None)).unwrap_err().desc().to_owned();
+        assert_eq!(refused("0"), "Failed to connect to 'h:0': Connection refused");
+        assert_eq!(refused("0.42"), "Parameter 'port' expects a number");
     }
 
     #[test]

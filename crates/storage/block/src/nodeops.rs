@@ -13,7 +13,7 @@ use api::block_core::{
 use api::common::StrOrNull;
 use monitor::CommandTable;
 use qapi::{QError, qerr};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl BlockGraph {
@@ -133,6 +133,12 @@ impl BlockGraph {
     /// The graph as data (`x-debug-query-block-graph`).
     pub fn debug_graph(&self) -> XDbgBlockGraph {
         let g = self.snapshot();
+        // Numbered as they are first met, from one.
+        let mut met = BTreeMap::new();
+        let mut number = |id: u64| {
+            let next = met.len() as u64 + 1;
+            *met.entry(id).or_insert(next)
+        };
         let vertex = |id, ty, name: String| XDbgBlockGraphNode { id, r#type: ty, name };
         let mut nodes = Vec::new();
         let mut edges = Vec::new();
@@ -141,25 +147,30 @@ impl BlockGraph {
                 Some(hold) => (XDbgBlockGraphNodeType::BlockJob, hold.job.id().to_owned()),
                 None => (XDbgBlockGraphNodeType::BlockBackend, r.name.clone()),
             };
-            nodes.push(vertex(r.id.0, ty, name));
+            nodes.push(vertex(number(r.id.0), ty, name));
             edges.extend(r.node.map(|n| XDbgBlockGraphEdge {
-                parent: r.id.0,
-                child: n.0,
+                parent: number(r.id.0),
+                child: number(n.0),
                 name: "root".into(),
                 perm: permissions(g.node(n).map_or(r.pair, |n| r.pair_on(n)).perm),
                 shared_perm: permissions(r.pair.shared),
             }));
         }
-        for n in g.nodes().rev() {
-            nodes.push(vertex(n.id.0, XDbgBlockGraphNodeType::BlockDriver, n.name.clone()));
-            edges.extend(n.edges.iter().map(|e| XDbgBlockGraphEdge {
-                parent: n.id.0,
-                child: e.child.0,
+        let mut all: Vec<_> = g.nodes().collect();
+        all.sort_by_key(|n| n.born);
+        for n in all {
+            nodes.push(vertex(number(n.id.0), XDbgBlockGraphNodeType::BlockDriver, n.name.clone()));
+            edges.extend(n.edges.iter().rev().map(|e| XDbgBlockGraphEdge {
+                parent: number(n.id.0),
+                child: number(e.child.0),
                 name: e.name.into(),
                 perm: permissions(e.pair.perm),
                 shared_perm: permissions(e.pair.shared),
             }));
         }
+        // The youngest first.
+        nodes.reverse();
+        edges.reverse();
         XDbgBlockGraph { nodes, edges }
     }
 }
@@ -179,10 +190,10 @@ async fn take_over(cx: &Cx<'_>, driver: &dyn Driver) -> Result<(), QError> {
 
 fn permissions(p: Perm) -> Vec<BlockPermission> {
     let all = [
-        (Perm::CONSISTENT_READ, BlockPermission::ConsistentRead),
-        (Perm::WRITE, BlockPermission::Write),
-        (Perm::WRITE_UNCHANGED, BlockPermission::WriteUnchanged),
         (Perm::RESIZE, BlockPermission::Resize),
+        (Perm::WRITE_UNCHANGED, BlockPermission::WriteUnchanged),
+        (Perm::WRITE, BlockPermission::Write),
+        (Perm::CONSISTENT_READ, BlockPermission::ConsistentRead),
     ];
     all.into_iter().filter(|(bit, _)| p.contains(*bit)).map(|(_, name)| name).collect()
 }

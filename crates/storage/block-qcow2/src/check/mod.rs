@@ -35,6 +35,8 @@ struct Checker<'a, H: Host> {
     report: Report,
     /// How many things are wrong with the refcount structures themselves.
     structure: u64,
+    /// How many references to a cluster are counted: what a refcount can tell.
+    most: u64,
     /// Refcount blocks behind the file's end: as good as none.
     outside: u64,
 }
@@ -84,6 +86,7 @@ impl<'a, H: Host> Checker<'a, H> {
             image,
             file_len,
             refs: RefMap::new(header.geometry.clusters(file_len)),
+            most: header.geometry.refcount_max(),
             header,
             report,
             structure: 0,
@@ -218,6 +221,8 @@ pub(crate) fn check_file(cx: CheckCx<'_>) -> CtlFuture<'_, Result<Report, QError
 pub(crate) async fn set_refcount_order<H: Host>(host: &H, order: u32) -> Result<(), QError> {
     let mut quiet = |_: &str| {};
     let mut c = Checker::new(host, &mut quiet).await?;
+    // A wider refcount is what helps where there are more than the old one can tell.
+    c.most = u64::MAX;
     c.count_all(Fix::None).await?;
     if c.report.corruptions + c.report.check_errors > 0 {
         return Err(qerr!("The image is damaged; repair it first"));

@@ -63,6 +63,10 @@ impl<H: Host> Checker<'_, H> {
         match last {
             Some(last) if last >> g.cluster_bits < limit.max(1) => {
                 for c in off >> g.cluster_bits..=last >> g.cluster_bits {
+                    if u64::from(self.refs.get(c)) >= self.most {
+                        self.overflow(c << g.cluster_bits);
+                        continue;
+                    }
                     self.refs.add(c);
                 }
             }
@@ -71,6 +75,16 @@ impl<H: Host> Checker<'_, H> {
                  offset {off:#x} size {len:#x}"
             )),
         }
+    }
+
+    /// There are more references to a cluster than a refcount can tell.
+    fn overflow(&mut self, off: u64) {
+        self.corruption(format!("ERROR: overflow cluster offset={off:#x}"));
+        self.say(
+            "Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the \
+             image cannot be opened for writing"
+                .to_owned(),
+        );
     }
 
     async fn count_l1(&mut self, off: u64, size: u32, active: bool) -> Result<(), QError> {
