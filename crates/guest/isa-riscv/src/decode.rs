@@ -46,13 +46,15 @@ pub fn decode(raw: u32, ext: Ext) -> Insn {
         return decode16(raw as u16, ext);
     }
     let illegal = Insn::new(Op::Illegal, 0, 0, 0, raw as i32, false);
-    let Some(e) = find(raw) else { return illegal };
-    if !ext.has(e.needs()) {
-        return illegal;
-    }
+    // One word is two instructions: `zext.h`, and `packw` of `x0`.
+    let mut rows = MAJOR[(raw >> 2) as usize & 31].iter().filter(|e| raw & e.mask == e.bits);
+    let Some(e) = rows.find(|e| ext.has(e.needs())) else { return illegal };
     let (rd, rs1, rs2) = ((raw >> 7) & 31, (raw >> 15) & 31, (raw >> 20) & 31);
     let rm = (raw >> 12) & 7;
     if e.format.has_rm() && (rm == 5 || rm == 6) {
+        return illegal;
+    }
+    if e.format == Format::Round && raw >> 20 & 15 > 10 {
         return illegal;
     }
     let signed = raw as i32;
@@ -76,6 +78,8 @@ pub fn decode(raw: u32, ext: Ext) -> Insn {
         }
         Format::Csr | Format::CsrI => (signed >> 20) & 0xfff,
         Format::Fence => (signed >> 20) & 0xfff,
+        Format::Round => (signed >> 20) & 15,
+        Format::Byte => (raw >> 30) as i32,
         Format::FpR | Format::Fp1 | Format::FpToX | Format::FpFromX => (rm << 8) as i32,
         Format::Fp4 => (rm << 8 | raw >> 27) as i32,
         Format::None

@@ -23,6 +23,8 @@ pub fn encode(e: &Entry, rd: u32, rs1: u32, rs2: u32, imm: i32) -> u32 {
             Format::R | Format::Amo | Format::FpN | Format::FpCmp => rd_ | rs1_ | rs2_,
             Format::R1 | Format::Lr | Format::FpToXn | Format::FpFromXn | Format::FpConst => rd_ | rs1_,
             Format::Block => rs1_,
+            Format::Round => rd_ | rs1_ | (i & 15) << 20,
+            Format::Byte => rd_ | rs1_ | rs2_ | (i & 3) << 30,
             Format::I | Format::Load | Format::FpLoad | Format::Csr | Format::CsrI | Format::Fence => {
                 rd_ | rs1_ | i << 20
             }

@@ -142,6 +142,10 @@ pub enum Format {
     FpFromXn,
     /// `fd, constant`: the number of a constant stands in `rs1`'s place (`fli`).
     FpConst,
+    /// `rd, rs1, rnum`: the number of a round, 0 to 10.
+    Round,
+    /// `rd, rs1, rs2, bs`: the number of a byte.
+    Byte,
     /// `(rs1)`: a cache block.
     Block,
     /// `fd, imm(rs1)`.
@@ -208,6 +212,20 @@ impl Ext {
     pub const SVADE: Ext = Ext(1 << 27);
     /// Loads, stores and moves of 16-bit numbers: part of Zfhmin and of Zfbfmin.
     pub const HALF: Ext = Ext(1 << 28);
+    pub const ZBKB: Ext = Ext(1 << 29);
+    pub const ZBKC: Ext = Ext(1 << 30);
+    pub const ZBKX: Ext = Ext(1 << 31);
+    pub const ZKND: Ext = Ext(1 << 32);
+    pub const ZKNE: Ext = Ext(1 << 33);
+    pub const ZKNH: Ext = Ext(1 << 34);
+    pub const ZKSED: Ext = Ext(1 << 35);
+    pub const ZKSH: Ext = Ext(1 << 36);
+    /// Rotations and the like: part of Zbb and of Zbkb.
+    pub const ROTATE: Ext = Ext(1 << 37);
+    /// Carry-less multiplication: part of Zbc and of Zbkc.
+    pub const CLMUL: Ext = Ext(1 << 38);
+    /// AES's key schedule: part of Zknd and of Zkne.
+    pub const AESKEY: Ext = Ext(1 << 39);
 }
 
 /// Names of extensions with more than a letter, in canonical order; those without bits every hart has.
@@ -231,7 +249,15 @@ static NAMES: &[(Ext, &str)] = &[
     (Ext::ZBA, "zba"),
     (Ext::ZBB, "zbb"),
     (Ext::ZBC, "zbc"),
+    (Ext::ZBKB, "zbkb"),
+    (Ext::ZBKC, "zbkc"),
+    (Ext::ZBKX, "zbkx"),
     (Ext::ZBS, "zbs"),
+    (Ext::ZKND, "zknd"),
+    (Ext::ZKNE, "zkne"),
+    (Ext::ZKNH, "zknh"),
+    (Ext::ZKSED, "zksed"),
+    (Ext::ZKSH, "zksh"),
     (Ext::SSTC, "sstc"),
     (Ext::SVADE, "svade"),
     (Ext::SVADU, "svadu"),
@@ -250,7 +276,7 @@ impl Ext {
     /// Nothing but what every hart has: RV64I with Zicsr and Zifencei.
     pub const BASE: Ext = Ext::I;
     /// All that is implemented, except Svade, which takes something away.
-    pub const ALL: Ext = Ext(((1 << 29) - 1) & !Ext::SVADE.0);
+    pub const ALL: Ext = Ext(((1 << 40) - 1) & !Ext::SVADE.0);
     /// What the model `rv64` has.
     pub const RV64: Ext = Ext::I
         .with(Ext::M)
@@ -288,8 +314,11 @@ impl Ext {
         if gone & Ext::C.0 != 0 {
             gone |= Ext::ZCB.0 | Ext::ZCMOP.0;
         }
-        Ext(self.0 & !(gone | Ext::HALF.0) | Ext::I.0).closed()
+        Ext(self.0 & !(gone | Ext::SHARED) | Ext::I.0).closed()
     }
+
+    /// Parts of several extensions.
+    const SHARED: u64 = Ext::HALF.0 | Ext::ROTATE.0 | Ext::CLMUL.0 | Ext::AESKEY.0;
 
     const fn closed(self) -> Ext {
         let mut v = self.0;
@@ -298,6 +327,15 @@ impl Ext {
         }
         if v & (Ext::ZFHMIN.0 | Ext::ZFBFMIN.0) != 0 {
             v |= Ext::HALF.0;
+        }
+        if v & (Ext::ZBB.0 | Ext::ZBKB.0) != 0 {
+            v |= Ext::ROTATE.0;
+        }
+        if v & (Ext::ZBC.0 | Ext::ZBKC.0) != 0 {
+            v |= Ext::CLMUL.0;
+        }
+        if v & (Ext::ZKND.0 | Ext::ZKNE.0) != 0 {
+            v |= Ext::AESKEY.0;
         }
         Ext(v)
     }

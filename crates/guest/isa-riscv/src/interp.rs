@@ -4,7 +4,7 @@ use crate::cpu::{Cpu, Reservation, Stop};
 use crate::csr::{After, Illegal};
 use crate::insn::CACHE_BLOCK;
 use crate::pmp::Access;
-use crate::semantics::{BlockOp, CsrOp, RvSem, SysOp, clmul};
+use crate::semantics::{BlockOp, CryptoOp, CsrOp, RvSem, SysOp, clmul, crypto};
 use crate::spec::{Mode, cause, envcfg, mstatus};
 use fpu::{Flags, RiscV, Rounding};
 use mem::{RamPage, RmwOp, Scalar, Size};
@@ -693,6 +693,11 @@ impl RvSem for Exec<'_> {
             self.next = to;
         }
         Err(stop)
+    }
+
+    #[inline(always)]
+    fn crypto(&mut self, op: CryptoOp, a: u64, b: u64) -> u64 {
+        crypto(op, a, b)
     }
 
     #[inline(always)]

@@ -1,10 +1,12 @@
 //! What each instruction does, once, for whatever implements [`RvSem`].
 
+mod crypto;
 mod float;
 mod int;
 
 use crate::insn::Insn;
 use crate::table::Op;
+pub use crypto::{CryptoOp, crypto};
 use float::Sign;
 use sem::FpFormat::{BF16, F16, F32, F64};
 use sem::{AmoOp, Cond, FpOp, FpRound, IntFormat, Sem, Width};
@@ -94,6 +96,8 @@ pub trait RvSem: Sem {
     ) -> Result<Self::V, Self::Exit>;
     /// Does a system instruction.
     fn system(&mut self, op: SysOp) -> Result<(), Self::Exit>;
+    /// What [`crypto`](fn@crypto) gives.
+    fn crypto(&mut self, op: CryptoOp, a: Self::V, b: Self::V) -> Self::V;
     /// An operation on the cache block that `addr` is in; an illegal instruction where it is not allowed in this mode.
     fn block(&mut self, op: BlockOp, addr: Self::V) -> Result<(), Self::Exit>;
     /// `sfence.vma`: later translations see page tables as earlier stores left them; all addresses or one,
@@ -569,6 +573,31 @@ pub fn execute<S: RvSem>(s: &mut S, i: Insn) -> Result<(), S::Exit> {
         Op::Clmul => rr(s, i, |s, a, b| s.clmul(a, b, false)),
         Op::Clmulh => rr(s, i, |s, a, b| s.clmul(a, b, true)),
         Op::Clmulr => rr(s, i, int::clmulr),
+        Op::Pack => rr(s, i, int::pack),
+        Op::Packh => rr(s, i, int::packh),
+        Op::Packw => rr(s, i, int::packw),
+        Op::Brev8 => r1(s, i, int::brev8),
+        Op::Xperm4 => rr(s, i, |s, a, b| s.crypto(CryptoOp::Permute4, a, b)),
+        Op::Xperm8 => rr(s, i, |s, a, b| s.crypto(CryptoOp::Permute8, a, b)),
+        Op::Aes64es => rr(s, i, |s, a, b| s.crypto(CryptoOp::AesEncryptLast, a, b)),
+        Op::Aes64esm => rr(s, i, |s, a, b| s.crypto(CryptoOp::AesEncrypt, a, b)),
+        Op::Aes64ds => rr(s, i, |s, a, b| s.crypto(CryptoOp::AesDecryptLast, a, b)),
+        Op::Aes64dsm => rr(s, i, |s, a, b| s.crypto(CryptoOp::AesDecrypt, a, b)),
+        Op::Aes64im => r1(s, i, |s, a| s.crypto(CryptoOp::AesInverseMix, a, a)),
+        Op::Aes64ks1i => ri(s, i, |s, a, b| s.crypto(CryptoOp::AesKey1, a, b)),
+        Op::Aes64ks2 => rr(s, i, |s, a, b| s.crypto(CryptoOp::AesKey2, a, b)),
+        Op::Sm4ed => rr(s, i, |s, a, b| s.crypto(CryptoOp::Sm4Round(i.imm() as u8), a, b)),
+        Op::Sm4ks => rr(s, i, |s, a, b| s.crypto(CryptoOp::Sm4Key(i.imm() as u8), a, b)),
+        Op::Sha256sum0 => r1(s, i, |s, a| int::rotations32(s, a, [2, 13, 22], None)),
+        Op::Sha256sum1 => r1(s, i, |s, a| int::rotations32(s, a, [6, 11, 25], None)),
+        Op::Sha256sig0 => r1(s, i, |s, a| int::rotations32(s, a, [7, 18], Some(3))),
+        Op::Sha256sig1 => r1(s, i, |s, a| int::rotations32(s, a, [17, 19], Some(10))),
+        Op::Sha512sum0 => r1(s, i, |s, a| int::rotations(s, a, [28, 34, 39], None)),
+        Op::Sha512sum1 => r1(s, i, |s, a| int::rotations(s, a, [14, 18, 41], None)),
+        Op::Sha512sig0 => r1(s, i, |s, a| int::rotations(s, a, [1, 8], Some(7))),
+        Op::Sha512sig1 => r1(s, i, |s, a| int::rotations(s, a, [19, 61], Some(6))),
+        Op::Sm3p0 => r1(s, i, |s, a| int::rotations32(s, a, [0, 32 - 9, 32 - 17], None)),
+        Op::Sm3p1 => r1(s, i, |s, a| int::rotations32(s, a, [0, 32 - 15, 32 - 23], None)),
         Op::CzeroEqz => rr(s, i, |s, a, b| int::czero(s, a, b, Cond::Eq)),
         Op::CzeroNez => rr(s, i, |s, a, b| int::czero(s, a, b, Cond::Ne)),
         Op::MopR | Op::MopRr => {

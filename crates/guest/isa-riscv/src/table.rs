@@ -185,9 +185,6 @@ instructions! {
         SlliUw "slli.uw" Shift6 0x0800101b 0xfc00707f;
     }
     ZBB { // Zbb: basic bit manipulation
-        Andn "andn" R 0x40007033 0xfe00707f;
-        Orn "orn" R 0x40006033 0xfe00707f;
-        Xnor "xnor" R 0x40004033 0xfe00707f;
         Clz "clz" R1 0x60001013 0xfff0707f;
         Ctz "ctz" R1 0x60101013 0xfff0707f;
         Cpop "cpop" R1 0x60201013 0xfff0707f;
@@ -201,13 +198,18 @@ instructions! {
         SextB "sext.b" R1 0x60401013 0xfff0707f;
         SextH "sext.h" R1 0x60501013 0xfff0707f;
         ZextH "zext.h" R1 0x0800403b 0xfff0707f;
+        OrcB "orc.b" R1 0x28705013 0xfff0707f;
+    }
+    ROTATE { // Common to Zbb and Zbkb
+        Andn "andn" R 0x40007033 0xfe00707f;
+        Orn "orn" R 0x40006033 0xfe00707f;
+        Xnor "xnor" R 0x40004033 0xfe00707f;
         Rol "rol" R 0x60001033 0xfe00707f;
         Ror "ror" R 0x60005033 0xfe00707f;
         Rori "rori" Shift6 0x60005013 0xfc00707f;
         Rolw "rolw" R 0x6000103b 0xfe00707f;
         Rorw "rorw" R 0x6000503b 0xfe00707f;
         Roriw "roriw" Shift5 0x6000501b 0xfe00707f;
-        OrcB "orc.b" R1 0x28705013 0xfff0707f;
         Rev8 "rev8" R1 0x6b805013 0xfff0707f;
     }
     ZBS { // Zbs: single bits
@@ -286,10 +288,53 @@ instructions! {
         FcvtSD "fcvt.s.d" Fp1 0x40100053 0xfff0007f;
         FcvtDS "fcvt.d.s" Fp1 0x42000053 0xfff0007f;
     }
-    ZBC { // Zbc: carry-less multiplication
+    CLMUL { // Common to Zbc and Zbkc
         Clmul "clmul" R 0x0a001033 0xfe00707f;
-        Clmulr "clmulr" R 0x0a002033 0xfe00707f;
         Clmulh "clmulh" R 0x0a003033 0xfe00707f;
+    }
+    ZBC { // Zbc: carry-less multiplication
+        Clmulr "clmulr" R 0x0a002033 0xfe00707f;
+    }
+    ZBKB { // Zbkb: bits for cryptography
+        Pack "pack" R 0x08004033 0xfe00707f;
+        Packh "packh" R 0x08007033 0xfe00707f;
+        Packw "packw" R 0x0800403b 0xfe00707f;
+        Brev8 "brev8" R1 0x68705013 0xfff0707f;
+    }
+    ZBKX { // Zbkx: permutations
+        Xperm4 "xperm4" R 0x28002033 0xfe00707f;
+        Xperm8 "xperm8" R 0x28004033 0xfe00707f;
+    }
+    ZKNE { // Zkne: AES, encryption
+        Aes64es "aes64es" R 0x32000033 0xfe00707f;
+        Aes64esm "aes64esm" R 0x36000033 0xfe00707f;
+    }
+    ZKND { // Zknd: AES, decryption
+        Aes64ds "aes64ds" R 0x3a000033 0xfe00707f;
+        Aes64dsm "aes64dsm" R 0x3e000033 0xfe00707f;
+        Aes64im "aes64im" R1 0x30001013 0xfff0707f;
+    }
+    AESKEY { // Common to Zknd and Zkne
+        Aes64ks1i "aes64ks1i" Round 0x31001013 0xff00707f;
+        Aes64ks2 "aes64ks2" R 0x7e000033 0xfe00707f;
+    }
+    ZKNH { // Zknh: SHA-2
+        Sha256sum0 "sha256sum0" R1 0x10001013 0xfff0707f;
+        Sha256sum1 "sha256sum1" R1 0x10101013 0xfff0707f;
+        Sha256sig0 "sha256sig0" R1 0x10201013 0xfff0707f;
+        Sha256sig1 "sha256sig1" R1 0x10301013 0xfff0707f;
+        Sha512sum0 "sha512sum0" R1 0x10401013 0xfff0707f;
+        Sha512sum1 "sha512sum1" R1 0x10501013 0xfff0707f;
+        Sha512sig0 "sha512sig0" R1 0x10601013 0xfff0707f;
+        Sha512sig1 "sha512sig1" R1 0x10701013 0xfff0707f;
+    }
+    ZKSED { // Zksed: SM4
+        Sm4ed "sm4ed" Byte 0x30000033 0x3e00707f;
+        Sm4ks "sm4ks" Byte 0x34000033 0x3e00707f;
+    }
+    ZKSH { // Zksh: SM3
+        Sm3p0 "sm3p0" R1 0x10801013 0xfff0707f;
+        Sm3p1 "sm3p1" R1 0x10901013 0xfff0707f;
     }
     ZICOND { // Zicond: zero or not by a condition
         CzeroEqz "czero.eqz" R 0x0e005033 0xfe00707f;

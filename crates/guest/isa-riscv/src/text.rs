@@ -127,6 +127,8 @@ fn plain(insn: Insn, raw: u32) -> Option<(String, String, Option<i64>)> {
         Format::FpToXn => format!("{},{}", x(rd), f(rs1)),
         Format::FpFromX => format!("{},{},{}", rm(), f(rd), x(rs1)),
         Format::FpFromXn => format!("{},{}", f(rd), x(rs1)),
+        Format::Round => format!("{},{},{imm}", x(rd), x(rs1)),
+        Format::Byte => format!("{},{},{},{imm}", x(rd), x(rs1), x(rs2)),
         Format::FpConst => format!("{},{}", f(rd), CONSTANTS[rs1]),
         Format::Block => format!("({})", x(rs1)),
         Format::FpLoad => format!("{},{imm}({})", f(rd), x(rs1)),

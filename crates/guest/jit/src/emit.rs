@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, Variable};
 use isa_riscv::engine::{Left, layout};
-use isa_riscv::semantics::{BlockOp, CsrOp, RvSem, SysOp};
+use isa_riscv::semantics::{BlockOp, CryptoOp, CsrOp, RvSem, SysOp};
 use sem::{AmoOp, Cond, FpFormat, FpOp, FpRound, IntFormat, Sem, Width};
 use std::convert::Infallible;
 
@@ -682,6 +682,11 @@ impl RvSem for Emit<'_, '_> {
 
     fn system(&mut self, _: SysOp) -> Result<(), Infallible> {
         unreachable!("no region has such an instruction")
+    }
+
+    fn crypto(&mut self, op: CryptoOp, a: Value, b: Value) -> Value {
+        let what = self.constant(helpers::number_of_crypto(op));
+        self.call(helpers::crypto as *const () as usize, &[what, a, b], 1)[0]
     }
 
     fn block(&mut self, op: BlockOp, addr: Value) -> Result<(), Infallible> {

@@ -4,7 +4,7 @@
 //! panic goes on where native code was entered.
 
 use isa_riscv::Cpu;
-use isa_riscv::semantics::BlockOp;
+use isa_riscv::semantics::{BlockOp, CryptoOp};
 use sem::{AmoOp, FpFormat, FpOp, FpRound, IntFormat, Width};
 use std::any::Any;
 use std::cell::RefCell;
@@ -159,6 +159,36 @@ pub(crate) extern "C" fn block(cpu: *mut Cpu, what: u64, addr: u64) -> Pair {
     // SAFETY: as above.
     let cpu = unsafe { state(cpu) };
     guarded(|| cpu.native_block(BLOCK_OPS[what as usize], addr).map(|done| !done as u64))
+}
+
+const CRYPTO_OPS: [CryptoOp; 17] = [
+    CryptoOp::AesEncryptLast,
+    CryptoOp::AesEncrypt,
+    CryptoOp::AesDecryptLast,
+    CryptoOp::AesDecrypt,
+    CryptoOp::AesInverseMix,
+    CryptoOp::AesKey1,
+    CryptoOp::AesKey2,
+    CryptoOp::Sm4Round(0),
+    CryptoOp::Sm4Round(1),
+    CryptoOp::Sm4Round(2),
+    CryptoOp::Sm4Round(3),
+    CryptoOp::Sm4Key(0),
+    CryptoOp::Sm4Key(1),
+    CryptoOp::Sm4Key(2),
+    CryptoOp::Sm4Key(3),
+    CryptoOp::Permute4,
+    CryptoOp::Permute8,
+];
+
+/// What [`crypto`] understands.
+pub(crate) fn number_of_crypto(op: CryptoOp) -> u64 {
+    CRYPTO_OPS.iter().position(|o| *o == op).unwrap_or(0) as u64
+}
+
+/// An operation of scalar cryptography.
+pub(crate) extern "C" fn crypto(what: u64, a: u64, b: u64) -> u64 {
+    isa_riscv::semantics::crypto(CRYPTO_OPS[what as usize], a, b)
 }
 
 /// A carry-less multiplication.

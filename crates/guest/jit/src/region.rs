@@ -109,7 +109,13 @@ fn reads(i: Insn) -> u64 {
         Format::Fp4 => f(i.rs1()) | f(i.rs2()) | f(i.rs3()),
         Format::Fp1 | Format::FpToX | Format::FpToXn => f(i.rs1()),
         Format::None | Format::U | Format::J | Format::Fence | Format::FpConst => 0,
-        Format::I | Format::Load | Format::Shift5 | Format::Shift6 | Format::R1 | Format::Lr => x(i.rs1()),
+        Format::I
+        | Format::Load
+        | Format::Shift5
+        | Format::Shift6
+        | Format::R1
+        | Format::Lr
+        | Format::Round => x(i.rs1()),
         _ => x(i.rs1()) | x(i.rs2()),
     }
 }

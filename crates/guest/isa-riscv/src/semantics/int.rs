@@ -1,4 +1,4 @@
-//! Integer operations that are more than one step: M, Zba, Zbb, Zbs.
+//! Integer operations that are more than one step: M, Zba, Zbb, Zbc, Zbs, Zicond, Zbkb, and the hashes of Zknh and Zksh.
 
 use super::RvSem;
 use sem::{Cond, Width};
@@ -304,4 +304,92 @@ pub(super) fn czero<S: RvSem>(s: &mut S, a: S::V, b: S::V, cond: Cond) -> S::V {
     let zero = s.imm(0);
     let c = s.cmp(cond, b, zero);
     s.select(c, zero, a)
+}
+
+/// The low half of `a`, and above it that of `b`.
+#[inline(always)]
+pub(super) fn pack<S: RvSem>(s: &mut S, a: S::V, b: S::V) -> S::V {
+    let by = s.imm(32);
+    let (low, high) = (s.zext(a, Width::W32), s.shl(b, by));
+    s.or(low, high)
+}
+
+/// The same with bytes.
+#[inline(always)]
+pub(super) fn packh<S: RvSem>(s: &mut S, a: S::V, b: S::V) -> S::V {
+    let by = s.imm(8);
+    let (low, high) = (s.zext(a, Width::W8), s.zext(b, Width::W8));
+    let high = s.shl(high, by);
+    s.or(low, high)
+}
+
+/// The same with 16 bits, sign-extended.
+#[inline(always)]
+pub(super) fn packw<S: RvSem>(s: &mut S, a: S::V, b: S::V) -> S::V {
+    let by = s.imm(16);
+    let (low, high) = (s.zext(a, Width::W16), s.shl(b, by));
+    let v = s.or(low, high);
+    s.sext(v, Width::W32)
+}
+
+/// The bits of each byte in reverse order.
+#[inline(always)]
+pub(super) fn brev8<S: RvSem>(s: &mut S, a: S::V) -> S::V {
+    let mut v = a;
+    for (n, mask) in [(1, 0x5555_5555_5555_5555), (2, 0x3333_3333_3333_3333), (4, 0x0f0f_0f0f_0f0f_0f0f)] {
+        let (n, mask) = (s.imm(n), s.imm(mask));
+        let low = s.and(v, mask);
+        let low = s.shl(low, n);
+        let high = s.shr(v, n);
+        let high = s.and(high, mask);
+        v = s.or(low, high);
+    }
+    v
+}
+
+/// Rotations to the right, and perhaps a shift, all together by exclusive or.
+#[inline(always)]
+pub(super) fn rotations<S: RvSem, const N: usize>(
+    s: &mut S,
+    a: S::V,
+    by: [u64; N],
+    shift: Option<u64>,
+) -> S::V {
+    let mut v = match shift {
+        Some(n) => {
+            let n = s.imm(n);
+            s.shr(a, n)
+        }
+        None => s.imm(0),
+    };
+    for n in by {
+        let n = s.imm(n);
+        let rotated = s.ror(a, n);
+        v = s.xor(v, rotated);
+    }
+    v
+}
+
+/// The same on 32 bits.
+#[inline(always)]
+pub(super) fn rotations32<S: RvSem, const N: usize>(
+    s: &mut S,
+    a: S::V,
+    by: [u64; N],
+    shift: Option<u64>,
+) -> S::V {
+    let low = s.zext(a, Width::W32);
+    let mut v = match shift {
+        Some(n) => {
+            let n = s.imm(n);
+            s.shr(low, n)
+        }
+        None => s.imm(0),
+    };
+    for n in by {
+        let n = s.imm(n);
+        let rotated = rorw(s, a, n);
+        v = s.xor(v, rotated);
+    }
+    s.sext(v, Width::W32)
 }

@@ -97,7 +97,7 @@ pub fn run_here(image: &[u8]) -> Vec<u8> {
 
 /// The other emulator's processor with the extensions that there are here.
 pub const REFERENCE_CPU: &str = "rv64,h=false,v=false,sv57=false,zicond=on,zcb=on,zimop=on,zcmop=on,zfh=on,\
-    zfbfmin=on,svnapot=on,svpbmt=on";
+    zfbfmin=on,svnapot=on,svpbmt=on,zbkb=on,zbkc=on,zbkx=on,zknd=on,zkne=on,zknh=on,zksed=on,zksh=on";
 
 /// Runs an image under the other emulator; `None`, having said why, if it is not installed.
 pub fn run_there(image: &[u8], dir: &Path) -> Option<Vec<u8>> {

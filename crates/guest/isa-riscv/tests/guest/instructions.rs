@@ -108,6 +108,32 @@ fn integer_instructions() {
         ("bext", 8, 3, 1),
         ("binv", 8, 3, 0),
         ("bset", 0, 63, MIN),
+        ("clmul", 0b1011, 0b110, 0b111010),
+        ("clmulh", MIN, 6, 3),
+        ("clmulr", MIN, 6, 6),
+        ("czero.eqz", 5, 0, 0),
+        ("czero.eqz", 5, 1, 5),
+        ("czero.nez", 5, 0, 5),
+        ("czero.nez", 5, 1, 0),
+        ("mop.r.n", 5, 0, 0),
+        ("mop.rr.n", 5, 5, 0),
+        ("pack", 0x1_2345_6789, 0xabcd_ef01, 0xabcd_ef01_2345_6789),
+        ("packh", 0x1ff, 0x112, 0x12ff),
+        ("packw", 0x1_ffff, 0x8000, 0xffff_ffff_8000_ffff),
+        ("brev8", 0x0102_0408_1020_40ff, 0, 0x8040_2010_0804_02ff),
+        ("xperm8", 0x8877_6655_4433_2211, 0x0001_0203_0405_0608, 0x1122_3344_5566_7700),
+        ("xperm4", 0xfedc_ba98_7654_3210, 0x0123_4567_89ab_cdef, 0x0123_4567_89ab_cdef),
+        // SubBytes of equal bytes, which nothing else changes.
+        ("aes64es", 0x5353_5353_5353_5353, 0x5353_5353_5353_5353, 0xeded_eded_eded_eded),
+        ("aes64dsm", 0xeded_eded_eded_eded, 0xeded_eded_eded_eded, 0x5353_5353_5353_5353),
+        ("aes64im", 0x0000_0000_0000_0001, 0, 0x0b0d_090e),
+        ("aes64ks2", 0x1111_1111_0000_0000, 0x3333_3333_2222_2222, 0x0000_0000_3333_3333),
+        ("sha256sum0", 1, 0, 0x4008_0400),
+        ("sha256sig0", 1 << 31, 0, 0x1100_2000),
+        ("sha512sum1", 1, 0, 0x0004_4000_0080_0000),
+        ("sha512sig1", 1 << 6, 0, 0x0008_0000_0000_0201),
+        ("sm3p0", 1, 0, 0x2_0201),
+        ("sm3p1", 1, 0, 0x80_8001),
         ("bexti", MIN, 63, 1),
         ("bclri", MIN, 63, 0),
     ];
@@ -247,7 +273,17 @@ fn an_extension_that_is_off_is_illegal() {
         ("sh1add", Ext::ZBA),
         ("clz", Ext::ZBB),
         ("bset", Ext::ZBS),
-        ("clmul", Ext::ZBC),
+        ("clmulr", Ext::ZBC),
+        ("rol", Ext::ZBB.with(Ext::ZBKB)),
+        ("clmul", Ext::ZBC.with(Ext::ZBKC)),
+        ("pack", Ext::ZBKB),
+        ("xperm8", Ext::ZBKX),
+        ("aes64es", Ext::ZKNE),
+        ("aes64ds", Ext::ZKND),
+        ("aes64ks2", Ext::ZKND.with(Ext::ZKNE)),
+        ("sha512sum0", Ext::ZKNH),
+        ("sm4ed", Ext::ZKSED),
+        ("sm3p0", Ext::ZKSH),
         ("czero.eqz", Ext::ZICOND),
         ("mop.r.n", Ext::ZIMOP),
         ("wrs.nto", Ext::ZAWRS),
@@ -277,7 +313,7 @@ fn an_extension_that_is_off_is_illegal() {
     );
     assert_eq!(
         Ext::ALL.isa_string(),
-        "rv64imafdc_zicbom_zicbop_zicboz_zicntr_zicond_zicsr_zifencei_zihpm_zimop_zawrs_zfa_zfbfmin_zfh_zfhmin_zcb_zcmop_zba_zbb_zbc_zbs_sstc_svadu_svnapot_svpbmt"
+        "rv64imafdc_zicbom_zicbop_zicboz_zicntr_zicond_zicsr_zifencei_zihpm_zimop_zawrs_zfa_zfbfmin_zfh_zfhmin_zcb_zcmop_zba_zbb_zbc_zbkb_zbkc_zbkx_zbs_zknd_zkne_zknh_zksed_zksh_sstc_svadu_svnapot_svpbmt"
     );
     assert_eq!(Ext::by_name("zbs"), Some(Ext::ZBS));
 }
@@ -302,7 +338,9 @@ proptest! {
             Some(e) => {
                 prop_assert_eq!(raw & e.mask, e.bits);
                 let rm = raw >> 12 & 7;
-                if e.format.has_rm() && (rm == 5 || rm == 6) {
+                if e.format == Format::Round && raw >> 20 & 15 > 10 {
+                    prop_assert_eq!(i.op, Op::Illegal);
+                } else if e.format.has_rm() && (rm == 5 || rm == 6) {
                     prop_assert_eq!(i.op, Op::Illegal);
                 } else {
                     prop_assert_eq!(i.op, e.op);
