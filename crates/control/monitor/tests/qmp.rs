@@ -109,6 +109,20 @@ fn commands_and_ids() {
 }
 
 #[test]
+fn what_a_command_set_going_tells_of_itself_behind_the_answer() {
+    let rig = rig("going");
+    let mut c = rig.client(CAPS);
+    for n in 0..500 {
+        assert_eq!(
+            c.ask(&format!(r#"{{"execute":"set-going","arguments":{{"n":{n}}}}}"#)),
+            r#"{"return": {}}"#
+        );
+        let event = c.line();
+        assert!(event.contains(r#""event": "TICK""#) && event.contains(&format!(r#""n": {n}"#)), "{event}");
+    }
+}
+
+#[test]
 fn wrong_envelopes_and_rubbish() {
     let rig = rig("rubbish");
     let mut c = rig.client(CAPS);

@@ -1,8 +1,7 @@
 //! RISC-V: decoder, semantics, CPU state, CSRs, MMU, PMP and interpreter.
 //!
-//! What is emulated is RV64GC with Zicsr, Zifencei, Zicntr, Zihpm (counters that read zero), Zba, Zbb, Zbs and
-//! Sstc; machine, supervisor and user mode; Sv39 and Sv48 with hardware update of accessed and dirty bits;
-//! sixteen PMP entries.
+//! What is emulated is RV64GC with the extensions that [`Ext`] names, Zicsr, Zifencei, Zicntr and Zihpm (counters that read
+//! zero); machine, supervisor and user mode; Sv39 and Sv48; sixteen PMP entries.
 //!
 //! - [`table`] names every instruction; [`decode`] finds it; [`Insn`] is the decoded form.
 //! - [`semantics`] says what each does, once, generic over [`semantics::RvSem`].

@@ -46,7 +46,7 @@ pub struct JitOptions {
     pub jit_dump: bool,
 }
 
-/// The most bytes of native code that anybody gets: displacements in code have 32 bits.
+/// The most bytes of native code that anybody gets.
 const MOST_BYTES: usize = 2 << 30;
 
 impl Default for JitOptions {

@@ -26,8 +26,13 @@ use parking_lot::Mutex;
 use qapi::{QError, qerr};
 use rt::sync::Notify;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use target::RunLine;
+
+/// How often somebody who waits for a command looks whether the machine has ended.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What sessions share.
 pub(crate) struct Shared {
@@ -37,7 +42,7 @@ pub(crate) struct Shared {
     /// A debugger is there.
     pub(crate) attached: AtomicBool,
     /// The exit code with which the machine ended, and one more; 0: it has not.
-    ended: AtomicU64,
+    ended: Arc<AtomicU64>,
     end: Notify,
 }
 
@@ -66,13 +71,21 @@ impl Shared {
 
     /// Runs lines of the human monitor.
     pub(crate) fn run_line(&self) -> RunLine {
-        let (control, monitor) = (self.control.clone(), self.monitor.lock().clone());
+        let (control, monitor, ended) =
+            (self.control.clone(), self.monitor.lock().clone(), self.ended.clone());
         Arc::new(move |line| {
             let Some(monitor) = monitor.upgrade() else { return "there is no monitor\n".into() };
             let (tx, rx) = std::sync::mpsc::channel();
             let line = line.to_owned();
             drop(control.spawn(move || async move { tx.send(monitor.hmp_command(&line).await) }));
-            rx.recv().unwrap_or_else(|_| "the monitor has ended\n".into())
+            // The control thread waits for this one at the end, so this one must not wait for it then.
+            loop {
+                match rx.recv_timeout(PATIENCE) {
+                    Ok(answer) => return answer,
+                    Err(RecvTimeoutError::Timeout) if ended.load(Ordering::Acquire) == 0 => {}
+                    Err(_) => return "the machine has ended\n".into(),
+                }
+            }
         })
     }
 }
@@ -98,7 +111,7 @@ impl GdbServer {
             control: rt::current(),
             monitor: Mutex::default(),
             attached: AtomicBool::new(false),
-            ended: AtomicU64::new(0),
+            ended: Arc::default(),
             end: Notify::new(),
         };
         Arc::new(GdbServer {
@@ -195,6 +208,15 @@ impl GdbServer {
     pub fn machine_ended(&self, code: i32) {
         self.shared.ended.store(u64::from(code as u32) + 1, Ordering::Release);
         self.shared.end.notify_all();
+    }
+}
+
+impl Drop for GdbServer {
+    fn drop(&mut self) {
+        // Nobody on the server's thread waits for this one any more.
+        if self.shared.ended.load(Ordering::Acquire) == 0 {
+            self.machine_ended(0);
+        }
     }
 }
 

@@ -53,6 +53,16 @@ fn pretty(value: &Value) -> Arc<str> {
     value.to_json_ranked(true).replace('\n', "\r\n").into()
 }
 
+/// What became of a request so far.
+enum Begun {
+    /// It is done, with this result.
+    Done(Value),
+    /// It is noted; this carries it out once it is answered.
+    Noted(Box<dyn FnOnce() + Send>),
+    /// The command of this name runs, and answers itself.
+    Running(String, rt::JoinHandle<()>),
+}
+
 fn internal_error(command: &str) -> QError {
     tracing::error!("QMP command {command} failed inside");
     qapi::qerr!("The command {command} failed because of an internal error")
@@ -114,27 +124,42 @@ impl Session {
         Ok(Value::Dict(qapi::Dict::new()))
     }
 
-    /// Runs a request in its turn, on the control executor. What it leaves in `after` is to be called when the reply is
-    /// in the queue.
-    async fn execute(
-        &self,
-        item: Value,
-        after: &mut Option<Box<dyn FnOnce() + Send>>,
-    ) -> Result<Value, QError> {
+    /// Runs a request in its turn, on the control executor, and answers it. What this gives is to be called then.
+    async fn execute(self: &Arc<Self>, item: Value) -> Option<Box<dyn FnOnce() + Send>> {
+        let id = request::id(&item);
+        let (answer, after) = match self.begin(item, id.clone()) {
+            Ok(Begun::Done(v)) => (Ok(v), None),
+            Ok(Begun::Noted(f)) => (Ok(Value::Dict(qapi::Dict::new())), Some(f)),
+            Ok(Begun::Running(command, task)) => match task.outcome().await {
+                Ok(()) => return None,
+                Err(_) => (Err(internal_error(&command)), None),
+            },
+            Err(e) => (Err(e), None),
+        };
+        self.send(&request::reply(answer, id));
+        after
+    }
+
+    fn begin(self: &Arc<Self>, item: Value, id: Option<Value>) -> Result<Begun, QError> {
         let request = request::check(item, self.oob.load(Ordering::Acquire))?;
         let handler = self.find(&request)?;
         let arguments = request.arguments;
-        // A command that was begun is finished even if its client is gone by then.
+        // The answer is given where the command ran, before anything else runs there: what the command set going tells
+        // of itself behind it. A command that was begun is finished even if its client is gone by then.
+        let me = self.clone();
         let task = match handler {
-            Handler::Session => return self.negotiate(arguments),
-            Handler::Request(f) => {
-                *after = Some(f(arguments)?);
-                return Ok(Value::Dict(qapi::Dict::new()));
-            }
-            Handler::Async(f) => self.shared.control.spawn(move || f(arguments)),
-            Handler::Sync(f) => self.shared.control.spawn(move || async move { f(arguments) }),
+            Handler::Session => return self.negotiate(arguments).map(Begun::Done),
+            Handler::Request(f) => return f(arguments).map(Begun::Noted),
+            Handler::Async(f) => self.shared.control.spawn(move || async move {
+                let result = f(arguments).await;
+                me.send(&request::reply(result, id));
+            }),
+            Handler::Sync(f) => self.shared.control.spawn(move || async move {
+                let result = f(arguments);
+                me.send(&request::reply(result, id));
+            }),
         };
-        task.outcome().await.unwrap_or_else(|_| Err(internal_error(&request.command)))
+        Ok(Begun::Running(request.command, task))
     }
 
     /// Runs an out-of-band request, here and now.
@@ -239,7 +264,7 @@ impl Session {
     }
 
     /// Runs requests one after another.
-    async fn dispatch(&self) {
+    async fn dispatch(self: &Arc<Self>) {
         while let Some(item) = self.next().await {
             // A client that does not read its replies gets no more of them.
             if !self.out.room().await {
@@ -248,11 +273,7 @@ impl Session {
             match item {
                 Item::Rubbish(e) => self.send(&request::reply(Err(e), None)),
                 Item::Request(v) => {
-                    let id = request::id(&v);
-                    let mut after = None;
-                    let result = self.execute(v, &mut after).await;
-                    self.send(&request::reply(result, id));
-                    if let Some(f) = after {
+                    if let Some(f) = self.execute(v).await {
                         f();
                     }
                 }

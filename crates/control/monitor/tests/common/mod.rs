@@ -53,6 +53,14 @@ pub struct Emit {
     pub count: u32,
 }
 
+/// Sets something going that emits an event at once.
+#[derive(Debug, Qapi)]
+#[qapi(command = "set-going", ret = ())]
+pub struct SetGoing {
+    /// The event's number.
+    pub n: u32,
+}
+
 /// Emits an event and lets no further command begin, once it is answered.
 #[derive(Debug, Qapi)]
 #[qapi(command = "leave", ret = ())]
@@ -139,6 +147,12 @@ pub fn rig_with(name: &str, options: QmpOptions) -> Rig {
             }
             Ok(())
         }
+    });
+    let b = bus.clone();
+    t.register(move |s: SetGoing| {
+        let b = b.clone();
+        drop(rt::spawn_local(async move { b.emit(Tick { n: s.n, text: String::new() }) }));
+        async { Ok(()) }
     });
     let (b, this) = (bus.clone(), Arc::new(std::sync::OnceLock::<std::sync::Weak<Monitor>>::new()));
     let left = this.clone();
