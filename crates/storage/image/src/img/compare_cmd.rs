@@ -45,10 +45,12 @@ fn run(tool: &mut Tool<'_>, p: Parsed) -> CmdResult {
     let [first, second] = &p.rest[..] else { return tool.usage("Expecting two image file names") };
     let cache = tool.cache(&p, "cache", "writeback", "source cache").map_err(|_| Failed(2))?;
     tool.format_or_options(&p).map_err(|_| Failed(2))?;
-    let one = tool.source(&p, first)?;
+    let one = tool.named(&p, first)?;
     let two = Source { name: second.clone(), format: p.get("b-format").map(str::to_owned), ..one.clone() };
     tool.short_forms(&two);
-    tool.sharing(&two, p.has("force-share"))?;
+    for image in [&one, &two] {
+        tool.sharing(image, p.has("force-share")).map_err(|_| Failed(2))?;
+    }
     let flags = OpenFlags { force_share: p.has("force-share"), chain: true, cache, ..OpenFlags::default() };
     let strict = p.has("strict");
     let (asked, quiet, terminal) = tool.show_progress(&p);

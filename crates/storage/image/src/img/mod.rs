@@ -150,6 +150,13 @@ impl Tool<'_> {
 
     /// The image that a command line names.
     fn source(&mut self, p: &Parsed, name: &str) -> Result<Source, Failed> {
+        let source = self.named(p, name)?;
+        self.sharing(&source, p.has("force-share"))?;
+        Ok(source)
+    }
+
+    /// The same, before anything but its form is looked at.
+    fn named(&mut self, p: &Parsed, name: &str) -> Result<Source, Failed> {
         let objects = Some(objects(self, &p.all("object"))?);
         let source = Source {
             name: name.to_owned(),
@@ -158,7 +165,6 @@ impl Tool<'_> {
             objects,
         };
         self.short_forms(&source);
-        self.sharing(&source, p.has("force-share"))?;
         Ok(source)
     }
 
