@@ -1,16 +1,20 @@
 //! Arguments of human monitor commands.
 //!
 //! A command's parameters are written as help shows them, which is also what they are parsed by:
-//! `[-n]` a flag, `device` a word, `[device]` a word that may be missing, `size:i` an integer, `state:b` `on` or
-//! `off`, `command...` the rest of the line. The `:i` and `:b` are not shown.
+//! `[-n]` a flag, `device` a word, `[device]` a word that may be missing, `device:B` a word that names a block device,
+//! `count:i` an integer, `size:o` a size with a suffix, in MiB without, `state:b` `on` or `off`, `command...` the rest of the
+//! line. What stands behind a colon is not shown.
 
+use base::units::{self, SizeError};
 use std::collections::{HashMap, HashSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Flag(char),
     Word,
+    Block,
     Int,
+    Size,
     OnOff,
     Rest,
 }
@@ -46,6 +50,10 @@ pub(crate) fn parse_spec(spec: &str) -> (Vec<Param>, String) {
             (n, Kind::Rest)
         } else if let Some(n) = body.strip_suffix(":i") {
             (n, Kind::Int)
+        } else if let Some(n) = body.strip_suffix(":B") {
+            (n, Kind::Block)
+        } else if let Some(n) = body.strip_suffix(":o") {
+            (n, Kind::Size)
         } else if let Some(n) = body.strip_suffix(":b") {
             (n, Kind::OnOff)
         } else {
@@ -81,7 +89,7 @@ impl HmpArgs {
         self.get(name).unwrap_or("")
     }
 
-    /// The integer given for parameter `name`.
+    /// The integer or the size in bytes given for parameter `name`.
     pub fn int(&self, name: &str) -> Option<i64> {
         self.ints.get(name).copied()
     }
@@ -143,6 +151,21 @@ fn parse_int(word: &str) -> Result<i64, String> {
     }
 }
 
+/// A size in bytes that the machine can have.
+fn parse_size(name: &str, word: &str) -> Result<i64, String> {
+    let behind = || format!("{name}: extraneous characters at the end of line");
+    // What is behind a number is not part of it.
+    let number = |c: char| c.is_ascii_digit() || c == '.';
+    let digits = word.find(|c| !number(c)).unwrap_or(word.len());
+    match units::parse_size(word, units::MIB) {
+        Ok(v) => i64::try_from(v).map_err(|_| String::from("invalid size")),
+        Err(SizeError::Invalid) if digits > 0 && units::parse_size(&word[..digits], units::MIB).is_ok() => {
+            Err(behind())
+        }
+        Err(_) => Err(String::from("invalid size")),
+    }
+}
+
 /// Parses the rest of a command line; `name` is the command's for messages.
 pub(crate) fn parse(name: &str, params: &[Param], line: &str) -> Result<HmpArgs, String> {
     let mut args = HmpArgs::default();
@@ -180,10 +203,15 @@ pub(crate) fn parse(name: &str, params: &[Param], line: &str) -> Result<HmpArgs,
         match (word, p.kind) {
             (None, _) if p.optional => {}
             (None, Kind::Int) => return Err(String::from("unexpected end of expression")),
+            (None, Kind::Size) => return Err(String::from("invalid size")),
+            (None, Kind::Block) => return Err(format!("{name}: block device name expected")),
             (None, Kind::OnOff) => return Err(String::from("Expected 'on' or 'off'")),
             (None, _) => return Err(format!("{name}: string expected")),
             (Some(w), Kind::Int) => {
                 args.ints.insert(p.name.clone(), parse_int(&w)?);
+            }
+            (Some(w), Kind::Size) => {
+                args.ints.insert(p.name.clone(), parse_size(name, &w)?);
             }
             (Some(w), Kind::OnOff) if w != "on" && w != "off" => {
                 return Err(String::from("Expected 'on' or 'off'"));
@@ -226,6 +254,11 @@ mod tests {
         assert_eq!(go("[-n] [device]", "").unwrap(), HmpArgs::default());
         assert_eq!(go("v:i", "0x10").unwrap().int("v"), Some(16));
         assert_eq!(go("v:i", "-3").unwrap().int("v"), Some(-3));
+        for (text, want) in
+            [("3", 3 << 20), ("1.5k", 1536), ("2.5m", 2560 << 10), ("512b", 512), ("0x10", 16 << 20)]
+        {
+            assert_eq!(go("s:o", text).unwrap().int("s"), Some(want), "{text}");
+        }
         assert_eq!(go("v:b", "off").unwrap().on_off("v"), Some(false));
         assert_eq!(go("d c...", "x  a b  c ").unwrap().get("c"), Some("a b  c"));
         assert_eq!(go("word", "-x").unwrap().get("word"), Some("-x"));
@@ -242,6 +275,11 @@ mod tests {
             ("n:i", "x", "invalid char 'x' in expression"),
             ("n:i", "", "unexpected end of expression"),
             ("n:i", "99999999999999999999", "integer '99999999999999999999' is out of range"),
+            ("d:B", "", "cmd: block device name expected"),
+            ("s:o", "", "invalid size"),
+            ("s:o", "-5", "invalid size"),
+            ("s:o", "9999999999999", "invalid size"),
+            ("s:o", "1x", "cmd: extraneous characters at the end of line"),
             ("n:b", "x", "Expected 'on' or 'off'"),
         ] {
             assert_eq!(go(spec, line), Err(want.to_owned()), "{spec} / {line}");

@@ -85,8 +85,9 @@ impl HmpTable {
     ///
     /// `name` is its name, `info NAME` for one that shows information, with short names behind bars:
     /// `stop|s`. `args` are its parameters as help shows them: `[-n]` a flag, `device` a word, `[device]` a
-    /// word that may be missing, `size:i` an integer, `state:b` `on` or `off`, `command...` the rest of the
-    /// line. The handler runs on the control executor; lines of its text end with `\n`.
+    /// word that may be missing, `device:B` the name of a block device, `count:i` an integer, `size:o` a size in
+    /// bytes (MiB without a suffix), `state:b` `on` or `off`, `command...` the rest of the line. The handler runs
+    /// on the control executor; lines of its text end with `\n`.
     ///
     /// # Panics
     /// Where the name is taken or `args` is not well formed: both are bugs of the program.
@@ -113,6 +114,24 @@ impl HmpTable {
         });
         self.entries.push(Entry { group, names, params, shown, help, handler });
         self.entries.sort_by_key(|e| (e.group, e.names));
+    }
+
+    /// As [`HmpTable::register`], for a command whose parameters help shows in words of their own.
+    pub fn register_shown<F, Fut>(
+        &mut self,
+        name: &'static str,
+        (args, shown): (&str, &str),
+        help: &'static str,
+        f: F,
+    ) where
+        F: Fn(HmpArgs) -> Fut + Send + Sync + 'static,
+        Fut: Future + 'static,
+        Fut::Output: HmpOutput,
+    {
+        self.register(name, args, help, f);
+        if let Some(e) = self.entries.iter_mut().find(|e| e.group.is_empty() && e.names == name) {
+            e.shown = shown.to_owned();
+        }
     }
 
     fn find(&self, group: &str, name: &str) -> Option<&Entry> {
