@@ -125,10 +125,10 @@ fn plan(h: &Header, a: &Amend, version: u32) -> Result<u32, QError> {
     }
     if version < 3 && order != 4 {
         return Err(match a.refcount_bits {
-            Some(_) => qerr!(
+            Some(bits) if bits != u64::from(h.geometry.refcount_bits()) => qerr!(
                 "Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)"
             ),
-            None => qerr!("compat=0.10 requires refcount_bits=16"),
+            _ => qerr!("compat=0.10 requires refcount_bits=16"),
         });
     }
     if version < 3 && a.lazy_refcounts == Some(true) {

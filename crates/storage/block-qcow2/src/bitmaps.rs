@@ -182,7 +182,6 @@ impl Image {
         let old_ext = m.header.bitmaps.filter(|_| Self::bitmaps_valid(m));
         // Nobody's but those that were kept may be believed later.
         let believed = if open { Self::believed(&m.header) } else { 0 };
-        let places: Vec<String> = old.iter().map(|b| b.name.clone()).collect();
         let mut first = Vec::new();
         let (mut last, mut gone) = (Vec::new(), Vec::new());
         for (i, b) in old.into_iter().enumerate() {
@@ -195,10 +194,11 @@ impl Image {
         if bitmaps.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        // Each keeps its place in the directory; new ones follow.
-        let place = |b: &Arc<Bitmap>| places.iter().position(|n| n == b.name()).unwrap_or(usize::MAX);
+        // Each keeps the place that it had when the image rested; new ones follow.
+        let rested = self.shown.read().rested.clone();
+        let place = |name: &str| rested.iter().position(|n| n == name).unwrap_or(usize::MAX);
         let mut bitmaps = bitmaps.to_vec();
-        bitmaps.sort_by_key(place);
+        bitmaps.sort_by_key(|b| place(b.name()));
         let live = open && self.live.may_be_on();
         // What is written right now is not in the bitmaps yet.
         let active = if open { self.live.start_over() } else { Vec::new() };
@@ -210,6 +210,10 @@ impl Image {
             }
             let kept = list.len() as u32;
             list.append(&mut last);
+            if !open {
+                // Nothing is kept of an image that rests: what is broken has its place, too.
+                list.sort_by_key(|b| place(&b.name));
+            }
             let ext = self.store_directory(h, m, &list, &mut fresh).await?;
             self.plan_header(h, m, ext, (live && kept > 0 || m.header.kept_bitmaps.is_some()).then_some(kept))
                 .await
@@ -249,7 +253,15 @@ impl Image {
             }
             return Err(e);
         }
-        self.shown.write().bitmaps = list.clone();
+        {
+            let mut shown = self.shown.write();
+            shown.bitmaps = list.clone();
+            let there = |name: &String| list.iter().any(|b| b.name == *name);
+            match open {
+                true => shown.rested.retain(there),
+                false => shown.rested = list.iter().map(|b| b.name.clone()).collect(),
+            }
+        }
         let valid = if ext.is_some() { autoclear::BITMAPS } else { 0 };
         self.put_autoclear(h, m, (m.header.autoclear & !autoclear::ALL_BITMAPS) | valid | kept).await?;
         let place = ext.map_or(0..0, |x| {
@@ -417,8 +429,8 @@ impl Image {
     /// Stores the bitmaps that are to be kept: the last thing before the image rests. Broken ones stay as they are.
     pub async fn store_bitmaps<H: Host>(&self, h: &H, bitmaps: &[Arc<Bitmap>]) -> IoResult<()> {
         let keep: Vec<_> = bitmaps.iter().filter(|b| b.persistent()).collect();
-        // The oldest first, as they were made.
-        let good: Vec<_> = keep.iter().rev().filter(|b| !b.inconsistent()).map(|b| (*b).clone()).collect();
+        // The youngest first.
+        let good: Vec<_> = keep.iter().filter(|b| !b.inconsistent()).map(|b| (*b).clone()).collect();
         let fresh = !self.ready.load(Ordering::Acquire);
         if self.check_usable().is_err() || (fresh && good.iter().all(|b| self.is_stored(b.name()))) {
             return Ok(());
@@ -462,7 +474,7 @@ impl Image {
             self.shown.read().bitmaps.iter().take(believed).map(|b| b.name.clone()).collect();
         // What somebody works on may still get back what it has lost: what is stored of it stays, which is more.
         let stays = |b: &Bitmap| b.inconsistent() || (b.busy() && known.iter().any(|n| n == b.name()));
-        let new: Vec<_> = keep.iter().rev().filter(|b| !stays(b)).map(|b| (*b).clone()).collect();
+        let new: Vec<_> = keep.iter().filter(|b| !stays(b)).map(|b| (*b).clone()).collect();
         let kept = |i: &BitmapInfo| keep.iter().any(|b| stays(b) && b.name() == i.name);
         let done = async {
             // A bitmap that was cleared says: what was written until now is known to somebody. So it must not be lost.

@@ -82,6 +82,8 @@ pub struct Shown {
     pub header: Header,
     /// The bitmaps that the image holds, while they are valid.
     pub bitmaps: Vec<BitmapInfo>,
+    /// The names of those that it held when it rested last: queries show no other.
+    pub rested: Vec<String>,
     /// Internal snapshots.
     pub snapshots: Vec<Snapshot>,
 }
@@ -204,7 +206,12 @@ impl Image {
             places: RwLock::new(Places { protected, refblocks }),
             ranges: RangeLocks::default(),
             corrupt: AtomicBool::new(header.has(incompat::CORRUPT)),
-            shown: RwLock::new(Shown { header: header.clone(), bitmaps, snapshots }),
+            shown: RwLock::new(Shown {
+                header: header.clone(),
+                rested: bitmaps.iter().map(|b| b.name.clone()).collect(),
+                bitmaps,
+                snapshots,
+            }),
             meta: rt::sync::Mutex::new(Meta {
                 header,
                 reftable,

@@ -84,6 +84,8 @@ fn unknown(h: &Header) -> Vec<String> {
 /// The driver's part of query answers. Does not wait for storage.
 pub fn driver_info(image: &Image) -> DriverInfo {
     let s = image.shown.read();
+    let rested = |b: &&BitmapInfo| s.rested.contains(&b.name);
+    let bitmaps: Vec<BitmapInfo> = s.bitmaps.iter().filter(rested).cloned().collect();
     let encrypt = image.crypt.as_ref().and_then(|c| c.info());
     DriverInfo {
         actual_size: None,
@@ -91,7 +93,7 @@ pub fn driver_info(image: &Image) -> DriverInfo {
         dirty: Some(s.header.has(incompat::DIRTY)),
         compressed: None,
         encrypted: image.is_encrypted().then_some(true),
-        format_specific: Some(ImageInfoSpecific::Qcow2(specific(&s.header, &s.bitmaps, encrypt))),
+        format_specific: Some(ImageInfoSpecific::Qcow2(specific(&s.header, &bitmaps, encrypt))),
         snapshots: s.snapshots.iter().map(snapshot).collect(),
         vm_state_offset: Some({
             let g = image.geometry();

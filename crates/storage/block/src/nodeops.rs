@@ -177,8 +177,8 @@ impl BlockGraph {
 
 /// What an image has for its new owner.
 async fn take_over(cx: &Cx<'_>, driver: &dyn Driver) -> Result<(), QError> {
-    let mut stored = driver.stored_bitmaps(cx).await?;
-    while let Some(b) = stored.pop() {
+    let stored = driver.stored_bitmaps(cx).await?;
+    for b in stored {
         cx.node.live.bitmaps.add(Arc::new(b));
     }
     cx.node.live.bitmaps.resize(cx.len());

@@ -233,8 +233,8 @@ impl Txn<'_> {
             events,
         };
         let driver = (ty.open)(open).await?;
-        let mut stored = driver.stored_bitmaps(&Cx { graph: &graph, node }).await?;
-        while let Some(b) = stored.pop() {
+        let stored = driver.stored_bitmaps(&Cx { graph: &graph, node }).await?;
+        for b in stored {
             node.live.bitmaps.add(Arc::new(b));
         }
         let born = self.ctl.next_id();

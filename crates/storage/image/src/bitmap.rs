@@ -69,7 +69,7 @@ pub async fn copy_all(
                 continue;
             }
             return Err(qerr!("Cannot copy inconsistent bitmap '{name}'")
-                .with_hint("Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove'"));
+                .with_hint("Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it"));
         }
         let failed = |e: QError| qerr!("Failed to create bitmap {name}: {}", e.desc());
         to.graph.bitmap_add(&to.node, &name, Some(b.granularity()), true, true).await.map_err(failed)?;

@@ -110,6 +110,10 @@ fn what_cannot_be_changes_nothing() {
         assert!(host.bytes() == before);
         amend(&host, &Amend { refcount_bits: Some(2), ..a() }, &mut |_, _| {}).await.unwrap();
         no_errors(&host, false).await;
+        // A width that is there already is not what is wrong.
+        let old = Amend { refcount_bits: Some(2), version: Some(2), ..a() };
+        let e = amend(&host, &old, &mut |_, _| {}).await.unwrap_err();
+        assert_eq!(e.desc(), "compat=0.10 requires refcount_bits=16");
     });
 }
 
