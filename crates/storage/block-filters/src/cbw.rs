@@ -7,8 +7,8 @@ use crate::past::{MAX_PIECE, MIN_PIECE, Past, PastSpec};
 use crate::{FILE, cluster_size, in_child, not_ours};
 use api::block_core::{BlockdevDriverOptions, BlockdevOptions, OnCbwError};
 use block::driver::{
-    Caps, ChildDef, ChildOption, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits, NodeFlags, OpenCx,
-    OpenFuture, Prealloc, WriteFlags, ZeroFlags, default_child_perm,
+    Caps, ChildDef, ChildOption, ChildSlot, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits,
+    NodeFlags, OpenCx, OpenFuture, Prealloc, WriteFlags, ZeroFlags, default_child_perm,
 };
 use block::job::filter::{Request, TARGET, Watch};
 use block::perm::{Perm, PermPair, Role};
@@ -108,6 +108,10 @@ fn past(o: &OpenCx<'_>) -> Result<Past, QError> {
 }
 
 impl Driver for CopyBeforeWrite {
+    fn name_over(&self, _: &dyn Fn(ChildSlot) -> Option<String>) -> Option<String> {
+        None
+    }
+
     fn len(&self, cx: &Cx<'_>) -> u64 {
         cx.child_len(FILE).unwrap_or(0)
     }

@@ -2,8 +2,8 @@
 
 use crate::{FILE, cluster_size, in_child, one_child};
 use block::driver::{
-    Caps, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits, OpenCx, OpenFuture, Prealloc, WriteFlags,
-    ZeroFlags, default_child_perm,
+    Caps, ChildSlot, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits, OpenCx, OpenFuture, Prealloc,
+    WriteFlags, ZeroFlags, default_child_perm,
 };
 use mem::IoBuf;
 use qapi::qerr;
@@ -37,6 +37,10 @@ fn open<'a>(o: OpenCx<'a>) -> OpenFuture<'a> {
 }
 
 impl Driver for Compress {
+    fn name_over(&self, _: &dyn Fn(ChildSlot) -> Option<String>) -> Option<String> {
+        None
+    }
+
     fn len(&self, cx: &Cx<'_>) -> u64 {
         cx.child_len(FILE).unwrap_or(0)
     }

@@ -3,8 +3,8 @@
 use crate::{FILE, in_child, not_ours, one_child};
 use api::block_core::{BlockdevDriverOptions, BlockdevOptions};
 use block::driver::{
-    Caps, ChildDef, CtlFuture, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits, NodeFlags, NodePlan,
-    NothingStaged, OpenCx, OpenFuture, Prealloc, Staged, WriteFlags, ZeroFlags,
+    Caps, ChildDef, ChildSlot, CtlFuture, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits, NodeFlags,
+    NodePlan, NothingStaged, OpenCx, OpenFuture, Prealloc, Staged, WriteFlags, ZeroFlags,
 };
 use block::graph::NodeId;
 use block::perm::{Perm, PermPair};
@@ -64,6 +64,10 @@ fn bottom(cx: &Cx<'_>, options: &BlockdevOptions) -> Result<Option<NodeId>, QErr
 }
 
 impl Driver for CopyOnRead {
+    fn name_over(&self, _: &dyn Fn(ChildSlot) -> Option<String>) -> Option<String> {
+        None
+    }
+
     fn len(&self, cx: &Cx<'_>) -> u64 {
         cx.child_len(FILE).unwrap_or(0)
     }

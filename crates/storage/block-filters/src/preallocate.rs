@@ -9,8 +9,8 @@ use api::block_core::{BlockdevDriverOptions, BlockdevOptions};
 use base::IoResult;
 use base::units::MIB;
 use block::driver::{
-    Caps, ChildDef, CtlFuture, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits, NodeFlags, NodePlan,
-    OpenCx, OpenFuture, Prealloc, Staged, WriteFlags, ZeroFlags, default_child_perm,
+    Caps, ChildDef, ChildSlot, CtlFuture, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits, NodeFlags,
+    NodePlan, OpenCx, OpenFuture, Prealloc, Staged, WriteFlags, ZeroFlags, default_child_perm,
 };
 use block::perm::{Perm, PermPair};
 use mem::IoBuf;
@@ -153,6 +153,10 @@ impl Inner {
 }
 
 impl Driver for Preallocate {
+    fn name_over(&self, _: &dyn Fn(ChildSlot) -> Option<String>) -> Option<String> {
+        None
+    }
+
     fn len(&self, cx: &Cx<'_>) -> u64 {
         self.0.len(cx)
     }

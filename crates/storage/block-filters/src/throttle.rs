@@ -3,8 +3,8 @@
 use crate::{FILE, in_child, not_ours, one_child};
 use api::block_core::{BlockdevDriverOptions, BlockdevOptions};
 use block::driver::{
-    Caps, CtlFuture, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits, NodePlan, OpenCx, OpenFuture,
-    Prealloc, Staged, WriteFlags, ZeroFlags, default_child_perm,
+    Caps, ChildSlot, CtlFuture, Cx, Driver, DriverType, Extent, IoFuture, Kind, Limits, NodePlan, OpenCx,
+    OpenFuture, Prealloc, Staged, WriteFlags, ZeroFlags, default_child_perm,
 };
 use mem::IoBuf;
 use parking_lot::{Mutex, RwLock};
@@ -71,6 +71,10 @@ impl Throttle {
 }
 
 impl Driver for Throttle {
+    fn name_over(&self, _: &dyn Fn(ChildSlot) -> Option<String>) -> Option<String> {
+        None
+    }
+
     fn len(&self, cx: &Cx<'_>) -> u64 {
         cx.child_len(FILE).unwrap_or(0)
     }

@@ -814,7 +814,8 @@ pub trait Driver: Send + Sync + 'static {
     }
 
     /// The name of a node whose primary child has a name, given the names of its children. The default is that of the
-    /// child `file`: a format or filter does not change it. `None` where no name alone describes the node.
+    /// child `file`: a format does not change it. `None` where no name alone describes the node. For a filter that has no
+    /// name of its own, none does.
     fn name_over(&self, child: &dyn Fn(ChildSlot) -> Option<String>) -> Option<String> {
         child(ChildSlot::File)
     }

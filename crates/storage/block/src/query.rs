@@ -1,7 +1,7 @@
 //! What queries tell of the graph. All of it is computed from one snapshot; nothing waits for storage.
 
 use crate::control::BlockGraph;
-use crate::driver::{BackingHint, ChildSlot, Cx, DetectZeroes, DriverInfo, DriverType};
+use crate::driver::{BackingHint, ChildSlot, Cx, DetectZeroes, DriverInfo, DriverType, Kind};
 use crate::graph::{Graph, Node, NodeId, RootDef};
 use crate::lists::member;
 use crate::open::resolve;
@@ -18,7 +18,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Options that say which bytes a node shows; all others only say how it works.
-const STRONG: [&str; 32] = [
+const STRONG: [&str; 33] = [
+    "throttle-group",
     "key-secret",
     "filename",
     "size",
@@ -113,12 +114,19 @@ fn block_info(names: &Names, graph: &Arc<Graph>, r: &RootDef) -> BlockInfo {
             info
         }),
         tray_open: None,
-        io_status: r.qdev.as_ref().map(|_| BlockDeviceIoStatus::Ok),
+        // Of a device that tells its guest of every error there is nothing to say.
+        io_status: r.qdev.as_ref().filter(|_| stops(r)).map(|_| BlockDeviceIoStatus::Ok),
     }
 }
 
+/// Whether an error may stop the machine.
+fn stops(r: &RootDef) -> bool {
+    use crate::drive::ErrorAction::{Enospc, Stop};
+    r.on_error.read == Stop || matches!(r.on_error.write, Stop | Enospc)
+}
+
 /// The node that the user put there: the first below it that is not there on somebody else's account.
-fn explicit<'g>(graph: &'g Graph, mut node: &'g Arc<Node>) -> &'g Arc<Node> {
+pub(crate) fn explicit<'g>(graph: &'g Graph, mut node: &'g Arc<Node>) -> &'g Arc<Node> {
     while node.implicit
         && let Some(child) = node.primary().and_then(|e| graph.node(e.child))
     {
@@ -132,7 +140,7 @@ fn device_info(names: &Names, cx: Cx<'_>, writeback: bool, flat: bool) -> BlockD
     let image = image_info(names, cx, flat);
     let (mut depth, mut below) = (0, cx);
     // Without the layers below the answer does not say how many there are.
-    while let Some(next) = below.child(ChildSlot::Backing).ok().filter(|_| !flat) {
+    while let Some(next) = behind(below).filter(|_| !flat) {
         depth += 1;
         below = next;
     }
@@ -191,6 +199,26 @@ fn int(v: u64) -> i64 {
     i64::try_from(v).unwrap_or(i64::MAX)
 }
 
+/// The next image behind a node: its backing file, or what a filter shows. Filters that nobody put there on purpose are no
+/// images.
+fn behind(cx: Cx<'_>) -> Option<Cx<'_>> {
+    fn next(cx: Cx<'_>) -> Option<Cx<'_>> {
+        match cx.node.primary() {
+            Some(e) if cx.node.ty.kind == Kind::Filter && e.role.contains(Role::FILTERED) => {
+                cx.child(e.slot).ok()
+            }
+            _ => cx.child(ChildSlot::Backing).ok(),
+        }
+    }
+    let mut at = next(cx)?;
+    while at.node.implicit
+        && let Some(below) = next(at)
+    {
+        at = below;
+    }
+    Some(at)
+}
+
 /// The image, without those behind it if `flat`.
 fn image_info(names: &Names, cx: Cx<'_>, flat: bool) -> ImageInfo {
     if flat {
@@ -204,7 +232,7 @@ fn image_info(names: &Names, cx: Cx<'_>, flat: bool) -> ImageInfo {
 fn image(names: &Names, cx: Cx<'_>) -> Arc<ImageInfo> {
     let known = names.images.borrow().get(&cx.node.id).cloned();
     known.unwrap_or_else(|| {
-        let backing_image = cx.child(ChildSlot::Backing).ok().map(|b| image(names, b));
+        let backing_image = behind(cx).map(|b| image(names, b));
         let info = Arc::new(ImageInfo { base: node_info(names, cx), backing_image });
         names.images.borrow_mut().insert(cx.node.id, info.clone());
         info
