@@ -91,7 +91,9 @@ async fn with_machine(
     let mut commands = CommandTable::new();
     let mut hmp = HmpTable::new();
     storage.register(&mut commands, &mut hmp);
-    block::qmp::register_devices(&mut commands, &storage.graph);
+    let interface = machine.kind().default_interface();
+    block::qmp::register_devices(&mut commands, &mut hmp, &storage.graph, interface);
+    block_jobs::qmp::register_hmp(&mut hmp, &storage.jobs);
     block_jobs::replication::register(&mut commands, &storage.jobs);
     machine::qmp::register(&mut commands, &mut hmp, machine);
     let gdb = GdbServer::new(machine, &storage.chardevs);
@@ -145,13 +147,7 @@ async fn block_nodes(config: &Config, storage: &Storage) -> Result<Vec<(Given, D
     let mut drives = Vec::new();
     for g in &config.drives {
         let mut drive = Drive::parse(&g.value).map_err(|e| about(g, e))?;
-        if drive.id.is_none() && drive.place.0.or(drive.place.2).is_none() {
-            // The first place where no drive is.
-            let taken = |d: &Drive| drives.iter().any(|(_, other): &(Given, Drive)| other.name() == d.name());
-            while taken(&drive) {
-                drive.place.0 = Some(drive.place.0.unwrap_or(0) + 1);
-            }
-        }
+        drive.find_place(|name| drives.iter().any(|(_, other): &(Given, Drive)| other.name() == name));
         if let Some(warning) = storage.graph.add_drive(drive.clone()).await.map_err(|e| about(g, e))? {
             base::print_error(&format!("WARNING: {warning}\n"));
         }

@@ -24,6 +24,14 @@ impl MachineKind {
     pub const ALL: [(MachineKind, &'static str, &'static str); 2] =
         [(MachineKind::None, "none", "empty machine"), (MachineKind::Virt, "virt", "RISC-V VirtIO board")];
 
+    /// What a drive is for whose options do not say it (`if`).
+    pub fn default_interface(self) -> &'static str {
+        match self {
+            MachineKind::None => "none",
+            MachineKind::Virt => "virtio",
+        }
+    }
+
     /// The kind's name.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|k| k.0 == self).map_or("none", |k| k.1)

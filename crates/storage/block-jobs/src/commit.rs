@@ -7,11 +7,11 @@
 use crate::copy::{Failed, Zeroes, copy_range, has, plain};
 use crate::flow::{Bounds, Buffers, Flow, Sweep, Work};
 use crate::mirror::{self, After, Mirrored};
-use crate::setup::{Frozen, begin, config, find_node, hint, is_root, job_id, undo};
+use crate::setup::{Frozen, Made, begin, config, find_node, hint, internal, is_root, job_id, undo};
 use api::block_core::{BlockCommit, BlockdevOnError};
 use api::job::JobType;
-use base::IoResult;
-use block::driver::{BackingHint, CtlFuture, Prealloc};
+use base::{Errno, IoResult};
+use block::driver::{BackingHint, ChildSlot, CtlFuture, Prealloc};
 use block::job::change::FilterSpec;
 use block::job::filter::{Blind, COMMIT_TOP, SOURCE, TARGET};
 use block::job::{Body, DoneFuture, Job, JobRoot, Jobs, Op};
@@ -121,6 +121,7 @@ pub(crate) fn merging(top: NodeId, bottom: NodeId, base: NodeId) -> Mirrored {
         bottom: Some(bottom),
         replaces: top,
         commit: true,
+        stays: false,
         failover: false,
         backing: After::Leave,
         bare: false,
@@ -227,6 +228,7 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
     let name = c.filter_node_name.clone();
     let between = merged.iter().copied().filter(|n| *n != device).collect::<Vec<_>>();
     if active {
+        graph.may_filter(device, "backing", name.as_deref())?;
         let what = Mirrored {
             filter_name: name,
             on_source_error: on_error,
@@ -272,4 +274,61 @@ pub async fn commit(jobs: &Arc<Jobs>, c: BlockCommit) -> Result<(), QError> {
     })
     .await
     .map(drop)
+}
+
+/// Merges the image at `device` into its backing file while its users go on, and has it give up what it holds.
+///
+/// # Errors
+/// What the human monitor says of it.
+async fn commit_in_place(jobs: &Arc<Jobs>, device: NodeId) -> Result<(), QError> {
+    let graph = jobs.graph();
+    let g = graph.snapshot();
+    let mut top = g.node(device).ok_or_else(|| plain(Errno::NOMEDIUM))?;
+    while top.implicit
+        && let Some(below) = top.primary().and_then(|e| g.node(e.child))
+    {
+        top = below;
+    }
+    let backing = top.edge(ChildSlot::Backing).ok_or_else(|| plain(Errno::NOTSUP))?;
+    let base = mirror::top_image(&g, backing.child);
+    let busy = |id: &NodeId| g.no_job_on(*id).is_err() || g.overlay_of(*id).is_some_and(|o| o.id != top.id);
+    if [device, top.id, base].iter().any(busy) {
+        return Err(plain(Errno::BUSY));
+    }
+    if !top.writable() {
+        return Err(qerr!("{}", Errno::PERM).with_hint("Block node is read-only"));
+    }
+    let what = Mirrored { stays: true, others: vec![base], ..merging(top.id, top.id, base) };
+    let job = jobs.create(internal(JobType::Commit), None)?;
+    let body = mirror::set_up(graph, &job, what).await.map_err(|e| {
+        tracing::debug!("a commit cannot begin: {e}");
+        plain(Errno::ACCES)
+    });
+    let job = Made::new(jobs, job, body)?.start();
+    job.ended().await;
+    job.error().map_or(Ok(()), |e| Err(QError::new(e)))
+}
+
+/// `commit` of the human monitor: `device` is a drive's name, or `all`. The answer is what is told of it.
+pub async fn commit_drives(jobs: &Arc<Jobs>, device: &str) -> String {
+    let g = jobs.graph().snapshot();
+    let nodes: Vec<NodeId> = if device == "all" {
+        let drives = g.roots().filter(|r| r.drive || r.qdev.is_some()).filter_map(|r| r.node);
+        drives.filter(|n| g.cow_child(*n).is_some()).collect()
+    } else {
+        match g.drive(device) {
+            Some(d) => match d.node {
+                Some(node) => vec![node],
+                None => return format!("Device '{device}' has no medium\n"),
+            },
+            None => return format!("Device '{device}' not found\n"),
+        }
+    };
+    for node in nodes {
+        if let Err(e) = commit_in_place(jobs, node).await {
+            let hint = e.hint().map(|h| format!("{h}\n")).unwrap_or_default();
+            return format!("{hint}'commit' error for '{device}': {}\n", e.desc());
+        }
+    }
+    String::new()
 }

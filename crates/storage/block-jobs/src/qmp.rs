@@ -5,7 +5,7 @@ use api::block_core::{
     DriveMirror, XBlockdevAmend,
 };
 use block::job::Jobs;
-use monitor::CommandTable;
+use monitor::{CommandTable, HmpTable};
 use std::sync::Arc;
 
 /// Registers these commands, and those that ask something of any job.
@@ -56,5 +56,16 @@ pub fn register(table: &mut CommandTable, jobs: &Arc<Jobs>) {
     table.register(move |c: BlockStream| {
         let j = j.clone();
         async move { crate::stream::stream(&j, c).await }
+    });
+}
+
+/// Registers the human monitor's command `commit`.
+pub fn register_hmp(hmp: &mut HmpTable, jobs: &Arc<Jobs>) {
+    let j = jobs.clone();
+    let shown = ("device:B", "device|all");
+    let help = "commit changes to the disk images (if -snapshot is used) or backing files";
+    hmp.register_shown("commit", shown, help, move |a| {
+        let j = j.clone();
+        async move { crate::commit::commit_drives(&j, a.str("device")).await }
     });
 }

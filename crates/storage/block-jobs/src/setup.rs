@@ -52,6 +52,11 @@ pub(crate) fn config(
     JobConfig { id, ty, block: true, auto_finalize, auto_dismiss, speed, internal: false }
 }
 
+/// A job that only its maker sees.
+pub(crate) fn internal(ty: JobType) -> JobConfig {
+    JobConfig { internal: true, ..config(String::new(), ty, 0, None, None) }
+}
+
 /// Makes a job and sets it up; where that fails, the job is gone again.
 pub(crate) async fn begin<B: block::job::Body>(
     jobs: &Arc<Jobs>,
@@ -92,6 +97,11 @@ impl<B: block::job::Body> Made<B> {
     pub(crate) fn forget(self) {
         self.jobs.forget(&self.job);
     }
+}
+
+/// An error where the filter of a job that copies from under itself cannot be over `node`.
+pub(crate) fn may_make_filter(graph: &BlockGraph, node: NodeId, name: Option<&str>) -> Result<(), QError> {
+    graph.may_filter(node, "file", name).map_err(|e| e.prepend("Could not create node"))
 }
 
 /// The links that a job has frozen.

@@ -4,7 +4,7 @@ use crate::commit::chain;
 use crate::copy::{Failed, has, plain};
 use crate::flow::{Bounds, Buffers, Flow, Sweep, Work};
 use crate::mirror::{filters, top_image};
-use crate::setup::{Frozen, begin, config, find, find_node, hint, job_id, undo};
+use crate::setup::{Frozen, begin, config, find, find_node, hint, job_id, may_make_filter, undo};
 use api::block_core::{BlockStream, BlockdevOnError};
 use api::job::JobType;
 use base::IoResult;
@@ -227,6 +227,7 @@ pub async fn stream(jobs: &Arc<Jobs>, c: BlockStream) -> Result<(), QError> {
         config(id, JobType::Stream, speed.as_ref().copied().unwrap_or(0), c.auto_finalize, c.auto_dismiss);
     let on_error = c.on_error.unwrap_or_default();
     let name = c.filter_node_name.clone();
+    may_make_filter(&graph, source, name.as_deref())?;
     let shown: Vec<NodeId> = filters(&g, source).into_iter().chain([image]).collect();
     begin(jobs, config, async |job| {
         speed?;

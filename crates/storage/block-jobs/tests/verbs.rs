@@ -525,3 +525,66 @@ fn nothing_is_left_of_a_job_that_has_ended() {
         }
     }
 }
+
+#[test]
+fn a_failure_at_once_is_told_after_the_answer() {
+    run(|b| async move {
+        block::testing::create_cow(&b.world, "h9", 2 * SIZE, None);
+        let text =
+            "{'device':'hd3','job-id':'m','target':'h9','format':'qcow2','mode':'existing','sync':'full'}";
+        block_jobs::mirror::drive_mirror(&b.jobs, common::arg(text)).await.unwrap();
+        assert_eq!(b.told(), ["created", "running"]);
+        b.until("m", "null").await;
+        assert_eq!(b.told(), ["aborting", "BLOCK_JOB_COMPLETED", "concluded", "null"]);
+    });
+}
+
+#[test]
+fn an_image_is_merged_in_place_while_it_is_written() {
+    run(|b| async move {
+        use block::Drive;
+        let before = b.bytes("hd2").await;
+        let drive = Drive::parse("file=h3,id=d,format=qcow2,if=none").unwrap();
+        let other = b.jobs.clone();
+        assert_eq!(block_jobs::commit::commit_drives(&b.jobs, "d").await, "Device 'd' not found\n");
+        b.graph.del("hd3").await.unwrap();
+        b.graph.add_drive(drive).await.unwrap();
+        let text = block_jobs::commit::commit_drives(&b.jobs, "d").await;
+        assert_eq!(text, "'commit' error for 'd': Operation not supported\n");
+        b.graph.del("hd2").await.unwrap();
+        b.graph.del("hd1").await.unwrap();
+        b.graph.del("hd0").await.unwrap();
+        let drive = Drive::parse("file=h2,id=t,format=qcow2,if=none,node-name=top").unwrap();
+        b.graph.add_drive(drive).await.unwrap();
+        let config = block::RootConfig {
+            qdev: Some("vda".into()),
+            perm: block::Perm::CONSISTENT_READ | block::Perm::WRITE,
+            shared: block::Perm::CONSISTENT_READ | block::Perm::WRITE_UNCHANGED,
+            ..Default::default()
+        };
+        let user = b.graph.attach("t", config).await.unwrap();
+        b.world.set_faults(Faults { delay: 50, ..Faults::default() });
+        let merging = rt::spawn_local(async move { block_jobs::commit::commit_drives(&other, "all").await });
+        let mut want = before;
+        let mut n = 0u8;
+        while !merging.is_finished() {
+            let at = usize::from(n) * 4096 % SIZE as usize;
+            user.write(at as u64, mem::IoBuf::from_bytes(&[n; 512]), Default::default()).await.unwrap();
+            want[at..at + 512].fill(n);
+            n = n.wrapping_add(1);
+        }
+        assert_eq!(merging.await, "");
+        assert!(n > 3, "{n} writes went on beside it");
+        b.world.set_faults(Faults::default());
+        let buf = mem::IoBuf::zeroed(SIZE as usize);
+        user.read(0, buf.clone()).await.unwrap();
+        assert!(buf.to_vec() == want);
+        // Nobody heard of a job, and the drive stands where it stood.
+        assert_eq!(b.told(), [""; 0]);
+        assert_eq!(user.node_name().as_deref(), Some("top"));
+        // What was written before it ended is below, and the image holds no more than what came later.
+        let own = user.map_own(SIZE - 4096, 4096).await.unwrap();
+        assert!(!own.allocated || n as u64 >= SIZE / 4096, "{own:?}");
+        user.detach().await;
+    });
+}

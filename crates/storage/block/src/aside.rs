@@ -221,6 +221,7 @@ impl<'g> Txn<'g> {
                 writeback: true,
                 on_error: ErrorPolicy::default(),
                 on_change: None,
+                reserves: String::new(),
                 job: None,
                 held: Some(w.edge),
                 gate: gate.clone(),

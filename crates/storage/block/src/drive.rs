@@ -7,7 +7,7 @@ use crate::gate::Gate;
 use crate::graph::{Graph, NodeId, RootDef, RootId};
 use crate::open::{Place, partial_backing};
 use crate::options::{insert_path, to_dict};
-use crate::perm::PermPair;
+use crate::perm::{Perm, PermPair};
 use crate::probe::raw_warning;
 use crate::txn::Txn;
 use api::block_core::BlockdevOptions;
@@ -75,7 +75,9 @@ pub struct Drive {
     pub options: Dict,
 }
 
-const INTERFACES: [&str; 9] = ["none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen"];
+/// What a drive can be for, in the order of the numbers that messages call them by.
+pub(crate) const INTERFACES: [&str; 9] =
+    ["none", "ide", "scsi", "floppy", "pflash", "mtd", "sd", "virtio", "xen"];
 
 fn on_off(key: &str, value: &str) -> Result<bool, QError> {
     match value {
@@ -294,6 +296,16 @@ impl Drive {
         self.id.clone().unwrap_or_else(|| format!("{interface}{medium}{index}"))
     }
 
+    /// Has a drive without an id and a place stand at the first place whose name is not `taken`.
+    pub fn find_place(&mut self, taken: impl Fn(&str) -> bool) {
+        if self.id.is_some() || self.place.0.or(self.place.2).is_some() {
+            return;
+        }
+        while taken(&self.name()) {
+            self.place.0 = Some(self.place.0.unwrap_or(0) + 1);
+        }
+    }
+
     /// Whether there is no medium: neither a file nor a driver was named.
     pub fn is_empty(&self) -> bool {
         self.file.is_none() && self.format.is_none() && !self.options.contains_key("file")
@@ -424,7 +436,7 @@ fn say_aio(dict: &mut Dict, aio: &str) {
 
 /// An error where a drive cannot have this name.
 fn free_name(graph: &Graph, name: &str) -> Result<(), QError> {
-    if graph.drive(name).is_some() {
+    if graph.drive(name).is_some() || graph.roots().any(|r| r.reserves == name) {
         return Err(qerr!("Duplicate ID '{name}' for drive"));
     }
     if graph.by_name(name).is_some() {
@@ -456,13 +468,18 @@ impl BlockGraph {
             qdev: None,
             desc: String::new(),
             node,
-            pair: PermPair::NONE,
+            // Who has a drive may look at its medium.
+            pair: match node {
+                Some(_) => PermPair { perm: Perm::CONSISTENT_READ, shared: Perm::all() },
+                None => PermPair::NONE,
+            },
             seq: self.next_id(),
             rests: false,
             drive: true,
             writeback: drive.writeback,
             on_error: drive.on_error,
             on_change: None,
+            reserves: String::new(),
             job: None,
             held: None,
             gate: gate.clone(),
@@ -486,6 +503,11 @@ impl BlockGraph {
     ) -> Result<(Option<NodeId>, Option<String>), QError> {
         free_name(&txn.base, &drive.name())?;
         if drive.is_empty() {
+            // What is for a node needs one.
+            let of_none = ["read-only", "auto-read-only", "detect-zeroes"];
+            if drive.options.keys().any(|k| !of_none.contains(&k)) {
+                return Err(qerr!("Must specify either driver or file"));
+            }
             return Ok((None, None));
         }
         let mut warning = None;

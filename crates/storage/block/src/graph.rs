@@ -145,6 +145,8 @@ pub struct RootDef {
     pub on_error: ErrorPolicy,
     /// Told of changes.
     pub(crate) on_change: Option<OnChange>,
+    /// The name that it had as a drive, until the drive was deleted under its device: nobody else gets it.
+    pub(crate) reserves: String,
     /// The job that it belongs to, if it does.
     pub(crate) job: Option<crate::job::io::JobHold>,
     /// It stands for the link of this name, of a node that is just being opened.

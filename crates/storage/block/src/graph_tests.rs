@@ -120,6 +120,7 @@ fn build(p: &Plain) -> Graph {
             writeback: true,
             on_error: Default::default(),
             on_change: None,
+            reserves: String::new(),
             job: None,
             held: None,
             gate: Gate::new(),

@@ -30,6 +30,7 @@ pub mod gate;
 pub mod graph;
 #[cfg(test)]
 mod graph_tests;
+mod hotplug;
 pub mod job;
 pub mod lists;
 mod media;

@@ -11,8 +11,15 @@ use qapi::{QapiEnum, Value, to_value};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// Registers the commands about devices of a machine, which a program without one does not have.
-pub fn register_devices(table: &mut CommandTable, graph: &Arc<BlockGraph>) {
+/// Registers the commands about devices of a machine, which a program without one does not have. `interface`: what a drive is
+/// for whose options do not say it.
+pub fn register_devices(
+    table: &mut CommandTable,
+    hmp: &mut HmpTable,
+    graph: &Arc<BlockGraph>,
+    interface: &'static str,
+) {
+    crate::hotplug::register(hmp, graph, interface);
     crate::media::register(table, graph);
     crate::brake::register(table, graph);
     crate::query_stats::register_devices(table, graph);
@@ -107,7 +114,9 @@ fn device_text(out: &mut String, info: Option<&BlockInfo>, node: Option<&BlockDe
         (false, false) => out.push_str(&format!("{device} ({name})")),
         (false, true) => out.push_str(device),
         (true, false) => out.push_str(name),
-        (true, true) => out.push_str("<anonymous>"),
+        (true, true) => {
+            out.push_str(info.and_then(|i| i.qdev.as_deref()).unwrap_or("<anonymous>"));
+        }
     }
     match node {
         Some(n) => {

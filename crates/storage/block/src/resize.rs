@@ -20,6 +20,9 @@ use std::sync::Arc;
 const MAX_LEN: u64 = i64::MAX as u64 - ((1 << 30) - 1);
 
 fn find<'g>(graph: &'g Graph, device: &str, node: &str) -> Result<&'g Arc<Node>, QError> {
+    if graph.drive(device).is_some_and(|d| d.node.is_none()) {
+        return Err(qerr!("Device '{device}' has no medium"));
+    }
     let drive = graph.drive(device).and_then(|d| d.node).and_then(|n| graph.node(n));
     drive
         .or_else(|| graph.by_name(device).filter(|_| node.is_empty()))

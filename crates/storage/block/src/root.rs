@@ -525,6 +525,7 @@ impl BlockGraph {
             writeback: !config.write_through,
             on_error: ErrorPolicy::default(),
             on_change: config.on_change,
+            reserves: String::new(),
             job: None,
             held: None,
             gate: Gate::new(),

@@ -11,7 +11,7 @@ use qapi::Value;
 async fn qmp(b: &Bed, command: &str, text: &str) -> Result<Value, String> {
     let mut t = CommandTable::new();
     block::qmp::register(&mut t, &mut HmpTable::new(), &b.graph);
-    block::qmp::register_devices(&mut t, &b.graph);
+    block::qmp::register_devices(&mut t, &mut HmpTable::new(), &b.graph, "none");
     let args = Value::parse_json(text).unwrap_or_else(|e| panic!("{text}: {e}"));
     t.call(command, args).await.map_err(|e| format!("{:?}: {}", e.class(), e.desc()))
 }

@@ -3,7 +3,7 @@
 use super::{Backup, Copying, Tracked, Watcher};
 use crate::flow::{Bounds, CHUNK};
 use crate::mirror::top_image;
-use crate::setup::{Frozen, Made, config, find, job_id};
+use crate::setup::{Frozen, Made, config, find, job_id, may_make_filter};
 use crate::target::{Backing, NewTarget};
 use api::block_core::{
     BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, BlockdevOnError, DriveBackup, MirrorSyncMode,
@@ -276,6 +276,10 @@ impl Action for Start {
     fn prepare<'a>(&'a mut self, change: &'a mut Change<'_, '_>) -> CtlFuture<'a> {
         Box::pin(async move {
             let o = &self.command.common;
+            // Whether the node can have a filter is looked at before the job is.
+            if let Ok(source) = find(change.graph(), &o.device) {
+                may_make_filter(self.jobs.graph(), source.id, o.filter_node_name.as_deref())?;
+            }
             let id = job_id(change.graph(), o.job_id.clone(), &o.device);
             let speed = block::job::speed_of(o.speed);
             let speed_now = speed.as_ref().copied().unwrap_or(0);

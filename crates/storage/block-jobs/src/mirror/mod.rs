@@ -18,7 +18,7 @@ use crate::dirty::Dirty;
 use crate::flow::{Bounds, Buffers, CHUNK, Flow, LOOK, Work};
 use crate::setup::{Frozen, undo};
 use api::block_core::{BlockJobChangeMore, BlockdevOnError, MirrorCopyMode};
-use base::IoResult;
+use base::{Errno, IoResult};
 use block::driver::{CtlFuture, Cx, IoFuture, Prealloc, WriteFlags, ZeroFlags};
 use block::job::change::FilterSpec;
 use block::job::filter::{
@@ -52,6 +52,8 @@ pub(crate) struct Mirrored {
     pub(crate) replaces: NodeId,
     /// The target is an image of the source's own chain.
     pub(crate) commit: bool,
+    /// The users stay on the source, which gives up what it holds: the target has it.
+    pub(crate) stays: bool,
     /// Others that may write the target have nothing to say any more.
     pub(crate) failover: bool,
     pub(crate) backing: After,
@@ -94,7 +96,7 @@ impl Tracker {
         let hi = hi.min(self.dirty.len());
         let request = match request {
             // What a discarded range holds afterwards only reading it tells.
-            Request::Discard(..) => return Err(base::Errno::NOTSUP),
+            Request::Discard(..) => return Err(Errno::NOTSUP),
             Request::Zeroes(off, len, flags) if self.zeroes == Zeroes::Kept => {
                 &Request::Zeroes(*off, *len, *flags - ZeroFlags::MAY_UNMAP)
             }
@@ -284,14 +286,21 @@ impl Mirror {
         let (source, target, replaces, commit) = (w.source, w.target, w.replaces, w.commit);
         let (frozen, filter, tracker, root) =
             (self.frozen.clone(), self.filter, self.tracker.clone(), self.root.id());
-        let (base_ro, source_ro, backing) = (self.base_ro, self.source_ro, w.backing);
+        let (base_ro, source_ro, backing, stays) = (self.base_ro, self.source_ro, w.backing, w.stays);
         let change = async move |c: &mut Change<'_, '_>| {
             if !tracker.dirty.is_clean() {
                 return Ok(false);
             }
+            if stays && !soft {
+                // The target is stable: what the source gives up is there.
+                match c.make_empty(source).await {
+                    Ok(()) | Err(Errno::NOTSUP) => {}
+                    Err(e) => return Err(plain(e)),
+                }
+            }
             frozen.thaw(c);
             c.drop_root(root);
-            if soft {
+            if soft || stays {
                 c.remove_filter(filter, source);
                 if commit {
                     c.set_read_only(target, base_ro);

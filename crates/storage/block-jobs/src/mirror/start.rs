@@ -107,6 +107,7 @@ impl Plan {
             bottom,
             replaces,
             commit: false,
+            stays: false,
             failover: false,
             backing,
             bare,
@@ -167,6 +168,7 @@ pub async fn mirror(jobs: &Arc<Jobs>, c: BlockdevMirror) -> Result<(), QError> {
     is_root(&g, source)?;
     let target = find(&g, &c.target)?;
     let what = Plan::new(&g, &c, source)?.whole(&g, &c, &target, true, After::Leave)?;
+    graph.may_filter(source, "backing", c.filter_node_name.as_deref())?;
     // A speed that cannot be is told after the job was made.
     let speed = block::job::speed_of(c.speed);
     let config = job_config(&g, &c, speed.as_ref().copied().unwrap_or(0));

@@ -25,11 +25,11 @@ pub static DRIVERS: &[&block::driver::DriverType] = &[&REPLICATION];
 use crate::backup::{Kept, keep};
 use crate::commit::merging;
 use crate::mirror::{self, Mirrored};
-use crate::setup::{Made, config};
+use crate::setup::{Made, internal};
 use api::job::JobType;
 use base::Errno;
 use block::driver::ChildSlot;
-use block::job::{Job, JobConfig, Jobs};
+use block::job::{Job, Jobs};
 use block::{Graph, Node, NodeId};
 use driver::FILE;
 use parking_lot::Mutex;
@@ -105,11 +105,6 @@ fn all(g: &Graph) -> Vec<(Arc<Node>, Arc<Replica>)> {
         Some((n.clone(), handle.downcast::<Replica>().ok()?))
     };
     g.nodes().filter_map(replica).collect()
-}
-
-/// A job that only its maker sees.
-fn internal(ty: JobType) -> JobConfig {
-    JobConfig { internal: true, ..config(String::new(), ty, 0, None, None) }
 }
 
 /// The disks of a secondary side: the active, the hidden and the secondary one.

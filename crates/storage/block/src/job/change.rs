@@ -180,6 +180,17 @@ async fn write_names(me: &BlockGraph, names: Vec<(NodeId, Option<BackingHint>)>)
     done.and(back)
 }
 
+/// Has an image hold nothing of its own any more.
+async fn empty(graph: &Arc<Graph>, node: NodeId) -> IoResult<()> {
+    let cx = graph.cx(node).ok_or(Errno::NOMEDIUM)?;
+    if !cx.node.writable() {
+        return Err(Errno::ROFS);
+    }
+    cx.driver()?.make_empty(&cx).await?;
+    cx.node.live.wrote();
+    cx.node_flush().await
+}
+
 impl BlockGraph {
     /// Has several images hold nothing of their own any more while all users of the nodes in `drain` wait, and calls `then`
     /// before they go on. `ENOTSUP` where a format cannot.
@@ -196,14 +207,7 @@ impl BlockGraph {
             txn.drain(&drain).await;
             let graph = txn.base.clone();
             for id in images {
-                let node = graph.node(id).ok_or(Errno::NOMEDIUM)?;
-                let cx = Cx { graph: &graph, node };
-                if !node.writable() {
-                    return Err(Errno::ROFS);
-                }
-                cx.driver()?.make_empty(&cx).await?;
-                node.live.wrote();
-                cx.node_flush().await?;
+                empty(&graph, id).await?;
             }
             then();
             Ok(())
@@ -216,17 +220,27 @@ impl BlockGraph {
         self.run(|me| async move {
             me.sound(&[node]).await;
             let _one = me.changing.lock().await;
-            let graph = me.snapshot();
-            let node = graph.node(node).ok_or(Errno::NOMEDIUM)?;
-            let cx = Cx { graph: &graph, node };
-            if !node.writable() {
-                return Err(Errno::ROFS);
-            }
-            cx.driver()?.make_empty(&cx).await?;
-            node.live.wrote();
-            cx.node_flush().await
+            empty(&me.snapshot(), node).await
         })
         .await
+    }
+}
+
+impl BlockGraph {
+    /// An error where no filter, perhaps of this name, can stand over a node because the name is taken or the node is not
+    /// active. `link`: how the filter calls the node.
+    pub fn may_filter(&self, node: NodeId, link: &str, name: Option<&str>) -> Result<(), QError> {
+        let g = self.snapshot();
+        if let Some(name) = name.filter(|n| g.by_name(n).is_some()) {
+            return Err(qerr!("Duplicate nodes with node-name='{name}'"));
+        }
+        match g.node(node).filter(|n| n.flags.inactive) {
+            Some(n) => {
+                let filter = name.map_or_else(|| self.auto_name(&g), str::to_owned);
+                Err(qerr!("Inactive '{}' can't be a {link} child of active '{filter}'", n.name))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -249,8 +263,12 @@ impl Graph {
 
     /// An error where a job is about this node or works with it.
     pub fn no_job_on(&self, node: NodeId) -> Result<(), QError> {
+        self.no_job_on_called(node, self.node(node).map_or("", |n| n.name.as_str()))
+    }
+
+    /// As [`Graph::no_job_on`], with the name by which the message calls the node.
+    pub(crate) fn no_job_on_called(&self, node: NodeId, name: &str) -> Result<(), QError> {
         let Some((hold, _)) = self.hold_on(node) else { return Ok(()) };
-        let name = self.node(node).map_or("", |n| n.name.as_str());
         let ty = hold.job.ty();
         if hold.job.is_internal() {
             return Err(qerr!(
@@ -280,6 +298,12 @@ impl Graph {
 }
 
 impl Change<'_, '_> {
+    /// Has an image whose users wait hold nothing of its own any more, at once and whatever becomes of the change.
+    /// `ENOTSUP` where its format cannot.
+    pub async fn make_empty(&self, node: NodeId) -> IoResult<()> {
+        empty(&self.txn.base, node).await
+    }
+
     /// A dirty bitmap as the transaction has it so far. Bits that it merges into it are there once it is committed.
     pub fn bitmap(&self, node: NodeId, name: &str) -> Result<Arc<Bitmap>, QError> {
         let n = self.txn.next.node(node).ok_or_else(|| qerr!("The node has gone"))?;
@@ -477,6 +501,7 @@ impl Change<'_, '_> {
             writeback: true,
             on_error: ErrorPolicy::default(),
             on_change: None,
+            reserves: String::new(),
             job: Some(JobHold { job: job.clone(), main, others, between: Vec::new() }),
             held: None,
             gate: gate.clone(),

@@ -92,6 +92,12 @@ impl Jobs {
         let (me, job) = (self.me.clone(), job.clone());
         drop(rt::spawn_local(async move {
             let result = body.run(&job).await;
+            if result.is_err() {
+                // Whoever set it to work is answered before it is told of a failure that comes at once.
+                for _ in 0..ANSWERED {
+                    rt::yield_now().await;
+                }
+            }
             if let Some(me) = me.upgrade() {
                 me.done(&job, result).await;
             }
@@ -413,6 +419,9 @@ impl Jobs {
             .collect()
     }
 }
+
+/// How many times others run before a job that fails at once is said to fail: more than an answer has tasks to go through.
+const ANSWERED: u32 = 8;
 
 /// A speed as commands have it.
 pub fn speed_of(speed: Option<i64>) -> Result<u64, QError> {
