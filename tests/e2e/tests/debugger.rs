@@ -300,7 +300,7 @@ fn code_is_listed_and_named_for_perf() -> Result<()> {
         &[
             "----------------\nIN: \n0x80200000:  ",
             "0x8020003c:  00148493          addi                    s1,s1,1\n",
-            "OP:\nfunction",
+            "OP:\n----",
             "OUT: [size=",
             "  -- guest addr 0x000000008020",
             "movq     ",

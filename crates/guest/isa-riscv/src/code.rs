@@ -33,6 +33,8 @@ pub(crate) struct CodePage {
     /// The translations, once they were asked for, and the addresses that slots with [`Op::Native`] stand for.
     translated: Option<Arc<CodeBytes>>,
     natives: Vec<u64>,
+    /// The version of the translations that is known here.
+    seen: u64,
 }
 
 impl CodePage {
@@ -45,6 +47,7 @@ impl CodePage {
             halves: Box::new([0; SLOTS]),
             translated: None,
             natives: Vec::new(),
+            seen: 0,
         };
         page.copy();
         page
@@ -72,6 +75,7 @@ impl CodePage {
                 self.ops.fill(Insn::UNDECODED);
                 self.translated = None;
                 self.natives.clear();
+                self.seen = 0;
             }
         }
     }
@@ -92,9 +96,26 @@ impl CodePage {
         if page.translation(slot) == Translation::None {
             engine.translate(page, slot, ext);
         }
-        if let Translation::Native(code) = page.translation(slot) {
-            self.ops[slot] = Insn::native(self.natives.len());
-            self.natives.push(code);
+        self.adopt();
+    }
+
+    /// Uses native code that was made since this was last called, by whichever hart.
+    #[inline(always)]
+    pub(crate) fn adopt(&mut self) {
+        if self.translated.as_ref().is_some_and(|page| page.version() != self.seen) {
+            self.adopt_new();
+        }
+    }
+
+    #[cold]
+    fn adopt_new(&mut self) {
+        let Some(page) = &self.translated else { return };
+        self.seen = page.version();
+        for (slot, code) in page.natives() {
+            if self.ops[slot].op != Op::Native {
+                self.ops[slot] = Insn::native(self.natives.len());
+                self.natives.push(code);
+            }
         }
     }
 

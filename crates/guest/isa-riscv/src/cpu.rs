@@ -7,7 +7,7 @@ use crate::mmu::{PhysCache, Superpages};
 use crate::pins::{Clock, HartPins};
 use crate::pmp::Pmp;
 use crate::spec::{Mode, cause, envcfg, irq, mstatus};
-use crate::tlb::{Context, Tlb};
+use crate::tlb::Tlb;
 use mem::AddressSpace;
 use std::sync::Arc;
 
@@ -101,8 +101,6 @@ pub(crate) struct Reservation {
 pub struct Cpu {
     pub(crate) x: [u64; 32],
     pub(crate) f: [u64; 32],
-    pub(crate) data_cx: Context,
-    pub(crate) fetch_cx: Context,
     pub(crate) mstatus: u64,
     pub(crate) fflags: u8,
     pub(crate) frm: u8,
@@ -115,6 +113,8 @@ pub struct Cpu {
     pub(crate) code_epoch: u64,
     /// Instructions that native code may still do before it has to look around.
     pub(crate) left: i64,
+    /// The virtual address of the page that native code is in.
+    pub(crate) page: u64,
     /// Where native code wants to be linked on; 0: nowhere.
     pub(crate) link: u64,
     /// Native code writes here what it computes for the effects of computing it.
@@ -171,8 +171,6 @@ impl Cpu {
         let mut cpu = Cpu {
             x: [0; 32],
             f: [0; 32],
-            data_cx: Context::default(),
-            fetch_cx: Context::default(),
             mstatus: 0,
             fflags: 0,
             frm: 0,
@@ -183,6 +181,7 @@ impl Cpu {
             reservation: None,
             code_epoch: 0,
             left: 0,
+            page: 0,
             link: 0,
             scratch: 0,
             jumps: JumpCache::new(),

@@ -6,12 +6,14 @@
 
 use crate::code::SLOTS;
 use crate::cpu::{Cpu, Stop};
+use crate::csr::After;
 use crate::insn::Ext;
 use crate::interp;
-use crate::semantics::BlockOp;
+use crate::semantics::{BlockOp, CsrOp};
 use sem::{AmoOp, FpOp, FpRound, Width};
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Why native code returned to the hart. The state of the hart is that before the instruction at its pc.
@@ -42,7 +44,7 @@ pub trait Engine: Send + Sync {
     fn page(&self, number: u64, halves: &[u16; SLOTS]) -> Arc<CodeBytes>;
 
     /// Asks for a translation of what begins in `slot` of the page, to which control came often. It may be there when this
-    /// returns, or later, or never.
+    /// returns, or later, or never; so may those of other slots.
     fn translate(&self, page: &Arc<CodeBytes>, slot: usize, ext: Ext);
 
     /// Runs native code at `code`, which one of the [`CodeBytes`] gave, until it returns.
@@ -75,6 +77,8 @@ pub struct CodeBytes {
     /// The halfwords.
     pub halves: Box<[u16; SLOTS]>,
     known: Mutex<Known>,
+    /// Grows with each native code that gets known.
+    version: AtomicU64,
     /// Keeps the native code.
     keeps: Arc<dyn Any + Send + Sync>,
 }
@@ -82,6 +86,8 @@ pub struct CodeBytes {
 #[derive(Default)]
 struct Known {
     slots: HashMap<u16, Translation>,
+    /// How often slots were asked for in vain.
+    asked: HashMap<u16, u32>,
     /// Slots in the midst of what was translated for another one.
     inside: HashSet<u16>,
 }
@@ -89,7 +95,13 @@ struct Known {
 impl CodeBytes {
     /// Of these bytes; `keep` is what must live while native code may be run.
     pub fn new(number: u64, halves: &[u16; SLOTS], keep: Arc<dyn Any + Send + Sync>) -> CodeBytes {
-        CodeBytes { number, halves: Box::new(*halves), known: Mutex::default(), keeps: keep }
+        CodeBytes {
+            number,
+            halves: Box::new(*halves),
+            known: Mutex::default(),
+            version: AtomicU64::new(0),
+            keeps: keep,
+        }
     }
 
     /// What lives while native code may be run.
@@ -109,6 +121,37 @@ impl CodeBytes {
     /// Tells what is known of a slot.
     pub fn set_translation(&self, slot: usize, t: Translation) {
         self.known().slots.insert(slot as u16, t);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Grows with each native code that gets known.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Slots for which there is native code, with its address.
+    pub(crate) fn natives(&self) -> Vec<(usize, u64)> {
+        let native = |(slot, t): (&u16, &Translation)| match t {
+            Translation::Native(code) => Some((usize::from(*slot), *code)),
+            _ => None,
+        };
+        self.known().slots.iter().filter_map(native).collect()
+    }
+
+    /// Counts that a slot was asked for: how often it was.
+    pub fn ask(&self, slot: usize) -> u32 {
+        let mut known = self.known();
+        let n = known.asked.entry(slot as u16).or_default();
+        *n += 1;
+        *n
+    }
+
+    /// Tells of native code for slots.
+    pub fn set_natives(&self, natives: impl Iterator<Item = (usize, u64)>) {
+        let mut known = self.known();
+        known.slots.extend(natives.map(|(slot, code)| (slot as u16, Translation::Native(code))));
+        drop(known);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// Whether a slot is in the midst of what was translated for another one.
@@ -148,6 +191,14 @@ impl Cpu {
         interp::store_conditional(self, addr, v, size).ok()
     }
 
+    /// An access to a control and status register other than a counter of instructions: the old value, and whether an
+    /// interrupt is to be taken afterwards; `None`: it is illegal.
+    pub fn native_csr(&mut self, access: CsrAccess, operand: u64) -> Option<(u64, bool)> {
+        let CsrAccess { op, csr, read, write } = access;
+        let (v, after) = self.csr_access(op, csr, write.then_some(operand), read).ok()?;
+        Some((v, after == After::Look && self.deliverable().is_some()))
+    }
+
     /// An operation on a cache block: whether it is done, or the interpreter has to say why not; `None`: a trap is recorded.
     pub fn native_block(&mut self, op: BlockOp, addr: u64) -> Option<bool> {
         match interp::block(self, op, addr) {
@@ -181,6 +232,19 @@ impl Cpu {
     }
 }
 
+/// What a CSR instruction does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CsrAccess {
+    /// How the register changes.
+    pub op: CsrOp,
+    /// Its number.
+    pub csr: u16,
+    /// The old value is wanted.
+    pub read: bool,
+    /// It changes.
+    pub write: bool,
+}
+
 fn size_of_len(len: u64) -> mem::Size {
     match len {
         1 => mem::Size::B1,
@@ -207,14 +271,14 @@ pub mod layout {
     pub const LEFT: usize = offset_of!(Cpu, left);
     /// A word that nobody reads.
     pub const SCRATCH: usize = offset_of!(Cpu, scratch);
+    /// The virtual address of the page that code is in.
+    pub const PAGE: usize = offset_of!(Cpu, page);
     pub const LINK: usize = offset_of!(Cpu, link);
-    /// A pointer to the entries of the TLB.
-    pub const TLB_READ: usize = offset_of!(Cpu, tlb) + tlb::layout::READ;
-    pub const TLB_WRITE: usize = offset_of!(Cpu, tlb) + tlb::layout::WRITE;
-    /// What is combined with the page's number to find an entry.
-    pub const TLB_MIX: usize = offset_of!(Cpu, data_cx) + tlb::layout::CONTEXT_MIX;
-    /// What the tag of an entry has in its low bits.
-    pub const TLB_TAG: usize = offset_of!(Cpu, data_cx) + tlb::layout::CONTEXT_TAG;
+    /// A pointer to the present tables of the TLB.
+    pub const TLB: usize = offset_of!(Cpu, tlb) + tlb::layout::TABLES;
+    /// Where in those the entries for loads and for stores are.
+    pub const TLB_READ: usize = tlb::layout::READ;
+    pub const TLB_WRITE: usize = tlb::layout::WRITE;
     pub const TLB_ENTRIES: usize = tlb::ENTRIES;
     pub const TLB_ENTRY: usize = tlb::layout::ENTRY;
     pub const TLB_ENTRY_TAG: usize = tlb::layout::ENTRY_TAG;

@@ -10,7 +10,6 @@ use crate::pins::{Clock, HartPins};
 use crate::pmp::Access;
 use crate::semantics::execute;
 use crate::spec::{Mode, cause, irq};
-use crate::tlb::FetchEntry;
 use mem::{AddressSpace, Size};
 use std::sync::Arc;
 
@@ -181,12 +180,16 @@ impl Hart {
         let mut limit = self.cpu.retired + BURST;
         let mut native_left = NATIVE_BURST;
         self.cpu.link = 0;
+        let mut from_native = self.engine.is_some();
         loop {
             let pc = self.cpu.pc;
             let Some(page) = self.enter_page(pc) else {
                 // Not in the cache: do one instruction the slow way, and look around.
                 return self.step();
             };
+            if std::mem::take(&mut from_native) {
+                self.code.pages[page as usize].adopt();
+            }
             let code = &self.code.pages[page as usize];
             if let Some(native) = code.native((pc & 0xfff) as usize / 2)
                 && let Some(engine) = &self.engine
@@ -208,6 +211,7 @@ impl Hart {
                         if cpu.heat.count(cpu.pc) {
                             return None;
                         }
+                        from_native = true;
                         continue;
                     }
                     Left::On | Left::Budget => return None,
@@ -293,9 +297,9 @@ impl Hart {
     /// The index of the code page of `pc`; `None` if it cannot be cached, or cannot be fetched at all.
     #[inline(always)]
     fn enter_page(&mut self, pc: u64) -> Option<u32> {
-        let cx = self.cpu.fetch_cx;
-        let FetchEntry { tag, code } = self.cpu.tlb.fetch[cx.index(pc)];
-        if tag == cx.tag(pc, 1) && self.code.is_fresh(code, self.cpu.code_epoch) {
+        if let Some(code) = self.cpu.tlb.fetch(pc)
+            && self.code.is_fresh(code, self.cpu.code_epoch)
+        {
             return Some(code);
         }
         self.enter_page_slow(pc)
@@ -322,8 +326,7 @@ impl Hart {
                 self.code.enter(pa >> 12, &ram, epoch)?
             }
         };
-        let cx = cpu.fetch_cx;
-        cpu.tlb.fetch[cx.index(pc)] = FetchEntry { tag: cx.tag(pc, 1), code };
+        cpu.tlb.set_fetch(pc, code);
         Some(code)
     }
 

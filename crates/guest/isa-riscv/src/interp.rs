@@ -34,10 +34,8 @@ impl Exec<'_> {
     #[inline(always)]
     fn ld<T: Scalar>(&mut self, addr: u64, size: Size) -> Result<T, Stop> {
         let len = T::SIZE as u64;
-        let cx = self.cpu.data_cx;
-        let e = &self.cpu.tlb.read[cx.index(addr)];
-        if e.tag == cx.tag(addr, len) {
-            return Ok(e.page.load::<T>((addr & 0xfff & !(len - 1)) as usize));
+        if let Some(page) = self.cpu.tlb.read(addr, len) {
+            return Ok(page.load::<T>((addr & 0xfff & !(len - 1)) as usize));
         }
         self.cpu.load_slow(addr, size).map(T::from_u64)
     }
@@ -45,10 +43,8 @@ impl Exec<'_> {
     #[inline(always)]
     fn st<T: Scalar>(&mut self, addr: u64, v: u64, size: Size) -> Result<(), Stop> {
         let len = T::SIZE as u64;
-        let cx = self.cpu.data_cx;
-        let e = &self.cpu.tlb.write[cx.index(addr)];
-        if e.tag == cx.tag(addr, len) {
-            e.page.store::<T>((addr & 0xfff & !(len - 1)) as usize, T::from_u64(v));
+        if let Some(page) = self.cpu.tlb.write(addr, len) {
+            page.store::<T>((addr & 0xfff & !(len - 1)) as usize, T::from_u64(v));
             return Ok(());
         }
         self.cpu.store_slow(addr, v, size)
@@ -58,10 +54,8 @@ impl Exec<'_> {
 #[inline(never)]
 pub(crate) fn load_reserved(cpu: &mut Cpu, addr: u64, size: Width) -> Result<u64, Stop> {
     let len = size.bytes();
-    let cx = cpu.data_cx;
-    let e = &cpu.tlb.read[cx.index(addr)];
-    let page = if e.tag == cx.tag(addr, len) {
-        &e.page
+    let page = if let Some(page) = cpu.tlb.read(addr, len) {
+        page
     } else if !addr.is_multiple_of(len) {
         return Err(cpu.raise(cause::LOAD_MISALIGNED, addr));
     } else {
@@ -87,9 +81,10 @@ pub(crate) fn store_conditional(cpu: &mut Cpu, addr: u64, v: u64, size: Width) -
         return Err(cpu.raise(cause::STORE_MISALIGNED, addr));
     }
     let Some(r) = cpu.reservation.take() else { return Ok(1) };
-    let cx = cpu.data_cx;
-    let e = &cpu.tlb.write[cx.index(addr)];
-    let page = if e.tag == cx.tag(addr, len) { &e.page } else { &cpu.atomic_page(addr, len, Access::Write)? };
+    let page = match cpu.tlb.write(addr, len) {
+        Some(page) => page,
+        None => &cpu.atomic_page(addr, len, Access::Write)?,
+    };
     let off = (addr & 0xfff) as usize;
     if r.at != page.host_addr() + off || r.len != len {
         return Ok(1);
@@ -193,9 +188,7 @@ fn csr(
 /// The page of an atomic that hits the TLB.
 #[inline(always)]
 fn atomic_hit(cpu: &Cpu, addr: u64, len: u64) -> Option<&RamPage> {
-    let cx = cpu.data_cx;
-    let e = &cpu.tlb.write[cx.index(addr)];
-    (e.tag == cx.tag(addr, len)).then_some(&e.page)
+    cpu.tlb.write(addr, len)
 }
 
 fn rmw(page: &RamPage, off: usize, op: AmoOp, v: u64, size: Width) -> u64 {

@@ -58,6 +58,8 @@ pub(crate) struct JumpCache {
     pub(crate) entries: Box<[Jump; JumpCache::SIZE]>,
     /// What an entry of the present context has in [`Jump::when`]: how often everything was forgotten, and the context.
     pub(crate) now: u64,
+    /// Pages that entries are of, hashed.
+    pages: [u64; 16],
 }
 
 impl JumpCache {
@@ -68,7 +70,7 @@ impl JumpCache {
 
     pub(crate) fn new() -> JumpCache {
         let none = Jump { pc: u64::MAX, when: 0, code: 0, unused: 0 };
-        JumpCache { entries: Box::new([none; JumpCache::SIZE]), now: 1 << JumpCache::CONTEXT }
+        JumpCache { entries: Box::new([none; JumpCache::SIZE]), now: 1 << JumpCache::CONTEXT, pages: [0; 16] }
     }
 
     /// Makes `context` the present one.
@@ -79,10 +81,27 @@ impl JumpCache {
     /// Forgets everything.
     pub(crate) fn forget(&mut self) {
         self.now += 1 << JumpCache::CONTEXT;
+        self.pages = [0; 16];
+    }
+
+    fn hash(page: u64) -> (usize, u64) {
+        let h = (page >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+        (h as usize >> 6, 1 << (h & 63))
+    }
+
+    /// Whether there may be entries of some of the pages from the first to the last one.
+    pub(crate) fn leads_to(&self, (first, last): (u64, u64)) -> bool {
+        last - first > 64 << 12
+            || (first..=last).step_by(0x1000).any(|page| {
+                let (i, bit) = Self::hash(page);
+                self.pages[i] & bit != 0
+            })
     }
 
     /// Remembers that the code of `pc` is at `code`.
     pub(crate) fn set(&mut self, pc: u64, code: u64) {
+        let (i, bit) = Self::hash(pc);
+        self.pages[i] |= bit;
         self.entries[(pc >> 1) as usize & (JumpCache::SIZE - 1)] =
             Jump { pc, when: self.now, code, unused: 0 };
     }

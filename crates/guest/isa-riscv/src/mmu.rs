@@ -4,7 +4,7 @@ use crate::cpu::{Cpu, Stop};
 use crate::insn::Ext;
 use crate::pmp::Access;
 use crate::spec::{Mode, cause, envcfg, mstatus, paging};
-use crate::tlb::class;
+use crate::tlb::{class, pages_of};
 use mem::{RamPage, Size};
 
 /// Entries of the cache of physical pages.
@@ -75,9 +75,8 @@ impl Cpu {
             Mode::S => class::SUPER | mxr,
             Mode::M => class::MACHINE,
         };
-        self.fetch_cx = self.tlb.context(fetch);
-        self.data_cx = self.tlb.context(data);
-        self.jumps.select(self.fetch_cx.id());
+        let context = self.tlb.enter(fetch, data);
+        self.jumps.select(context.id());
     }
 
     /// The RAM page at a physical address and whether it may be written; `None` for registers and holes.
@@ -276,7 +275,6 @@ impl Cpu {
     fn load_at(&mut self, addr: u64, size: Size) -> Result<u64, Fault> {
         let (pa, uniform) = self.resolve(addr, size.bytes() as u64, Access::Read, self.data_mode())?;
         let keep = uniform && !self.debug.watches_page(addr);
-        let cx = self.data_cx;
         if let Some((page, _)) = self.phys_page(pa) {
             let off = (addr & 0xfff) as usize;
             let v = match size {
@@ -287,7 +285,7 @@ impl Cpu {
             };
             if keep {
                 let page = page.clone();
-                self.tlb.read[cx.index(addr)].set(cx, addr, &page);
+                self.tlb.set_data(addr, &page, false);
             }
             return Ok(v);
         }
@@ -330,7 +328,6 @@ impl Cpu {
         let len = size.bytes() as u64;
         let (pa, uniform) = self.resolve(addr, len, Access::Write, self.data_mode())?;
         let keep = uniform && !self.debug.watches_page(addr);
-        let cx = self.data_cx;
         if let Some((page, true)) = self.phys_page(pa) {
             let off = (addr & 0xfff) as usize;
             match size {
@@ -341,7 +338,7 @@ impl Cpu {
             }
             if keep {
                 let page = page.clone();
-                self.tlb.write[cx.index(addr)].set(cx, addr, &page);
+                self.tlb.set_data(addr, &page, true);
             }
             return Ok(());
         }
@@ -361,14 +358,12 @@ impl Cpu {
         self.watch(addr, len, access)?;
         let mode = self.data_mode();
         let r = self.resolve(addr, len, access, mode).and_then(|(pa, uniform)| {
-            let cx = self.data_cx;
             let page = match self.phys_page(pa) {
                 Some((page, writable)) if writable || access == Access::Read => page.clone(),
                 _ => return Err(Fault::Access),
             };
             if uniform && !self.debug.watches_page(addr) {
-                let table = if access == Access::Write { &mut self.tlb.write } else { &mut self.tlb.read };
-                table[cx.index(addr)].set(cx, addr, &page);
+                self.tlb.set_data(addr, &page, access == Access::Write);
             }
             Ok(page)
         });
@@ -393,7 +388,9 @@ impl Cpu {
     pub(crate) fn flush_tlb(&mut self, range: Option<(u64, u64)>, asid: Option<u64>) {
         let range = range.and_then(|(start, len)| self.superpages.widen(start, len));
         self.tlb.flush_range(range, asid);
-        self.jumps.forget();
+        if range.is_none_or(|(start, len)| self.jumps.leads_to(pages_of(start, len))) {
+            self.jumps.forget();
+        }
         if range.is_none() && asid.is_none() {
             self.superpages = Superpages::default();
         }

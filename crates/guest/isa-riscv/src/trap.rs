@@ -31,7 +31,7 @@ impl Cpu {
 
     /// The enabled interrupts that the current mode does not mask, of the highest privilege that has any;
     /// and whether they go to S-mode.
-    fn deliverable(&self) -> Option<(u64, bool)> {
+    pub(crate) fn deliverable(&self) -> Option<(u64, bool)> {
         let pending = if self.mie == 0 { 0 } else { self.mip() & self.mie };
         if pending == 0 {
             return None;

@@ -12,8 +12,6 @@ use std::sync::atomic::AtomicU64;
 
 /// Where a function may begin, bytes.
 const ALIGN: usize = 16;
-/// Links that are made at a time.
-const LINKS: usize = 512;
 
 /// A mapping of some length.
 struct Mapping {
@@ -34,12 +32,20 @@ impl Drop for Mapping {
 }
 
 /// Native code, and the data words through which it goes from one piece to the next.
+///
+/// Code begins at the beginning, links at the end, so that each may reach the other by a distance of 32 bits.
 pub(crate) struct Arena {
     write: Mapping,
     run: Mapping,
-    used: Mutex<usize>,
-    links: Mutex<Vec<Box<[AtomicU64]>>>,
-    next_link: Mutex<usize>,
+    used: Mutex<Used>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    /// Bytes of code.
+    code: usize,
+    /// Bytes of links.
+    links: usize,
 }
 
 impl Arena {
@@ -60,54 +66,59 @@ impl Arena {
             write: map(ProtFlags::READ | ProtFlags::WRITE)?,
             run: map(ProtFlags::READ | ProtFlags::EXEC)?,
             used: Mutex::default(),
-            links: Mutex::default(),
-            next_link: Mutex::new(LINKS),
         })
     }
 
-    /// Puts code there; the address to run it at. `None`: there is no room.
-    pub(crate) fn add(&self, code: &[u8]) -> Option<u64> {
+    /// The address that the first code has.
+    pub(crate) fn start(&self) -> u64 {
+        self.run.at.as_ptr() as u64
+    }
+
+    /// Puts code of `len` bytes there, which `make` gives when it knows the address to run it at; that address. `None`: there is no
+    /// room.
+    pub(crate) fn add<'a>(&self, len: usize, make: impl FnOnce(u64) -> &'a [u8]) -> Option<u64> {
         let mut used = self.used.lock();
-        let at = used.next_multiple_of(ALIGN);
-        let end = at.checked_add(code.len()).filter(|e| *e <= self.write.len)?;
-        // SAFETY: the range lies in the mapping, and nobody else writes or reads it: it is behind everything that was used.
-        unsafe { self.write.at.as_ptr().add(at).copy_from_nonoverlapping(code.as_ptr(), code.len()) };
-        *used = end;
-        Some(self.run.at.as_ptr() as u64 + at as u64)
+        let at = used.code.next_multiple_of(ALIGN);
+        let end = at.checked_add(len).filter(|e| *e <= self.write.len - used.links)?;
+        let address = self.start() + at as u64;
+        let code = make(address);
+        assert_eq!(code.len(), len, "code is as long as it was said to be");
+        // SAFETY: the range lies in the mapping, and nobody else writes or reads it: it is behind all code and before all links.
+        unsafe { self.write.at.as_ptr().add(at).copy_from_nonoverlapping(code.as_ptr(), len) };
+        used.code = end;
+        Some(address)
     }
 
     /// Bytes of code.
     pub(crate) fn used(&self) -> usize {
-        *self.used.lock()
+        self.used.lock().code
     }
 
     /// Whether code at the address is in here.
     pub(crate) fn has(&self, code: u64) -> bool {
-        let start = self.run.at.as_ptr() as u64;
-        (start..start + self.run.len as u64).contains(&code)
+        (self.start()..self.start() + self.run.len as u64).contains(&code)
     }
 
-    /// The address of a new link: a word that is 0 until the code to go on at is known. It lives as long as the arena.
-    pub(crate) fn new_link(&self) -> u64 {
-        let mut next = self.next_link.lock();
-        let mut links = self.links.lock();
-        if *next == LINKS {
-            links.push((0..LINKS).map(|_| AtomicU64::new(0)).collect());
-            *next = 0;
+    /// The address of a new link: a word that native code reads to know where to go on. It is 0 at first. `None`: there is no room.
+    pub(crate) fn new_link(&self) -> Option<u64> {
+        let mut used = self.used.lock();
+        let links = used.links + 8;
+        if used.code + links > self.run.len {
+            return None;
         }
-        let at = *next;
-        *next += 1;
-        links.last().map_or(0, |chunk| &raw const chunk[at] as u64)
+        used.links = links;
+        Some(self.start() + (self.run.len - links) as u64)
     }
 
     /// The link at an address; `None` if there is none.
     pub(crate) fn with_link(&self, address: u64, f: impl FnOnce(&AtomicU64)) -> Option<()> {
-        let links = self.links.lock();
-        let chunk = links.iter().find(|c| {
-            let start = c.as_ptr() as u64;
-            (start..start + (LINKS * 8) as u64).contains(&address)
-        })?;
-        f(&chunk[((address - chunk.as_ptr() as u64) / 8) as usize]);
+        let offset = usize::try_from(address.checked_sub(self.start())?).ok()?;
+        let first = self.run.len - self.used.lock().links;
+        if offset % 8 != 0 || !(first..self.run.len).contains(&offset) {
+            return None;
+        }
+        // SAFETY: the word lies in the mapping, is aligned as its beginning is to pages, and is only used as this.
+        f(unsafe { &*self.write.at.as_ptr().add(offset).cast::<AtomicU64>() });
         Some(())
     }
 }
@@ -122,8 +133,8 @@ mod tests {
         let a = Arena::new(4096).unwrap();
         // mov eax, 42; ret
         let code = [0xb8, 42, 0, 0, 0, 0xc3];
-        let at = a.add(&code).unwrap();
-        let again = a.add(&code).unwrap();
+        let at = a.add(6, |_| &code).unwrap();
+        let again = a.add(6, |_| &code).unwrap();
         assert_eq!(again - at, 16);
         assert!(a.has(at) && !a.has(at + 4096));
         if cfg!(target_arch = "x86_64") {
@@ -131,16 +142,21 @@ mod tests {
             let f: extern "C" fn() -> u32 = unsafe { std::mem::transmute(at) };
             assert_eq!(f(), 42);
         }
-        assert_eq!(a.add(&[0; 4096]), None);
+        assert_eq!(a.add(4096, |_| &[0; 4096]), None);
         assert_eq!(a.used(), 22);
     }
 
     #[test]
-    fn links_are_found_again() {
+    fn links_and_code_share_the_room() {
         let a = Arena::new(4096).unwrap();
-        let all: Vec<u64> = (0..LINKS + 3).map(|_| a.new_link()).collect();
-        a.with_link(all[LINKS + 1], |l| l.store(7, Ordering::Relaxed)).unwrap();
-        a.with_link(all[LINKS + 1], |l| assert_eq!(l.load(Ordering::Relaxed), 7)).unwrap();
+        let all: Vec<u64> = std::iter::from_fn(|| a.new_link()).take(500).collect();
+        assert_eq!(all[0], a.start() + 4088);
+        a.with_link(all[400], |l| l.store(7, Ordering::Relaxed)).unwrap();
+        a.with_link(all[400], |l| assert_eq!(l.load(Ordering::Relaxed), 7)).unwrap();
+        assert!(a.with_link(all[499] - 8, |_| unreachable!()).is_none());
         assert!(a.with_link(4, |_| unreachable!()).is_none());
+        a.add(90, |_| &[0; 90]).unwrap();
+        assert_eq!(a.add(90, |_| &[0; 90]), None);
+        assert!(a.new_link().is_none());
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Emit<'a, 'b> {
     pub(crate) regs: [Option<Variable>; 64],
     /// Instructions that may still be done.
     pub(crate) left: Variable,
-    /// How the functions of regions are called.
+    /// How what enters native code is called.
     pub(crate) tail: SigRef,
     /// Registers that may differ from the hart's state here.
     pub(crate) dirty: u64,
@@ -177,16 +177,12 @@ impl Emit<'_, '_> {
     /// Looks for the page of an access in the TLB at `table`: the entry's address, and whether it is another page's.
     fn look_up(&mut self, addr: Value, size: Width, table: usize) -> (Value, Value) {
         let shift = layout::TLB_ENTRY.trailing_zeros() as i64;
-        let page = self.b.ins().ushr_imm_s(addr, 12);
-        let mix = self.field(types::I64, layout::TLB_MIX);
-        let index = self.b.ins().bxor(page, mix);
-        let index = self.b.ins().band_imm_s(index, layout::TLB_ENTRIES as i64 - 1);
-        let index = self.b.ins().ishl_imm_s(index, shift);
-        let table = self.field(types::I64, table);
+        let index = self.b.ins().ushr_imm_s(addr, 12 - shift);
+        let index = self.b.ins().band_imm_s(index, (layout::TLB_ENTRIES as i64 - 1) << shift);
+        let tables = self.field(types::I64, layout::TLB);
+        let table = self.b.ins().iadd_imm_s(tables, table as i64);
         let entry = self.b.ins().iadd(table, index);
         let want = self.b.ins().band_imm_s(addr, !0xfff | (size.bytes() as i64 - 1));
-        let low = self.field(types::I64, layout::TLB_TAG);
-        let want = self.b.ins().bor(want, low);
         let tag = self.b.ins().load(types::I64, plain(), entry, off(layout::TLB_ENTRY_TAG));
         (entry, self.b.ins().icmp(IntCC::NotEqual, tag, want))
     }

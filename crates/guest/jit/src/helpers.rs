@@ -4,7 +4,8 @@
 //! panic goes on where native code was entered.
 
 use isa_riscv::Cpu;
-use isa_riscv::semantics::{BlockOp, CryptoOp};
+use isa_riscv::engine::CsrAccess;
+use isa_riscv::semantics::{BlockOp, CryptoOp, CsrOp};
 use sem::{AmoOp, FpFormat, FpOp, FpRound, IntFormat, Width};
 use std::any::Any;
 use std::cell::RefCell;
@@ -159,6 +160,31 @@ pub(crate) extern "C" fn block(cpu: *mut Cpu, what: u64, addr: u64) -> Pair {
     // SAFETY: as above.
     let cpu = unsafe { state(cpu) };
     guarded(|| cpu.native_block(BLOCK_OPS[what as usize], addr).map(|done| !done as u64))
+}
+
+const CSR_OPS: [CsrOp; 3] = [CsrOp::Write, CsrOp::Set, CsrOp::Clear];
+
+/// What [`csr`] understands.
+pub(crate) fn number_of_csr(a: CsrAccess) -> u64 {
+    let op = CSR_OPS.iter().position(|o| *o == a.op).unwrap_or(0) as u64;
+    u64::from(a.csr) | op << 12 | u64::from(a.read) << 14 | u64::from(a.write) << 15
+}
+
+/// An access to a control and status register. In the place of a trap: 1 if the interpreter has to say why it is not done, 2 if
+/// an interrupt is to be taken afterwards.
+pub(crate) extern "C" fn csr(cpu: *mut Cpu, what: u64, operand: u64) -> Pair {
+    // SAFETY: as above.
+    let cpu = unsafe { state(cpu) };
+    let op = CSR_OPS[(what >> 12 & 3) as usize];
+    let access =
+        CsrAccess { op, csr: (what & 0xfff) as u16, read: what >> 14 & 1 != 0, write: what >> 15 & 1 != 0 };
+    let mut look = false;
+    let done = guarded(|| {
+        let (v, interrupt) = cpu.native_csr(access, operand)?;
+        look = interrupt;
+        Some(v)
+    });
+    if look { Pair { trap: 2, ..done } } else { done }
 }
 
 const CRYPTO_OPS: [CryptoOp; 17] = [

@@ -1,8 +1,12 @@
-//! The translator of guest code to native code, on Cranelift.
+//! The translator of guest code to native code.
 //!
-//! A hart interprets until some code is hot; then it asks [`Jit`] for native code, which other threads make while the hart goes
-//! on. What is translated is a region of a page: everything that is reached from one entry by branches and jumps. The
-//! instructions' semantics are those of the interpreter, recorded instead of done.
+//! A hart interprets until some code is warm; then it asks [`Jit`] for native code. What is translated is a region of a page:
+//! everything that is reached from one entry by branches and jumps. The instructions' semantics are those of the interpreter,
+//! recorded instead of done. There are two translators:
+//!
+//! - [`quick`] writes machine code instruction by instruction, at once, on the thread that asks. All integer code is its.
+//! - Cranelift ([`translate`], [`emit`]) optimizes a region with floating point as a whole, on a thread of its own, while the hart
+//!   goes on.
 //!
 //! - Native code belongs to the bytes of a page of physical memory, so address spaces and harts share it.
 //! - Code is never changed. From one region to the next it goes through a data word (inside a page) or the hart's cache of
@@ -16,6 +20,7 @@ mod arena;
 mod emit;
 mod helpers;
 mod host_fp;
+mod quick;
 mod region;
 mod report;
 mod translate;
@@ -25,6 +30,7 @@ use isa_riscv::engine::{CodeBytes, Engine, Left, Translation};
 use isa_riscv::insn::Ext;
 use isa_riscv::{Cpu, SLOTS};
 use parking_lot::{Condvar, Mutex};
+use quick::{Quick, QuickCode, Thunks};
 use region::Region;
 use report::Reports;
 use std::collections::{HashMap, VecDeque};
@@ -40,6 +46,10 @@ pub struct JitOptions {
     pub size: usize,
     /// Threads that translate; 0: whoever asks does it at once.
     pub threads: usize,
+    /// Code is translated quickly where that is possible, instead of by Cranelift only.
+    pub quick: bool,
+    /// How often code is to be asked for before Cranelift translates it.
+    pub patience: u32,
     /// Writes `/tmp/perf-PID.map`.
     pub perf_map: bool,
     /// Writes `jit-PID.dump` in the current directory.
@@ -51,7 +61,14 @@ const MOST_BYTES: usize = 2 << 30;
 
 impl Default for JitOptions {
     fn default() -> JitOptions {
-        JitOptions { size: 256 << 20, threads: 1, perf_map: false, jit_dump: false }
+        JitOptions {
+            size: 256 << 20,
+            threads: 1,
+            quick: true,
+            patience: 32,
+            perf_map: false,
+            jit_dump: false,
+        }
     }
 }
 
@@ -79,11 +96,41 @@ pub struct JitInfo {
 /// A translation that was asked for.
 struct Request {
     page: Arc<CodeBytes>,
-    generation: Arc<Arena>,
+    generation: Arc<Generation>,
     slot: usize,
     ext: Ext,
     /// The slot was inside of native code already, and yet control came to it from elsewhere.
     insists: bool,
+}
+
+/// Native code that goes all at once.
+pub(crate) struct Generation {
+    pub(crate) arena: Arena,
+    pub(crate) thunks: Thunks,
+    /// `None`: this host has not got what quick code needs, or nobody wants it.
+    quick: Option<Mutex<Quick>>,
+}
+
+impl Generation {
+    fn new(size: usize, quick: bool) -> Result<Generation, String> {
+        let arena = Arena::new(size).map_err(|e| format!("allocate {size} bytes for jit buffer: {e}"))?;
+        let (code, thunks) = Thunks::make(arena.start());
+        arena.add(code.len(), |_| &code).ok_or("the code that enters native code does not fit")?;
+        let quick = (quick && quick::is_possible()).then(|| Mutex::new(Quick::new(thunks)));
+        Ok(Generation { arena, thunks, quick })
+    }
+
+    /// Puts code there; where it is. `None`: there is no room.
+    fn add(&self, code: &mut QuickCode) -> Option<u64> {
+        let at = self.arena.add(code.made.code.len(), |at| {
+            code.place(at);
+            &code.made.code
+        })?;
+        for (link, offset) in &code.links {
+            self.arena.with_link(*link, |l| l.store(at + u64::from(*offset), Ordering::Release));
+        }
+        Some(at)
+    }
 }
 
 /// The most pages of code that are known at a time: each is copied, and the guest may go through all of its memory.
@@ -97,7 +144,7 @@ pub struct Jit {
     /// Enters native code.
     entry: extern "C" fn(*mut Cpu, u64, u64) -> u64,
     /// Keeps that function.
-    _entry: Arena,
+    _entry: Generation,
     generation: AtomicU64,
     done: Mutex<JitInfo>,
     reports: Reports,
@@ -105,7 +152,7 @@ pub struct Jit {
 }
 
 struct State {
-    arena: Arc<Arena>,
+    current: Arc<Generation>,
     /// By their number.
     pages: HashMap<u64, Arc<CodeBytes>>,
 }
@@ -124,21 +171,17 @@ impl Jit {
     pub fn new(options: JitOptions) -> Result<Option<Arc<Jit>>, String> {
         let Some(isas) = Isas::of_host().filter(|_| cfg!(target_arch = "x86_64")) else { return Ok(None) };
         let options = JitOptions { size: options.size.min(MOST_BYTES), ..options };
-        let memory = |bytes: usize| {
-            Arena::new(bytes).map_err(|e| format!("allocate {bytes} bytes for jit buffer: {e}"))
-        };
-        let code = Translator::new(isas.clone()).entry()?.code;
-        let own = memory(code.len().next_multiple_of(4096))?;
-        let at = own.add(&code).ok_or("the code that enters native code does not fit")?;
-        // SAFETY: the code is a function of that type, and the arena lives as long as the translator.
-        let entry: extern "C" fn(*mut Cpu, u64, u64) -> u64 = unsafe { std::mem::transmute(at) };
-        let arena = Arc::new(memory(options.size)?);
+        let own = Generation::new(4096, false)?;
+        // SAFETY: the code is a function of that type, and the generation lives as long as the translator.
+        let entry: extern "C" fn(*mut Cpu, u64, u64) -> u64 =
+            unsafe { std::mem::transmute(own.thunks.enter) };
+        let current = Arc::new(Generation::new(options.size, options.quick)?);
         let reports = Reports::new(&options)?;
         let queue = Arc::new(Queue { requests: Mutex::new(Some(VecDeque::new())), ..Queue::default() });
         let jit = Arc::new(Jit {
             options,
             isas,
-            state: Mutex::new(State { arena, pages: HashMap::new() }),
+            state: Mutex::new(State { current, pages: HashMap::new() }),
             entry,
             _entry: own,
             generation: AtomicU64::new(0),
@@ -158,7 +201,7 @@ impl Jit {
     /// What was done so far.
     pub fn info(&self) -> JitInfo {
         JitInfo {
-            used: self.state.lock().arena.used() as u64,
+            used: self.state.lock().current.arena.used() as u64,
             size: self.options.size as u64,
             flushes: self.generation.load(Ordering::Relaxed),
             ..*self.done.lock()
@@ -171,16 +214,24 @@ impl Jit {
             r.page.set_translation(r.slot, Translation::None);
             return;
         }
-        let found = match Region::find(&r.page.halves, r.slot, r.ext) {
+        let found = match Region::find(&r.page.halves, r.slot, r.ext, false) {
             None => Translation::Never,
             Some(region) => {
                 match translator.region(&region, r.slot, &r.generation, self.reports.want_places()) {
-                    Ok(made) => match r.generation.add(&made.code) {
+                    Ok(made) => match r.generation.arena.add(made.code.len(), |_| &made.code) {
                         Some(at) => {
                             r.page.add_inside(region.blocks.iter().map(|b| b.start));
                             self.count(&region, made.code.len());
                             self.reports.region(&made, at, r.page.number, r.slot);
-                            Translation::Native(at)
+                            let thunks = &r.generation.thunks;
+                            let mut entry = quick::function_entry(thunks, at, 2 * r.slot as u64);
+                            match r.generation.add(&mut entry) {
+                                Some(at) => Translation::Native(at),
+                                None => {
+                                    self.begin_anew(&r.generation);
+                                    return;
+                                }
+                            }
                         }
                         None => {
                             self.begin_anew(&r.generation);
@@ -197,6 +248,34 @@ impl Jit {
         r.page.set_translation(r.slot, found);
     }
 
+    /// Translates at once; whether that was possible.
+    fn make_quickly(&self, page: &CodeBytes, generation: &Arc<Generation>, slot: usize, ext: Ext) -> bool {
+        let Some(quick) = &generation.quick else { return false };
+        let Some(region) = Region::find(&page.halves, slot, ext, true) else {
+            page.set_translation(slot, Translation::Never);
+            return true;
+        };
+        if region.has_float() {
+            return false;
+        }
+        let places = self.reports.want_places();
+        let translate = || quick.lock().region(&region, places, || generation.arena.new_link());
+        // Code that cannot be translated is interpreted.
+        let Ok(made) = catch_unwind(AssertUnwindSafe(translate)) else {
+            page.set_translation(slot, Translation::Never);
+            return true;
+        };
+        let placed = made.and_then(|mut code| generation.add(&mut code).map(|at| (code, at)));
+        let Some((code, at)) = placed else {
+            self.begin_anew(generation);
+            return true;
+        };
+        self.count(&region, code.made.code.len());
+        self.reports.region(&code.made, at, page.number, slot);
+        page.set_natives(code.entries.iter().map(|(slot, offset)| (*slot, at + u64::from(*offset))));
+        true
+    }
+
     fn count(&self, region: &Region, native: usize) {
         let guest = region.bytes();
         let mut done = self.done.lock();
@@ -208,14 +287,14 @@ impl Jit {
     }
 
     /// Forgets everything, if `full` is the present generation.
-    fn begin_anew(&self, full: &Arc<Arena>) {
+    fn begin_anew(&self, full: &Arc<Generation>) {
         let mut state = self.state.lock();
-        if !Arc::ptr_eq(&state.arena, full) {
+        if !Arc::ptr_eq(&state.current, full) {
             return;
         }
-        match Arena::new(self.options.size) {
-            Ok(arena) => {
-                state.arena = Arc::new(arena);
+        match Generation::new(self.options.size, self.options.quick) {
+            Ok(new) => {
+                state.current = Arc::new(new);
                 state.pages.clear();
                 self.generation.fetch_add(1, Ordering::Release);
             }
@@ -262,19 +341,25 @@ impl Engine for Jit {
             return p.clone();
         }
         if state.pages.len() >= MOST_PAGES {
-            let full = state.arena.clone();
+            let full = state.current.clone();
             drop(state);
             self.begin_anew(&full);
             state = self.state.lock();
         }
-        let page = Arc::new(CodeBytes::new(number, halves, state.arena.clone()));
+        let page = Arc::new(CodeBytes::new(number, halves, state.current.clone()));
         state.pages.insert(number, page.clone());
         page
     }
 
     fn translate(&self, page: &Arc<CodeBytes>, slot: usize, ext: Ext) {
         // The page's own generation lives as long as the page, whichever is the present one.
-        let Ok(generation) = Arc::downcast::<Arena>(page.keeps().clone()) else { return };
+        let Ok(generation) = Arc::downcast::<Generation>(page.keeps().clone()) else { return };
+        if self.make_quickly(page, &generation, slot, ext) {
+            return;
+        }
+        if page.ask(slot) < self.options.patience {
+            return;
+        }
         page.set_translation(slot, Translation::Asked);
         let request = Request { page: page.clone(), generation, slot, ext, insists: page.is_inside(slot) };
         if self.options.threads == 0 {
@@ -301,10 +386,10 @@ impl Engine for Jit {
     }
 
     fn link(&self, link: u64, code: u64) {
-        let arena = self.state.lock().arena.clone();
+        let current = self.state.lock().current.clone();
         // A link must not lead from one generation to another, whose code goes at another time.
-        if arena.has(code) {
-            arena.with_link(link, |l| l.store(code, Ordering::Release));
+        if current.arena.has(code) {
+            current.arena.with_link(link, |l| l.store(code, Ordering::Release));
         }
     }
 

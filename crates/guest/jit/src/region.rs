@@ -44,8 +44,15 @@ static FORMATS: LazyLock<[Format; 512]> = LazyLock::new(|| {
     v
 });
 
-/// Whether an instruction can be translated.
-fn is_native(i: Insn) -> bool {
+/// Control and status registers whose reads and writes concern nothing that native code knows: those of traps, of supervisor
+/// mode's state, and the time.
+const PLAIN_CSRS: [u16; 9] = [0x100, 0x104, 0x105, 0x140, 0x141, 0x142, 0x143, 0x144, 0xc01];
+
+/// Whether an instruction can be translated; with `csrs` also accesses to [`PLAIN_CSRS`].
+fn is_native(i: Insn, csrs: bool) -> bool {
+    if matches!(FORMATS[i.op as usize], Format::Csr | Format::CsrI) {
+        return csrs && PLAIN_CSRS.contains(&i.csr());
+    }
     !matches!(
         i.op,
         Op::Undecoded
@@ -61,12 +68,6 @@ fn is_native(i: Insn) -> bool {
             | Op::WrsNto
             | Op::WrsSto
             | Op::SfenceVma
-            | Op::Csrrw
-            | Op::Csrrs
-            | Op::Csrrc
-            | Op::Csrrwi
-            | Op::Csrrsi
-            | Op::Csrrci
     )
 }
 
@@ -121,10 +122,10 @@ fn reads(i: Insn) -> u64 {
 }
 
 /// The instruction in a slot; `None` if it goes on in another page, or cannot be translated.
-fn at(halves: &[u16; SLOTS], slot: usize, ext: Ext) -> Option<Insn> {
+fn at(halves: &[u16; SLOTS], slot: usize, ext: Ext, csrs: bool) -> Option<Insn> {
     let low = *halves.get(slot)?;
     let high = if low & 3 == 3 { *halves.get(slot + 1)? } else { 0 };
-    Some(decode(u32::from(high) << 16 | u32::from(low), ext)).filter(|i| is_native(*i))
+    Some(decode(u32::from(high) << 16 | u32::from(low), ext)).filter(|i| is_native(*i, csrs))
 }
 
 /// Where control goes from an instruction in a slot; `None`: only on to the next one.
@@ -139,15 +140,16 @@ fn targets(slot: usize, i: Insn) -> Option<Vec<i64>> {
 }
 
 impl Region {
-    /// What is reached from `entry`; `None` if the instruction there cannot be translated.
-    pub(crate) fn find(halves: &[u16; SLOTS], entry: usize, ext: Ext) -> Option<Region> {
-        at(halves, entry, ext)?;
+    /// What is reached from `entry`; `None` if the instruction there cannot be translated. `csrs`: the translator knows accesses to
+    /// control and status registers.
+    pub(crate) fn find(halves: &[u16; SLOTS], entry: usize, ext: Ext, csrs: bool) -> Option<Region> {
+        at(halves, entry, ext, csrs)?;
         let mut insns: BTreeMap<usize, Insn> = BTreeMap::new();
         let mut leaders = BTreeSet::from([entry]);
         let mut waiting = vec![entry];
         'walk: while let Some(start) = waiting.pop() {
             let mut slot = start;
-            while let (false, Some(i)) = (insns.contains_key(&slot), at(halves, slot, ext)) {
+            while let (false, Some(i)) = (insns.contains_key(&slot), at(halves, slot, ext, csrs)) {
                 if insns.len() == MOST {
                     break 'walk;
                 }
@@ -176,6 +178,11 @@ impl Region {
         spread_dirt(&mut blocks);
         let used = insns.values().fold(0, |u, i| u | reads(*i) | writes(*i));
         Some(Region { blocks, used })
+    }
+
+    /// The operands of an instruction.
+    pub(crate) fn format(i: Insn) -> Format {
+        FORMATS[i.op as usize]
     }
 
     /// The number of the block that begins in a slot.
@@ -263,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_loop_is_a_block_that_goes_to_itself() {
-        let r = Region::find(&page(10, &[ADDI_A0, BNE_BACK, SD_A2, ECALL]), 10, Ext::ALL).unwrap();
+        let r = Region::find(&page(10, &[ADDI_A0, BNE_BACK, SD_A2, ECALL]), 10, Ext::ALL, false).unwrap();
         let starts: Vec<_> =
             r.blocks.iter().map(|b| (b.start, b.insns.len(), b.next.clone(), b.dirty)).collect();
         let a0 = 1 << 10;
@@ -274,16 +281,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_translated_has_no_region() {
-        assert!(Region::find(&page(0, &[ECALL]), 0, Ext::ALL).is_none());
+        assert!(Region::find(&page(0, &[ECALL]), 0, Ext::ALL, false).is_none());
         // Four bytes of which two are in the next page.
-        assert!(Region::find(&page(SLOTS - 1, &[ADDI_A0]), SLOTS - 1, Ext::ALL).is_none());
-        let r = Region::find(&page(SLOTS - 2, &[ADDI_A0]), SLOTS - 2, Ext::ALL).unwrap();
+        assert!(Region::find(&page(SLOTS - 1, &[ADDI_A0]), SLOTS - 1, Ext::ALL, false).is_none());
+        let r = Region::find(&page(SLOTS - 2, &[ADDI_A0]), SLOTS - 2, Ext::ALL, false).unwrap();
         assert_eq!(r.blocks[0].next, [SLOTS as i64]);
     }
 
     #[test]
     fn a_page_full_of_code_is_cut() {
-        let r = Region::find(&page(0, &[ADDI_A0; 1024]), 0, Ext::ALL).unwrap();
+        let r = Region::find(&page(0, &[ADDI_A0; 1024]), 0, Ext::ALL, false).unwrap();
         assert_eq!((r.len(), r.blocks[0].next.clone()), (MOST, vec![2 * MOST as i64]));
     }
 }

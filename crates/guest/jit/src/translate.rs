@@ -1,6 +1,6 @@
 //! From a region to native code.
 
-use crate::arena::Arena;
+use crate::Generation;
 use crate::emit::{Emit, Then, plain, tail_signature};
 use crate::region::{Block, Region, writes};
 use crate::report::Made;
@@ -10,7 +10,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     self, AbiParam, Function, InstBuilder, Signature, SourceLoc, UserFuncName, Value, types,
 };
-use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
+use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use isa_riscv::SLOTS;
@@ -67,26 +67,6 @@ impl Translator {
         Translator { isas, context: Context::new(), builder: FunctionBuilderContext::new() }
     }
 
-    /// The function that enters native code: `(state, code, pc)`, called as C functions are.
-    ///
-    /// # Errors
-    /// What the back end says.
-    pub(crate) fn entry(&mut self) -> Result<Made, String> {
-        let mut sig = Signature::new(CallConv::SystemV);
-        sig.params = vec![AbiParam::new(types::I64); 3];
-        sig.returns = vec![AbiParam::new(types::I64)];
-        self.function(sig, false, |b| {
-            let block = b.create_block();
-            b.append_block_params_for_function_params(block);
-            b.switch_to_block(block);
-            let params = b.block_params(block).to_vec();
-            let tail = b.import_signature(tail_signature());
-            let call = b.ins().call_indirect(tail, params[1], &[params[0], params[2]]);
-            let why = b.inst_results(call)[0];
-            b.ins().return_(&[why]);
-        })
-    }
-
     /// The native code of a region whose entry is in slot `entry`; with `places`, also which of it is for which slot.
     ///
     /// # Errors
@@ -95,10 +75,10 @@ impl Translator {
         &mut self,
         region: &Region,
         entry: usize,
-        arena: &Arena,
+        generation: &Generation,
         places: bool,
     ) -> Result<Made, String> {
-        self.function(tail_signature(), region.has_float(), |b| build(b, region, entry, arena, places))
+        self.function(tail_signature(), region.has_float(), |b| build(b, region, entry, generation, places))
     }
 
     fn function(
@@ -136,13 +116,15 @@ fn distance(slot: i64, entry: usize) -> i64 {
     (slot - entry as i64) * 2
 }
 
-fn build(b: &mut FunctionBuilder<'_>, region: &Region, entry: usize, arena: &Arena, places: bool) {
+fn build(b: &mut FunctionBuilder<'_>, region: &Region, entry: usize, generation: &Generation, places: bool) {
     let start = b.create_block();
     b.append_block_params_for_function_params(start);
     b.switch_to_block(start);
     b.seal_block(start);
     let (cpu, base) = (b.block_params(start)[0], b.block_params(start)[1]);
-    let tail = b.import_signature(tail_signature());
+    let mut tail = tail_signature();
+    tail.params.push(AbiParam::new(types::I64));
+    let tail = b.import_signature(tail);
     let left = b.declare_var(types::I64);
     let mut e = Emit {
         cpu,
@@ -170,7 +152,7 @@ fn build(b: &mut FunctionBuilder<'_>, region: &Region, entry: usize, arena: &Are
         e.regs[n] = Some(var);
     }
     let blocks: Vec<ir::Block> = region.blocks.iter().map(|_| e.b.create_block()).collect();
-    let maker = Maker { region, entry, blocks, arena, places };
+    let maker = Maker { region, entry, blocks, generation, places };
     if let Some(first) = region.block(entry as i64) {
         let first = maker.blocks[first];
         e.b.ins().jump(first, &[]);
@@ -184,7 +166,7 @@ struct Maker<'a> {
     region: &'a Region,
     entry: usize,
     blocks: Vec<ir::Block>,
-    arena: &'a Arena,
+    generation: &'a Generation,
     /// Whether code is marked with the slots that it is for.
     places: bool,
 }
@@ -265,9 +247,12 @@ impl Maker<'_> {
 
     /// Goes on in another region of the page.
     fn by_link(&self, e: &mut Emit<'_, '_>, target: i64) {
-        e.write_back();
         let pc = e.address(target);
-        let link = e.b.ins().iconst(types::I64, self.arena.new_link() as i64);
+        let Some(link) = self.generation.arena.new_link() else {
+            return self.by_jump_cache(e, pc);
+        };
+        e.write_back();
+        let link = e.b.ins().iconst(types::I64, link as i64);
         let code = e.b.ins().load(types::I64, plain(), link, 0);
         let none = e.b.ins().icmp_imm_s(IntCC::Equal, code, 0);
         e.rarely(none, |e| {
@@ -276,8 +261,7 @@ impl Maker<'_> {
             let why = e.b.ins().iconst(types::I64, Left::On as i64);
             e.b.ins().return_(&[why]);
         });
-        let args = [e.cpu, pc];
-        e.b.ins().return_call_indirect(e.tail, code, &args);
+        self.enter(e, code, pc);
     }
 
     /// Goes on at a virtual address.
@@ -299,7 +283,13 @@ impl Maker<'_> {
             e.b.ins().return_(&[why]);
         });
         let code = e.b.ins().load(types::I64, plain(), entry, layout::JUMPS_ENTRY_CODE as i32);
-        let args = [e.cpu, pc];
-        e.b.ins().return_call_indirect(e.tail, code, &args);
+        self.enter(e, code, pc);
+    }
+
+    /// Goes on at code that is entered as by the hart.
+    fn enter(&self, e: &mut Emit<'_, '_>, code: Value, pc: Value) {
+        let enter = e.b.ins().iconst(types::I64, self.generation.thunks.enter as i64);
+        let args = [e.cpu, code, pc];
+        e.b.ins().return_call_indirect(e.tail, enter, &args);
     }
 }

@@ -306,7 +306,12 @@ fn start(r: &mut Rng, base: &CpuState) -> CpuState {
 
 /// A translator with room for `size` bytes, which translates at once; `None`, having said why, if there can be none.
 fn translator(size: usize) -> Option<Arc<Jit>> {
-    let jit = Jit::new(JitOptions { size, threads: 0, ..JitOptions::default() }).unwrap();
+    translator_of(size, true)
+}
+
+/// The same, without the quick translator if not `quick`.
+fn translator_of(size: usize, quick: bool) -> Option<Arc<Jit>> {
+    let jit = Jit::new(JitOptions { size, threads: 0, quick, patience: 1, ..JitOptions::default() }).unwrap();
     if jit.is_none() {
         println!("skipped: no native code can be made for this host");
     }
@@ -436,6 +441,12 @@ fn integers() {
 }
 
 #[test]
+fn integers_by_the_optimizing_translator() {
+    let Some(jit) = translator_of(64 << 20, false) else { return };
+    compare(&jit, seed(16), rounds() / 3, |e| !e.format.is_float());
+}
+
+#[test]
 fn floats() {
     let Some(jit) = translator(64 << 20) else { return };
     compare(&jit, seed(12), rounds(), |e| {
@@ -459,7 +470,7 @@ fn interrupts_and_page_faults_between_instructions() {
 
 #[test]
 fn room_that_ends_again_and_again() {
-    let Some(jit) = translator(64 << 10) else { return };
+    let Some(jit) = translator(32 << 10) else { return };
     compare(&jit, seed(14), rounds() / 3, |e| !e.format.is_float());
     let info = jit.info();
     assert!(info.flushes > 2 && info.used <= info.size, "{info:?}");

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::{fmt, io};
 
 /// How often code is interpreted before native code is asked for.
-const HOT: u16 = 512;
+const HOT: u16 = 16;
 
 /// The state of a hart as the SBI's hart state management has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
