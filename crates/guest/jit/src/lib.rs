@@ -255,7 +255,7 @@ impl Jit {
             page.set_translation(slot, Translation::Never);
             return true;
         };
-        if region.has_float() {
+        if region.has_float() && !quick::is_float_possible() {
             return false;
         }
         let places = self.reports.want_places();

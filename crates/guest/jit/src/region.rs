@@ -102,7 +102,7 @@ pub(crate) fn writes(i: Insn) -> u64 {
 }
 
 /// The registers that an instruction reads, or more.
-fn reads(i: Insn) -> u64 {
+pub(crate) fn reads(i: Insn) -> u64 {
     match FORMATS[i.op as usize] {
         Format::FpLoad | Format::FpFromX | Format::FpFromXn => x(i.rs1()),
         Format::FpStore => x(i.rs1()) | f(i.rs2()),

@@ -105,6 +105,7 @@ pub(super) enum Shift {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Cc {
+    O = 0,
     B = 2,
     Ae = 3,
     E = 4,
@@ -112,6 +113,9 @@ pub(super) enum Cc {
     Be = 6,
     A = 7,
     S = 8,
+    /// After comparing numbers: one is a NaN.
+    P = 10,
+    Np = 11,
     L = 12,
     Ge = 13,
     Le = 14,
@@ -185,7 +189,7 @@ impl Asm {
         }
     }
 
-    fn distance_to(&mut self, l: Label) {
+    pub(super) fn distance_to(&mut self, l: Label) {
         self.uses.push((self.at(), l));
         self.code.put4(0);
     }
@@ -450,6 +454,9 @@ impl Asm {
     pub(super) fn cmov(&mut self, cc: Cc, dst: Reg, src: Rm) {
         let s = src.either();
         match cc {
+            Cc::O => put!(self, cmovoq_rm, dst, s),
+            Cc::P => put!(self, cmovpq_rm, dst, s),
+            Cc::Np => put!(self, cmovnpq_rm, dst, s),
             Cc::B => put!(self, cmovbq_rm, dst, s),
             Cc::Ae => put!(self, cmovaeq_rm, dst, s),
             Cc::E => put!(self, cmoveq_rm, dst, s),

@@ -1,6 +1,7 @@
 //! Loads, stores, and calls of helpers.
 
 use super::asm::*;
+use super::asm_fp::Xmm;
 use super::thunks::{self, Thunks, field};
 use super::values::{Src, V, Values};
 use isa_riscv::engine::layout;
@@ -18,6 +19,16 @@ pub(super) enum Cold {
         signed: bool,
         info: u64,
     },
+    /// A load to a vector register.
+    LoadFloat {
+        entry: Label,
+        back: Label,
+        base: Result<Rm, u64>,
+        disp: i32,
+        dst: Xmm,
+        single: bool,
+        info: u64,
+    },
     Store {
         entry: Label,
         back: Label,
@@ -31,6 +42,19 @@ pub(super) enum Cold {
         entry: Label,
         info: u64,
     },
+    /// The floating-point unit is not marked as changed.
+    Dirty {
+        entry: Label,
+        back: Label,
+    },
+    /// The result is a NaN.
+    Nan {
+        entry: Label,
+        back: Label,
+        dst: Xmm,
+        nan: u64,
+        single: bool,
+    },
     /// The hart has to look around before it goes on `next` bytes into the page.
     Look {
         entry: Label,
@@ -40,7 +64,13 @@ pub(super) enum Cold {
 }
 
 impl Cold {
-    pub(super) fn write(self, a: &mut Asm, thunks: &Thunks) {
+    /// `reload`: brings back vector registers.
+    pub(super) fn write(self, a: &mut Asm, thunks: &Thunks, reload: Option<Label>) {
+        let back_from_helper = |a: &mut Asm| {
+            if let Some(reload) = reload {
+                a.call_label(reload);
+            }
+        };
         let address = |a: &mut Asm, base: Result<Rm, u64>, disp: i32| match base {
             Ok(Rm::Reg(r)) => a.lea(RAX, Rm::Mem(r, disp)),
             Ok(m) => {
@@ -57,6 +87,7 @@ impl Cold {
                 address(a, base, disp);
                 a.mov_imm(RCX, info);
                 a.call_out(thunks.load);
+                back_from_helper(a);
                 extend(a, dst, Rm::Reg(RAX), size, signed);
                 a.jmp(back);
             }
@@ -69,6 +100,35 @@ impl Cold {
                 }
                 a.mov_imm(RCX, info);
                 a.call_out(thunks.store);
+                back_from_helper(a);
+                a.jmp(back);
+            }
+            Cold::LoadFloat { entry, back, base, disp, dst, single, info } => {
+                a.bind(entry);
+                address(a, base, disp);
+                a.mov_imm(RCX, info);
+                a.call_out(thunks.load);
+                back_from_helper(a);
+                if single {
+                    a.mov_to_boxed(dst, RAX);
+                } else {
+                    a.mov_to_xmm(dst, RAX);
+                }
+                a.jmp(back);
+            }
+            Cold::Dirty { entry, back } => {
+                a.bind(entry);
+                a.or32_imm(field(layout::MSTATUS), 3 << 13);
+                a.jmp(back);
+            }
+            Cold::Nan { entry, back, dst, nan, single } => {
+                a.bind(entry);
+                a.mov_imm(RAX, nan);
+                if single {
+                    a.mov_to_boxed(dst, RAX);
+                } else {
+                    a.mov_to_xmm(dst, RAX);
+                }
                 a.jmp(back);
             }
             Cold::Step { entry, info } => {
@@ -187,6 +247,30 @@ impl Values {
         self.given(dst)
     }
 
+    /// A load of a number to a vector register.
+    pub(super) fn load_float(
+        &mut self,
+        cold: &mut Vec<Cold>,
+        here: Here,
+        addr: V,
+        single: bool,
+        dst: Xmm,
+    ) -> V {
+        let (base, disp) = self.base_of(addr);
+        let (entry, back) = (self.a.label(), self.a.label());
+        let size = if single { Width::W32 } else { Width::W64 };
+        let (addr, addend) = self.look_up(base, disp, size, layout::TLB_READ, entry);
+        let at = Rm::Sum(addr, addend, 0);
+        if single {
+            self.a.load_boxed(dst, at);
+        } else {
+            self.a.load_xmm(dst, at);
+        }
+        self.a.bind(back);
+        cold.push(Cold::LoadFloat { entry, back, base, disp, dst, single, info: here.info(size.bytes()) });
+        if single { V::S(dst) } else { V::D(dst) }
+    }
+
     pub(super) fn store(&mut self, cold: &mut Vec<Cold>, here: Here, addr: V, v: V, size: Width) {
         self.keep(v);
         self.prepare(v);
@@ -207,14 +291,18 @@ impl Values {
                 }
             },
         };
-        let r = match value {
-            Src::At(Rm::Reg(r)) => r,
-            s => {
-                self.put(RDX, s);
-                RDX
+        let to = Rm::Sum(addr, addend, 0);
+        let home = if let V::F(r) = v { self.homes.of[usize::from(r)] } else { None };
+        match (home, value) {
+            (Some(x), _) if matches!(size, Width::W32 | Width::W64) => {
+                self.a.store_xmm(size == Width::W32, to, x);
             }
-        };
-        self.a.store(Rm::Sum(addr, addend, 0), r, size.bytes());
+            (_, Src::At(Rm::Reg(r))) => self.a.store(to, r, size.bytes()),
+            (_, s) => {
+                self.put(RDX, s);
+                self.a.store(to, RDX, size.bytes());
+            }
+        }
         self.a.bind(back);
         cold.push(Cold::Store { entry, back, base, disp, value, info: here.info(size.bytes()) });
     }
@@ -245,6 +333,9 @@ impl Values {
                 self.a.call_out(thunks.call_or_trap);
             }
             None => self.a.call_out(thunks.call),
+        }
+        if let Some(reload) = self.reload {
+            self.a.call_label(reload);
         }
         self.given(RAX)
     }

@@ -6,15 +6,20 @@
 //! outside, and going from region to region is a jump.
 
 mod asm;
+mod asm_fp;
+mod float;
 mod memory;
 mod sem;
 mod thunks;
 mod values;
 
 use self::sem::Then;
-use crate::region::{Block, Region};
+use crate::region::{Block, Region, writes};
 use crate::report::Made;
 use asm::*;
+use asm_fp::Xmm;
+use float::Homes;
+pub(crate) use float::is_possible as is_float_possible;
 use isa_riscv::SLOTS;
 use isa_riscv::engine::layout;
 use isa_riscv::insn::Format;
@@ -72,13 +77,21 @@ pub(crate) struct Quick {
     result: Option<(Rm, V)>,
     /// What is not zero if the hart has to look around after the present instruction.
     look: Option<Rm>,
+    /// The register of the `f` register that the present instruction writes.
+    result_f: Option<(u8, V)>,
     /// The register that the present instruction does nothing but load.
     loads_to: Option<Reg>,
+    /// The vector register that it loads a number to.
+    loads_float: Option<Xmm>,
+    /// That of the `f` register that it writes.
+    float_to: Option<Xmm>,
     then: Then,
     /// What was seen to in this block; see [`crate::emit::Emit`].
     fp_on: bool,
     fp_dirty: bool,
     frm_seen: bool,
+    /// What the dynamic rounding mode is, if that was looked at.
+    frm_is: Option<u8>,
 }
 
 impl Quick {
@@ -95,11 +108,15 @@ impl Quick {
             len: 0,
             result: None,
             look: None,
+            result_f: None,
             loads_to: None,
+            loads_float: None,
+            float_to: None,
             then: Then::On,
             fp_on: false,
             fp_dirty: false,
             frm_seen: false,
+            frm_is: None,
         }
     }
 
@@ -112,7 +129,7 @@ impl Quick {
         mut new_link: impl FnMut() -> Option<u64>,
     ) -> Option<QuickCode> {
         // Also what a translation left that was given up.
-        (self.result, self.look) = (None, None);
+        (self.result, self.result_f, self.look) = (None, None, None);
         self.v.finish();
         self.v.a.clear();
         self.cold.clear();
@@ -120,6 +137,8 @@ impl Quick {
         self.ways.clear();
         self.links.clear();
         let labels: Vec<Label> = region.blocks.iter().map(|_| self.v.a.label()).collect();
+        self.v.homes = Homes::of(region);
+        self.v.reload = (self.v.homes.all() != 0).then(|| self.v.a.label());
         let is_header = headers(region);
         let mut marks = Vec::new();
         let mut listing = trace::enabled(trace::Item::Op).then(String::new);
@@ -132,7 +151,8 @@ impl Quick {
                 self.v.a.jcc(Cc::S, out);
                 self.ways.push((out, block.start as i64));
             }
-            (self.fp_on, self.fp_dirty, self.frm_seen) = (false, false, false);
+            self.forget_float();
+            self.v.boxed = 0;
             self.then = Then::On;
             for (done, (slot, insn)) in block.insns.iter().enumerate() {
                 if places {
@@ -143,6 +163,7 @@ impl Quick {
                 self.len = insn.len();
                 let loads = Region::format(*insn) == Format::Load;
                 self.loads_to = thunks::pinned(insn.rd() as u8).filter(|_| loads);
+                self.aim_float(insn.rd(), Region::format(*insn), writes(*insn));
                 match execute(self, *insn) {
                     Ok(()) => {}
                     Err(never) => match never {},
@@ -168,14 +189,47 @@ impl Quick {
             self.v.a.jmp_out(self.thunks.budget);
         }
         for cold in self.cold.drain(..) {
-            cold.write(&mut self.v.a, &self.thunks);
+            cold.write(&mut self.v.a, &self.thunks, self.v.reload);
         }
+        if let Some(reload) = self.v.reload {
+            self.v.a.bind(reload);
+            self.load_floats(u32::MAX);
+            self.v.a.ret();
+        }
+        let entries: Vec<Label> =
+            (0..labels.len()).map(|n| self.entry(labels[n], self.v.homes.live[n])).collect();
         self.v.a.finish();
         let a = &mut self.v.a;
-        let entries = region.blocks.iter().zip(&labels).map(|(b, l)| (b.start, a.place(*l))).collect();
+        let entries = region.blocks.iter().zip(&entries).map(|(b, l)| (b.start, a.place(*l))).collect();
         let links = self.links.drain(..).map(|(link, l)| (link, a.place(l))).collect();
         let made = Made { code: std::mem::take(&mut a.code), places: marks };
         Some(QuickCode { made, entries, links, outside: std::mem::take(&mut a.outside) })
+    }
+
+    /// Where a block is entered from outside, if these `f` registers are wanted in vector registers.
+    fn entry(&mut self, block: Label, live: u32) -> Label {
+        if live == 0 {
+            return block;
+        }
+        let entry = self.v.a.label();
+        self.v.a.bind(entry);
+        self.load_floats(live);
+        self.v.a.jmp(block);
+        entry
+    }
+
+    /// Loads the vector registers of these `f` registers.
+    fn load_floats(&mut self, which: u32) {
+        for r in (0..32).filter(|r| which >> r & 1 != 0) {
+            if let Some(home) = self.v.homes.of[usize::from(r)] {
+                self.v.a.load_xmm(home, thunks::f(r));
+            }
+        }
+    }
+
+    /// Nothing is known of the floating-point unit any more.
+    fn forget_float(&mut self) {
+        (self.fp_on, self.fp_dirty, self.frm_seen, self.frm_is) = (false, false, false, None);
     }
 
     /// Tells what the present instruction does.
@@ -183,6 +237,9 @@ impl Quick {
         text.push_str(&self.v.listing());
         if let Some((to, v)) = self.result {
             text.push_str(&format!(" {to:?} = {v}\n").to_lowercase());
+        }
+        if let Some((r, v)) = self.result_f {
+            text.push_str(&format!(" f{r} = {v}\n"));
         }
         match self.then {
             Then::On => {}
@@ -198,6 +255,9 @@ impl Quick {
         }
         if let Some((to, v)) = self.result.take() {
             self.v.write(to, v);
+        }
+        if let Some((r, v)) = self.result_f.take() {
+            self.write_float(r, v);
         }
         if let Some(look) = self.look.take() {
             self.v.a.alu_imm(Alu::Cmp, look, 0);

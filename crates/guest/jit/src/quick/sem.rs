@@ -1,18 +1,15 @@
 //! The semantics of instructions, as machine code: [`Sem`] on [`V`]alues.
 
 use super::Quick;
-use super::asm::{Alu, Cc, RAX, RDX, Rm};
+use super::asm::{Alu, Cc, RDX, Rm};
 use super::memory::Cold;
-use super::thunks::{self, field};
+use super::thunks;
 use super::values::{B, Bin, Un, V};
 use crate::helpers::{self, Atomic};
-use isa_riscv::engine::{CsrAccess, layout};
+use isa_riscv::engine::CsrAccess;
 use isa_riscv::semantics::{BlockOp, CryptoOp, CsrOp, RvSem, SysOp};
 use sem::{AmoOp, Cond, FpOp, FpRound, Sem, Width};
 use std::convert::Infallible;
-
-/// The field of `mstatus` that says whether the floating-point unit is on, and dirty.
-const FS: i32 = 3 << 13;
 
 /// Where control goes after the last instruction of a block.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +33,7 @@ impl Quick {
     }
 
     /// Leaves to the interpreter before the present instruction if the condition holds.
-    fn step_if(&mut self, cc: Cc) {
+    pub(super) fn step_if(&mut self, cc: Cc) {
         let entry = self.v.a.label();
         self.v.a.jcc(cc, entry);
         self.cold.push(Cold::Step { entry, info: self.here.info(0) });
@@ -121,7 +118,10 @@ impl Sem for Quick {
     }
 
     fn select(&mut self, c: B, a: V, b: V) -> V {
-        self.v.select(c, a, b)
+        match self.boxed_operand(c, a, b) {
+            Some(v) => v,
+            None => self.v.select(c, a, b),
+        }
     }
 
     fn clmul(&mut self, a: V, b: V, high: bool) -> V {
@@ -130,6 +130,9 @@ impl Sem for Quick {
     }
 
     fn load(&mut self, addr: V, size: Width, signed: bool) -> Result<V, Infallible> {
+        if let (Some(dst), Width::W32 | Width::W64) = (self.loads_float, size) {
+            return Ok(self.v.load_float(&mut self.cold, self.here, addr, size == Width::W32, dst));
+        }
         Ok(self.v.load(&mut self.cold, self.here, addr, size, signed, self.loads_to))
     }
 
@@ -187,6 +190,9 @@ impl Sem for Quick {
     }
 
     fn fp(&mut self, op: FpOp, a: V, b: V, c: V, round: FpRound) -> V {
+        if let Some(v) = self.float(op, [a, b, c], round) {
+            return v;
+        }
         let what = V::Imm(helpers::number_of(op, round));
         let function = helpers::float as *const () as usize;
         self.v.call_helper(&self.thunks, None, function, true, &[what, a, b, c])
@@ -210,20 +216,20 @@ impl RvSem for Quick {
     }
 
     fn set_f(&mut self, r: usize, v: V) {
+        let r = r as u8 & 31;
         self.v.keep(v);
-        self.result = Some((thunks::f(r as u8 & 31), v));
-        if !std::mem::replace(&mut self.fp_dirty, true) {
-            self.v.a.alu_imm(Alu::Or, field(layout::MSTATUS), FS);
-        }
+        self.result_f = Some((r, v));
+        let boxed = match v {
+            _ if self.v.boxes => 1,
+            V::F(s) => self.v.boxed >> s & 1,
+            _ => 0,
+        };
+        self.v.boxed = self.v.boxed & !(1 << r) | boxed << r;
+        self.mark_fp_dirty();
     }
 
     fn fp_enter(&mut self) -> Result<(), Infallible> {
-        if !std::mem::replace(&mut self.fp_on, true) {
-            self.v.spill_all();
-            self.v.a.mov32(RAX, field(layout::MSTATUS));
-            self.v.a.alu_imm(Alu::And, Rm::Reg(RAX), FS);
-            self.step_if(Cc::E);
-        }
+        self.check_fp_on();
         Ok(())
     }
 
@@ -235,12 +241,7 @@ impl RvSem for Quick {
             3 => FpRound::Up,
             4 => FpRound::NearestMaxMagnitude,
             _ => {
-                if !std::mem::replace(&mut self.frm_seen, true) {
-                    self.v.spill_all();
-                    self.v.a.movzx8(RAX, field(layout::FRM));
-                    self.v.a.alu_imm(Alu::Cmp, Rm::Reg(RAX), 4);
-                    self.step_if(Cc::A);
-                }
+                self.check_frm();
                 FpRound::Dynamic
             }
         })
@@ -259,7 +260,7 @@ impl RvSem for Quick {
             self.look = Some(slot);
         }
         // It may have been the floating-point unit's switch.
-        (self.fp_on, self.fp_dirty, self.frm_seen) = (false, false, false);
+        self.forget_float();
         Ok(old)
     }
 

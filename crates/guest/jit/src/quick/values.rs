@@ -2,7 +2,9 @@
 //!
 //! Until the instruction is finished no guest register changes, so a value can be computed at any time, even twice.
 
-use super::asm::{Alu, Asm, Cc, RAX, RCX, RDX, Reg, Rm, Shift};
+use super::asm::{Alu, Asm, Cc, Label, RAX, RCX, RDX, Reg, Rm, Shift};
+use super::asm_fp::Xmm;
+use super::float::{BOX, Homes};
 use super::thunks::{self, FRAME_SLOTS, field};
 use isa_riscv::engine::layout;
 use sem::{Cond, Width};
@@ -15,11 +17,15 @@ pub(crate) enum V {
     /// A guest register as it is before the instruction.
     X(u8),
     F(u8),
+    /// A vector register, which has nothing else before the instruction is finished.
+    D(Xmm),
+    /// The low 32 bits of one, zero-extended; above them it has ones, as a boxed number.
+    S(Xmm),
     Node(u16),
 }
 
 /// A truth value.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum B {
     Cmp(Cond, V, V),
     /// A value is not zero.
@@ -58,7 +64,7 @@ pub(super) enum Un {
     Zext(Width),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Bin(Bin, V, V),
     Un(Un, V),
@@ -98,6 +104,7 @@ impl fmt::Display for V {
             V::Imm(i) => write!(f, "{:#x}", *i as i64),
             V::X(r) => write!(f, "x{r}"),
             V::F(r) => write!(f, "f{r}"),
+            V::D(x) | V::S(x) => write!(f, "xmm{x}"),
             V::Node(n) => write!(f, "n{n}"),
         }
     }
@@ -145,6 +152,14 @@ pub(super) struct Values {
     /// Scratch registers that must stay as they are for the present operation: bit `n` for register `n`.
     locked: u8,
     slots: usize,
+    /// Vector registers of guest registers in the present region.
+    pub(super) homes: Homes,
+    /// Brings them back after a helper.
+    pub(super) reload: Option<Label>,
+    /// Guest registers that surely have a boxed binary32: bit `n` for `fn`.
+    pub(super) boxed: u32,
+    /// The present instruction boxes what it gives.
+    pub(super) boxes: bool,
 }
 
 fn fold(op: Bin, a: u64, b: u64) -> u64 {
@@ -206,6 +221,7 @@ impl Values {
         self.owner = [None; 3];
         self.locked = 0;
         self.slots = 0;
+        self.boxes = false;
     }
 
     /// What was recorded for the instruction, a line each.
@@ -214,6 +230,11 @@ impl Values {
     }
 
     fn node(&mut self, kind: Kind) -> V {
+        if kind != Kind::Given
+            && let Some(same) = self.nodes.iter().position(|n| n.kind == kind)
+        {
+            return V::Node(same as u16);
+        }
         for n in kind.operands() {
             self.nodes[usize::from(n)].uses += 1;
         }
@@ -230,8 +251,78 @@ impl Values {
                 V::Imm(0),
             ) => a,
             (Bin::Add | Bin::Or | Bin::Xor, V::Imm(0), b) => b,
+            (Bin::Or, V::S(x), V::Imm(BOX)) => {
+                self.boxes = true;
+                V::D(x)
+            }
+            (Bin::Or, a, V::Imm(BOX)) => {
+                self.boxes = true;
+                self.boxed_again(a).unwrap_or_else(|| self.node(Kind::Bin(op, a, b)))
+            }
+            (Bin::Or | Bin::Xor, V::Node(_), V::Node(_)) | (Bin::Xor, V::F(_), V::Node(_)) => {
+                self.with_sign(op, a, b).unwrap_or_else(|| self.node(Kind::Bin(op, a, b)))
+            }
             (op, a @ V::Imm(_), b) if is_commutative(op) => self.node(Kind::Bin(op, b, a)),
             _ => self.node(Kind::Bin(op, a, b)),
+        }
+    }
+
+    /// What was recorded for a value that is not computed yet.
+    pub(super) fn kind(&self, v: V) -> Option<Kind> {
+        if let V::Node(n) = v { Some(self.nodes[usize::from(n)].kind) } else { None }
+    }
+
+    /// The register whose boxed number `v` is.
+    pub(super) fn boxed_register(&self, v: V) -> Option<u8> {
+        match self.kind(v) {
+            Some(Kind::Un(Un::Zext(Width::W32), V::F(r))) if self.boxed >> r & 1 != 0 => Some(r),
+            _ => None,
+        }
+    }
+
+    /// A change of a boxed number that is boxed again, on all of its register.
+    fn boxed_again(&mut self, v: V) -> Option<V> {
+        if let Some(r) = self.boxed_register(v) {
+            return Some(V::F(r));
+        }
+        match self.kind(v)? {
+            Kind::Bin(Bin::Xor, a, V::Imm(m)) if m & BOX == 0 => {
+                let a = self.boxed_register(a)?;
+                Some(self.node(Kind::Bin(Bin::Xor, V::F(a), V::Imm(m))))
+            }
+            Kind::Bin(Bin::And, a, V::Imm(m)) => {
+                let a = self.boxed_register(a)?;
+                Some(self.node(Kind::Bin(Bin::And, V::F(a), V::Imm(m | BOX))))
+            }
+            _ => None,
+        }
+    }
+
+    /// Moves, negations and absolute values are written with two operands, of which each gives some bits.
+    fn with_sign(&mut self, op: Bin, a: V, b: V) -> Option<V> {
+        match (op, self.kind(a), self.kind(b)?) {
+            (Bin::Or, Some(Kind::Bin(Bin::And, x, V::Imm(rest))), Kind::Bin(Bin::And, y, V::Imm(m)))
+                if x == y && m == !rest =>
+            {
+                Some(x)
+            }
+            (Bin::Or, Some(Kind::Bin(Bin::And, x, V::Imm(rest))), Kind::Bin(Bin::Xor, y, V::Imm(m)))
+                if m == !rest && self.kind(y) == Some(Kind::Bin(Bin::And, x, V::Imm(m))) =>
+            {
+                Some(self.node(Kind::Bin(Bin::Xor, x, V::Imm(m))))
+            }
+            (Bin::Xor, _, Kind::Bin(Bin::And, x, V::Imm(m))) if x == a => {
+                Some(self.node(Kind::Bin(Bin::And, a, V::Imm(!m))))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a number is another one with this sign bit changed, and that other one.
+    pub(super) fn without_sign(&self, v: V, sign: u64) -> (bool, V) {
+        match self.kind(v) {
+            Some(Kind::Bin(Bin::Xor, of, V::Imm(m))) if m == sign => (true, of),
+            _ => (false, v),
         }
     }
 
@@ -246,10 +337,9 @@ impl Values {
 
     /// Whether a value has zeroes only from bit 31 on, surely.
     fn is_positive32(&self, v: V) -> bool {
-        let kind = |v| if let V::Node(n) = v { Some(self.nodes[usize::from(n)].kind) } else { None };
-        match kind(v) {
+        match self.kind(v) {
             Some(Kind::Bin(Bin::Shr, of, V::Imm(1..))) => {
-                matches!(kind(of), Some(Kind::Un(Un::Zext(Width::W32), _)))
+                matches!(self.kind(of), Some(Kind::Un(Un::Zext(Width::W32), _)))
             }
             Some(Kind::Un(Un::Zext(Width::W8 | Width::W16), _) | Kind::Bit(..)) => true,
             _ => false,
@@ -382,6 +472,16 @@ impl Values {
             },
             V::X(r) => thunks::x(r),
             V::F(r) => thunks::f(r),
+            V::D(x) => {
+                let r = self.scratch();
+                self.a.mov_from_xmm(r, x);
+                Rm::Reg(r)
+            }
+            V::S(x) => {
+                let r = self.scratch();
+                self.a.mov_from_xmm32(r, x);
+                Rm::Reg(r)
+            }
             V::Node(n) => self.nodes[usize::from(n)].at.expect("it was prepared"),
         };
         if let Rm::Reg(r) = at
@@ -535,6 +635,7 @@ impl Values {
             V::Imm(i) => Err(i),
             V::X(r) => Ok(thunks::x(r)),
             V::F(r) => Ok(thunks::f(r)),
+            V::D(_) | V::S(_) => unreachable!("it goes to a register only"),
             V::Node(n) => Ok(self.nodes[usize::from(n)].at.expect("it was prepared")),
         }
     }
