@@ -2,40 +2,42 @@
 
 use super::asm::*;
 use super::asm_fp::Xmm;
+use super::groups::{self, Member};
 use super::thunks::{self, Thunks, field};
 use super::values::{Src, V, Values};
 use isa_riscv::engine::layout;
 use sem::Width;
 
+/// An access to memory that did not find its page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Missed {
+    entry: Label,
+    back: Label,
+    base: Result<Rm, u64>,
+    disp: i32,
+    size: Width,
+    stores: bool,
+    info: u64,
+    member: Option<Member>,
+    /// Places of groups that are in use: bit `n` for place `n`.
+    open: u8,
+}
+
 /// Code that is seldom run, which is put behind all other.
 pub(super) enum Cold {
     Load {
-        entry: Label,
-        back: Label,
-        base: Result<Rm, u64>,
-        disp: i32,
+        missed: Missed,
         dst: Reg,
-        size: Width,
         signed: bool,
-        info: u64,
     },
     /// A load to a vector register.
     LoadFloat {
-        entry: Label,
-        back: Label,
-        base: Result<Rm, u64>,
-        disp: i32,
+        missed: Missed,
         dst: Xmm,
-        single: bool,
-        info: u64,
     },
     Store {
-        entry: Label,
-        back: Label,
-        base: Result<Rm, u64>,
-        disp: i32,
+        missed: Missed,
         value: Src,
-        info: u64,
     },
     /// The instruction is for the interpreter.
     Step {
@@ -71,50 +73,45 @@ impl Cold {
                 a.call_label(reload);
             }
         };
-        let address = |a: &mut Asm, base: Result<Rm, u64>, disp: i32| match base {
-            Ok(Rm::Reg(r)) => a.lea(RAX, Rm::Mem(r, disp)),
-            Ok(m) => {
-                a.mov(RAX, m);
-                if disp != 0 {
-                    a.alu_imm(Alu::Add, Rm::Reg(RAX), disp);
-                }
-            }
-            Err(i) => a.mov_imm(RAX, i.wrapping_add(disp as u64)),
-        };
         match self {
-            Cold::Load { entry, back, base, disp, dst, size, signed, info } => {
-                a.bind(entry);
-                address(a, base, disp);
-                a.mov_imm(RCX, info);
+            Cold::Load { missed, dst, signed } => {
+                missed.alone(a, |a, at| extend(a, dst, at, missed.size, signed));
+                missed.address(a);
                 a.call_out(thunks.load);
                 back_from_helper(a);
-                extend(a, dst, Rm::Reg(RAX), size, signed);
-                a.jmp(back);
+                missed.forget(a);
+                extend(a, dst, Rm::Reg(RAX), missed.size, signed);
+                a.jmp(missed.back);
             }
-            Cold::Store { entry, back, base, disp, value, info } => {
-                a.bind(entry);
-                address(a, base, disp);
-                match value {
-                    Src::Imm(i) => a.mov_imm(RDX, i as u64),
-                    Src::At(m) => a.mov(RDX, m),
-                }
-                a.mov_imm(RCX, info);
-                a.call_out(thunks.store);
-                back_from_helper(a);
-                a.jmp(back);
-            }
-            Cold::LoadFloat { entry, back, base, disp, dst, single, info } => {
-                a.bind(entry);
-                address(a, base, disp);
-                a.mov_imm(RCX, info);
+            Cold::LoadFloat { missed, dst } => {
+                let single = missed.size == Width::W32;
+                missed.alone(a, |a, at| load_float(a, single, dst, at));
+                missed.address(a);
                 a.call_out(thunks.load);
                 back_from_helper(a);
+                missed.forget(a);
                 if single {
                     a.mov_to_boxed(dst, RAX);
                 } else {
                     a.mov_to_xmm(dst, RAX);
                 }
-                a.jmp(back);
+                a.jmp(missed.back);
+            }
+            Cold::Store { missed, value } => {
+                let bytes = missed.size.bytes();
+                missed.alone(a, |a, at| match value {
+                    Src::At(Rm::Reg(r)) => a.store(at, r, bytes),
+                    v => {
+                        put(a, RDX, v);
+                        a.store(at, RDX, bytes);
+                    }
+                });
+                missed.address(a);
+                put(a, RDX, value);
+                a.call_out(thunks.store);
+                back_from_helper(a);
+                missed.forget(a);
+                a.jmp(missed.back);
             }
             Cold::Dirty { entry, back } => {
                 a.bind(entry);
@@ -174,50 +171,130 @@ impl Here {
     }
 }
 
-impl Values {
-    /// Looks for the page of an access in the TLB; where it is not, goes to `missed`. Gives the register with the address, and
-    /// the one with what is to be added to it.
-    fn look_up(
-        &mut self,
-        base: Result<Rm, u64>,
-        disp: i32,
-        size: Width,
-        table: usize,
-        missed: Label,
-    ) -> (Reg, Reg) {
-        let a = &mut self.a;
-        let addr = match base {
-            Ok(Rm::Reg(r)) if disp == 0 => r,
-            Ok(Rm::Reg(r)) => {
-                a.lea(RAX, Rm::Mem(r, disp));
-                RAX
+/// Looks for the page of `bytes` bytes in the TLB; where it is not, or they are not in one page, goes to `missed`. Gives the
+/// register with the address, and the one with what is to be added to it.
+fn look_up(
+    a: &mut Asm,
+    base: Result<Rm, u64>,
+    disp: i32,
+    bytes: i32,
+    stores: bool,
+    missed: Label,
+) -> (Reg, Reg) {
+    let addr = match base {
+        Ok(Rm::Reg(r)) if disp == 0 => r,
+        Ok(Rm::Reg(r)) => {
+            a.lea(RAX, Rm::Mem(r, disp));
+            RAX
+        }
+        Ok(m) => {
+            a.mov(RAX, m);
+            if disp != 0 {
+                a.alu_imm(Alu::Add, Rm::Reg(RAX), disp);
             }
-            Ok(m) => {
-                a.mov(RAX, m);
-                if disp != 0 {
-                    a.alu_imm(Alu::Add, Rm::Reg(RAX), disp);
-                }
-                RAX
-            }
-            Err(i) => {
-                a.mov_imm(RAX, i.wrapping_add(disp as u64));
-                RAX
-            }
+            RAX
+        }
+        Err(i) => {
+            a.mov_imm(RAX, i.wrapping_add(disp as u64));
+            RAX
+        }
+    };
+    let table = if stores { layout::TLB_WRITE } else { layout::TLB_READ };
+    let shift = layout::TLB_ENTRY.trailing_zeros() as u8;
+    let (tag, addend) = (table + layout::TLB_ENTRY_TAG, table + layout::TLB_ENTRY_ADDEND);
+    a.ror32_imm(RCX, Rm::Reg(addr), 12 - shift);
+    a.and32_imm(RCX, (layout::TLB_ENTRIES as u32 - 1) << shift);
+    a.alu(Alu::Add, RCX, field(layout::TLB));
+    // The last byte's page: what goes over the end of a page misses.
+    a.lea(RDX, Rm::Mem(addr, bytes - 1));
+    a.alu_imm(Alu::And, Rm::Reg(RDX), !0xfff);
+    a.alu(Alu::Cmp, RDX, Rm::Mem(RCX, tag as i32));
+    a.jcc(Cc::Ne, missed);
+    a.mov(RCX, Rm::Mem(RCX, addend as i32));
+    (addr, RCX)
+}
+
+/// Finds the host's memory for an access; where that is not possible, goes to `missed`.
+fn find(a: &mut Asm, m: &Missed) -> Rm {
+    let Some(member) = m.member else {
+        let (addr, addend) = look_up(a, m.base, m.disp, m.size.bytes() as i32, m.stores, m.entry);
+        return Rm::Sum(addr, addend, 0);
+    };
+    if member.first {
+        let (addr, addend) = look_up(a, m.base, member.low, member.bytes, member.stores, m.entry);
+        a.mov_to(thunks::group(member.place), addend);
+        return match m.base {
+            Ok(Rm::Reg(r)) => Rm::Sum(r, addend, m.disp),
+            _ => Rm::Sum(addr, addend, m.disp - member.low),
         };
-        let shift = layout::TLB_ENTRY.trailing_zeros() as u8;
-        let (tag, addend) = (table + layout::TLB_ENTRY_TAG, table + layout::TLB_ENTRY_ADDEND);
-        a.ror32_imm(RCX, Rm::Reg(addr), 12 - shift);
-        a.and32_imm(RCX, (layout::TLB_ENTRIES as u32 - 1) << shift);
-        a.alu(Alu::Add, RCX, field(layout::TLB));
-        // The last byte's page: an access over the end of a page misses.
-        a.lea(RDX, Rm::Mem(addr, size.bytes() as i32 - 1));
-        a.alu_imm(Alu::And, Rm::Reg(RDX), !0xfff);
-        a.alu(Alu::Cmp, RDX, Rm::Mem(RCX, tag as i32));
-        a.jcc(Cc::Ne, missed);
-        a.mov(RCX, Rm::Mem(RCX, addend as i32));
-        (addr, RCX)
+    }
+    a.mov(RCX, thunks::group(member.place));
+    a.alu_imm(Alu::Cmp, Rm::Reg(RCX), groups::UNKNOWN);
+    a.jcc(Cc::E, m.entry);
+    match m.base {
+        Ok(Rm::Reg(r)) => Rm::Sum(r, RCX, m.disp),
+        Ok(base) => {
+            a.mov(RAX, base);
+            Rm::Sum(RAX, RCX, m.disp)
+        }
+        Err(_) => unreachable!("a group has a register"),
+    }
+}
+
+fn put(a: &mut Asm, dst: Reg, v: Src) {
+    match v {
+        Src::Imm(i) => a.mov_imm(dst, i as u64),
+        Src::At(m) => a.mov(dst, m),
+    }
+}
+
+fn load_float(a: &mut Asm, single: bool, dst: Xmm, at: Rm) {
+    if single {
+        a.load_boxed(dst, at);
+    } else {
+        a.load_xmm(dst, at);
+    }
+}
+
+impl Missed {
+    /// Where an access of a group comes: it looks for its page without the others.
+    fn alone(&self, a: &mut Asm, access: impl FnOnce(&mut Asm, Rm)) {
+        a.bind(self.entry);
+        let Some(member) = self.member else { return };
+        if member.first {
+            a.mov_to_imm(thunks::group(member.place), groups::UNKNOWN);
+        }
+        let missed = a.label();
+        let (addr, addend) = look_up(a, self.base, self.disp, self.size.bytes() as i32, self.stores, missed);
+        access(a, Rm::Sum(addr, addend, 0));
+        a.jmp(self.back);
+        a.bind(missed);
     }
 
+    /// Puts what the helper wants to know into its registers.
+    fn address(&self, a: &mut Asm) {
+        match self.base {
+            Ok(Rm::Reg(r)) => a.lea(RAX, Rm::Mem(r, self.disp)),
+            Ok(m) => {
+                a.mov(RAX, m);
+                if self.disp != 0 {
+                    a.alu_imm(Alu::Add, Rm::Reg(RAX), self.disp);
+                }
+            }
+            Err(i) => a.mov_imm(RAX, i.wrapping_add(self.disp as u64)),
+        }
+        a.mov_imm(RCX, self.info);
+    }
+
+    /// The helper may have changed the TLB.
+    fn forget(&self, a: &mut Asm) {
+        for place in (0..groups::MOST as u8).filter(|p| self.open >> p & 1 != 0) {
+            a.mov_to_imm(thunks::group(place), groups::UNKNOWN);
+        }
+    }
+}
+
+impl Values {
     /// The place of an address without a register; its distance.
     fn base_of(&mut self, addr: V) -> (Result<Rm, u64>, i32) {
         let (base, disp) = self.split(addr);
@@ -225,6 +302,17 @@ impl Values {
         self.prepare(base);
         self.spill_all();
         (self.source_unloaded(base), disp)
+    }
+
+    /// What an access is.
+    fn access(&mut self, here: Here, addr: V, size: Width, stores: bool) -> Missed {
+        let (base, disp) = self.base_of(addr);
+        let (entry, back) = (self.a.label(), self.a.label());
+        let info = here.info(size.bytes());
+        if let Some(m) = self.member.filter(|m| m.first) {
+            self.open |= 1 << m.place;
+        }
+        Missed { entry, back, base, disp, size, stores, info, member: self.member, open: self.open }
     }
 
     /// A load to `dst`, or to a scratch register.
@@ -237,13 +325,12 @@ impl Values {
         signed: bool,
         dst: Option<Reg>,
     ) -> V {
-        let (base, disp) = self.base_of(addr);
-        let (entry, back) = (self.a.label(), self.a.label());
-        let (addr, addend) = self.look_up(base, disp, size, layout::TLB_READ, entry);
+        let missed = self.access(here, addr, size, false);
+        let at = find(&mut self.a, &missed);
         let dst = dst.unwrap_or(RAX);
-        extend(&mut self.a, dst, Rm::Sum(addr, addend, 0), size, signed);
-        self.a.bind(back);
-        cold.push(Cold::Load { entry, back, base, disp, dst, size, signed, info: here.info(size.bytes()) });
+        extend(&mut self.a, dst, at, size, signed);
+        self.a.bind(missed.back);
+        cold.push(Cold::Load { missed, dst, signed });
         self.given(dst)
     }
 
@@ -256,27 +343,19 @@ impl Values {
         single: bool,
         dst: Xmm,
     ) -> V {
-        let (base, disp) = self.base_of(addr);
-        let (entry, back) = (self.a.label(), self.a.label());
-        let size = if single { Width::W32 } else { Width::W64 };
-        let (addr, addend) = self.look_up(base, disp, size, layout::TLB_READ, entry);
-        let at = Rm::Sum(addr, addend, 0);
-        if single {
-            self.a.load_boxed(dst, at);
-        } else {
-            self.a.load_xmm(dst, at);
-        }
-        self.a.bind(back);
-        cold.push(Cold::LoadFloat { entry, back, base, disp, dst, single, info: here.info(size.bytes()) });
+        let missed = self.access(here, addr, if single { Width::W32 } else { Width::W64 }, false);
+        let at = find(&mut self.a, &missed);
+        load_float(&mut self.a, single, dst, at);
+        self.a.bind(missed.back);
+        cold.push(Cold::LoadFloat { missed, dst });
         if single { V::S(dst) } else { V::D(dst) }
     }
 
     pub(super) fn store(&mut self, cold: &mut Vec<Cold>, here: Here, addr: V, v: V, size: Width) {
         self.keep(v);
         self.prepare(v);
-        let (base, disp) = self.base_of(addr);
-        let (entry, back) = (self.a.label(), self.a.label());
-        let (addr, addend) = self.look_up(base, disp, size, layout::TLB_WRITE, entry);
+        let missed = self.access(here, addr, size, true);
+        let to = find(&mut self.a, &missed);
         self.unlock();
         let value = match self.source_unloaded(v) {
             Ok(m) => Src::At(m),
@@ -291,7 +370,6 @@ impl Values {
                 }
             },
         };
-        let to = Rm::Sum(addr, addend, 0);
         let home = if let V::F(r) = v { self.homes.of[usize::from(r)] } else { None };
         match (home, value) {
             (Some(x), _) if matches!(size, Width::W32 | Width::W64) => {
@@ -303,8 +381,8 @@ impl Values {
                 self.a.store(to, RDX, size.bytes());
             }
         }
-        self.a.bind(back);
-        cold.push(Cold::Store { entry, back, base, disp, value, info: here.info(size.bytes()) });
+        self.a.bind(missed.back);
+        cold.push(Cold::Store { missed, value });
     }
 
     /// Calls a helper, with the hart's state first if `state`; one that may trap if `here` is given.

@@ -8,6 +8,7 @@
 mod asm;
 mod asm_fp;
 mod float;
+mod groups;
 mod memory;
 mod sem;
 mod thunks;
@@ -20,6 +21,7 @@ use asm::*;
 use asm_fp::Xmm;
 use float::Homes;
 pub(crate) use float::is_possible as is_float_possible;
+use groups::Groups;
 use isa_riscv::SLOTS;
 use isa_riscv::engine::layout;
 use isa_riscv::insn::Format;
@@ -153,12 +155,15 @@ impl Quick {
             }
             self.forget_float();
             self.v.boxed = 0;
+            self.v.open = 0;
             self.then = Then::On;
+            let groups = Groups::of(block);
             for (done, (slot, insn)) in block.insns.iter().enumerate() {
                 if places {
                     marks.push((self.v.a.at() as usize, *slot));
                 }
                 self.v.finish();
+                self.v.member = groups.of[done];
                 self.here = Here { at: 2 * *slot as u64, done: done as u64 };
                 self.len = insn.len();
                 let loads = Region::format(*insn) == Format::Load;
@@ -173,6 +178,7 @@ impl Quick {
                     self.list(text);
                 }
                 self.finish_insn();
+                self.v.open &= !groups.last[done];
             }
             self.end(region, &labels, n, block, &mut new_link)?;
         }

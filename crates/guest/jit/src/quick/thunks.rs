@@ -1,6 +1,7 @@
 //! The ways into quick code and out of it, which all regions share, and the places of the guest's registers meanwhile.
 
 use super::asm::*;
+use super::groups;
 use crate::helpers;
 use isa_riscv::engine::{Left, layout};
 
@@ -19,8 +20,10 @@ const ARGS: i32 = 0;
 const INFO: i32 = 64;
 const SLOT0: i32 = 72;
 pub(super) const FRAME_SLOTS: usize = 40;
+/// What is to be added to addresses of groups.
+const GROUPS: i32 = SLOT0 + 8 * FRAME_SLOTS as i32;
 /// With what is pushed before, a multiple of 16.
-const FRAME: i32 = SLOT0 + 8 * FRAME_SLOTS as i32;
+const FRAME: i32 = GROUPS + 8 * groups::MOST as i32;
 const _: () = assert!(FRAME % 16 == 8);
 
 /// Registers that functions keep.
@@ -48,6 +51,11 @@ pub(super) fn pinned(r: u8) -> Option<Reg> {
 /// Place `n` for a value.
 pub(super) fn slot(n: usize) -> Rm {
     Rm::Mem(RSP, SLOT0 + 8 * n as i32)
+}
+
+/// Where what is to be added to addresses of a group is.
+pub(super) fn group(place: u8) -> Rm {
+    Rm::Mem(RSP, GROUPS + 8 * i32::from(place))
 }
 
 /// Argument `n` of a helper.

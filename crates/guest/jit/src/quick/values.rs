@@ -5,6 +5,7 @@
 use super::asm::{Alu, Asm, Cc, Label, RAX, RCX, RDX, Reg, Rm, Shift};
 use super::asm_fp::Xmm;
 use super::float::{BOX, Homes};
+use super::groups::Member;
 use super::thunks::{self, FRAME_SLOTS, field};
 use isa_riscv::engine::layout;
 use sem::{Cond, Width};
@@ -160,6 +161,10 @@ pub(super) struct Values {
     pub(super) boxed: u32,
     /// The present instruction boxes what it gives.
     pub(super) boxes: bool,
+    /// The group that the present instruction's access is of.
+    pub(super) member: Option<Member>,
+    /// Places of groups that are in use: bit `n` for place `n`.
+    pub(super) open: u8,
 }
 
 fn fold(op: Bin, a: u64, b: u64) -> u64 {
