@@ -196,6 +196,17 @@ impl Region {
         self.blocks.iter().flat_map(|b| &b.insns).any(|(_, i)| FORMATS[i.op as usize].is_float())
     }
 
+    /// How often each block is run, by guess: more often in loops.
+    pub(crate) fn weights(&self) -> Vec<u32> {
+        let mut weights = vec![1u32; self.blocks.len()];
+        for (n, block) in self.blocks.iter().enumerate() {
+            for t in block.next.iter().filter_map(|to| self.block(*to)).filter(|t| *t <= n) {
+                weights[t..=n].iter_mut().for_each(|w| *w = (*w * 8).min(1 << 12));
+            }
+        }
+        weights
+    }
+
     /// Their bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.blocks.iter().flat_map(|b| &b.insns).map(|(_, insn)| insn.len()).sum()

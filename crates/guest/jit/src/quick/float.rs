@@ -55,21 +55,14 @@ fn float_bits(registers: u64) -> u32 {
 }
 
 impl Homes {
-    /// Chooses for a region.
-    pub(super) fn of(region: &Region) -> Homes {
+    /// Chooses for a region, whose blocks have these weights.
+    pub(super) fn of(region: &Region, weights: &[u32]) -> Homes {
         let mut homes = Homes { of: [None; 32], live: vec![0; region.blocks.len()] };
         if float_bits(region.used) == 0 {
             return homes;
         }
-        // What is in a loop counts more.
-        let mut weight = vec![1u32; region.blocks.len()];
-        for (n, block) in region.blocks.iter().enumerate() {
-            for t in block.next.iter().filter_map(|to| region.block(*to)).filter(|t| *t <= n) {
-                weight[t..=n].iter_mut().for_each(|w| *w = (*w * 8).min(1 << 12));
-            }
-        }
         let mut score = [0u32; 32];
-        for (block, weight) in region.blocks.iter().zip(&weight) {
+        for (block, weight) in region.blocks.iter().zip(weights) {
             for (_, i) in &block.insns {
                 let used = float_bits(reads(*i) | writes(*i));
                 (0..32).filter(|r| used >> r & 1 != 0).for_each(|r| score[r] += weight);

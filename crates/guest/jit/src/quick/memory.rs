@@ -3,6 +3,7 @@
 use super::asm::*;
 use super::asm_fp::Xmm;
 use super::groups::{self, Member};
+use super::hosts::Hosts;
 use super::thunks::{self, Thunks, field};
 use super::values::{Src, V, Values};
 use isa_riscv::engine::layout;
@@ -67,8 +68,9 @@ pub(super) enum Cold {
 
 impl Cold {
     /// `reload`: brings back vector registers.
-    pub(super) fn write(self, a: &mut Asm, thunks: &Thunks, reload: Option<Label>) {
+    pub(super) fn write(self, a: &mut Asm, thunks: &Thunks, hosts: &Hosts, reload: Option<Label>) {
         let back_from_helper = |a: &mut Asm| {
+            hosts.call_enter(a);
             if let Some(reload) = reload {
                 a.call_label(reload);
             }
@@ -77,6 +79,7 @@ impl Cold {
             Cold::Load { missed, dst, signed } => {
                 missed.alone(a, |a, at| extend(a, dst, at, missed.size, signed));
                 missed.address(a);
+                hosts.call_leave(a);
                 a.call_out(thunks.load);
                 back_from_helper(a);
                 missed.forget(a);
@@ -87,6 +90,7 @@ impl Cold {
                 let single = missed.size == Width::W32;
                 missed.alone(a, |a, at| load_float(a, single, dst, at));
                 missed.address(a);
+                hosts.call_leave(a);
                 a.call_out(thunks.load);
                 back_from_helper(a);
                 missed.forget(a);
@@ -108,6 +112,7 @@ impl Cold {
                 });
                 missed.address(a);
                 put(a, RDX, value);
+                hosts.call_leave(a);
                 a.call_out(thunks.store);
                 back_from_helper(a);
                 missed.forget(a);
@@ -131,12 +136,14 @@ impl Cold {
             Cold::Step { entry, info } => {
                 a.bind(entry);
                 a.mov_imm(RCX, info);
+                hosts.call_leave(a);
                 a.jmp_out(thunks.step);
             }
             Cold::Look { entry, next, done } => {
                 a.bind(entry);
                 a.alu_imm(Alu::Sub, Rm::Reg(thunks::LEFT), done as i32);
                 a.mov_imm(RAX, next);
+                hosts.call_leave(a);
                 a.jmp_out(thunks.budget);
             }
         }
@@ -404,6 +411,7 @@ impl Values {
             thunks::state_address(&mut self.a, RAX);
             self.a.mov_to(thunks::arg(0), RAX);
         }
+        self.hosts.call_leave(&mut self.a);
         self.a.mov_imm(RAX, function as u64);
         match here {
             Some(here) => {
@@ -412,6 +420,7 @@ impl Values {
             }
             None => self.a.call_out(thunks.call),
         }
+        self.hosts.call_enter(&mut self.a);
         if let Some(reload) = self.reload {
             self.a.call_label(reload);
         }

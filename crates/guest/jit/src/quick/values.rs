@@ -6,6 +6,7 @@ use super::asm::{Alu, Asm, Cc, Label, RAX, RCX, RDX, Reg, Rm, Shift};
 use super::asm_fp::Xmm;
 use super::float::{BOX, Homes};
 use super::groups::Member;
+use super::hosts::Hosts;
 use super::thunks::{self, FRAME_SLOTS, field};
 use isa_riscv::engine::layout;
 use sem::{Cond, Width};
@@ -153,6 +154,8 @@ pub(super) struct Values {
     /// Scratch registers that must stay as they are for the present operation: bit `n` for register `n`.
     locked: u8,
     slots: usize,
+    /// Host registers of guest registers in the present region.
+    pub(super) hosts: Hosts,
     /// Vector registers of guest registers in the present region.
     pub(super) homes: Homes,
     /// Brings them back after a helper.
@@ -475,7 +478,7 @@ impl Values {
                     Rm::Reg(r)
                 }
             },
-            V::X(r) => thunks::x(r),
+            V::X(r) => self.hosts.x(r),
             V::F(r) => thunks::f(r),
             V::D(x) => {
                 let r = self.scratch();
@@ -584,9 +587,24 @@ impl Values {
         }
     }
 
+    /// Computes a value that only one operation needs, into the register of that one's result: nothing else that the operation
+    /// needs may depend on that register.
+    fn prepare_into(&mut self, v: V, dst: Option<Reg>) {
+        match v {
+            V::Node(n) if self.nodes[usize::from(n)].at.is_none() && self.nodes[usize::from(n)].uses == 1 => {
+                self.compute(n, dst);
+            }
+            v => self.prepare(v),
+        }
+    }
+
     fn compute_bin(&mut self, op: Bin, a: V, b: V, dst: Option<Reg>) -> Reg {
-        self.prepare(b);
-        self.prepare(a);
+        if matches!(b, V::Imm(_)) {
+            self.prepare_into(a, dst);
+        } else {
+            self.prepare(b);
+            self.prepare(a);
+        }
         self.unlock();
         match op {
             Bin::Mulh | Bin::Mulhu | Bin::Sdiv | Bin::Udiv | Bin::Srem | Bin::Urem => {
@@ -638,7 +656,7 @@ impl Values {
     pub(super) fn source_unloaded(&self, v: V) -> Result<Rm, u64> {
         match v {
             V::Imm(i) => Err(i),
-            V::X(r) => Ok(thunks::x(r)),
+            V::X(r) => Ok(self.hosts.x(r)),
             V::F(r) => Ok(thunks::f(r)),
             V::D(_) | V::S(_) => unreachable!("it goes to a register only"),
             V::Node(n) => Ok(self.nodes[usize::from(n)].at.expect("it was prepared")),
@@ -749,7 +767,7 @@ impl Values {
     }
 
     fn compute_un(&mut self, op: Un, a: V, dst: Option<Reg>) -> Reg {
-        self.prepare(a);
+        self.prepare_into(a, dst);
         self.unlock();
         let Src::At(m) = self.source(a) else { unreachable!("it was folded") };
         self.used(a);
