@@ -20,6 +20,7 @@ pub(super) struct Missed {
     stores: bool,
     info: u64,
     member: Option<Member>,
+    kept: Option<u8>,
     /// Places of groups that are in use: bit `n` for place `n`.
     open: u8,
 }
@@ -223,6 +224,9 @@ fn look_up(
 
 /// Finds the host's memory for an access; where that is not possible, goes to `missed`.
 fn find(a: &mut Asm, m: &Missed) -> Rm {
+    if let Some(place) = m.kept {
+        return find_kept(a, m, place);
+    }
     let Some(member) = m.member else {
         let (addr, addend) = look_up(a, m.base, m.disp, m.size.bytes() as i32, m.stores, m.entry);
         return Rm::Sum(addr, addend, 0);
@@ -248,6 +252,25 @@ fn find(a: &mut Asm, m: &Missed) -> Rm {
     }
 }
 
+/// The same for an access whose page was kept. What is not aligned is not found.
+fn find_kept(a: &mut Asm, m: &Missed, place: u8) -> Rm {
+    let base = match m.base {
+        Ok(Rm::Reg(r)) => r,
+        Ok(base) => {
+            a.mov(RAX, base);
+            RAX
+        }
+        Err(_) => unreachable!("a kept page has a register"),
+    };
+    let (page, addend) = thunks::kept_page(place);
+    a.lea(RDX, Rm::Mem(base, m.disp));
+    a.alu_imm(Alu::And, Rm::Reg(RDX), !0xfff | (m.size.bytes() as i32 - 1));
+    a.alu(Alu::Cmp, RDX, page);
+    a.jcc(Cc::Ne, m.entry);
+    a.mov(RCX, addend);
+    Rm::Sum(base, RCX, m.disp)
+}
+
 fn put(a: &mut Asm, dst: Reg, v: Src) {
     match v {
         Src::Imm(i) => a.mov_imm(dst, i as u64),
@@ -264,15 +287,23 @@ fn load_float(a: &mut Asm, single: bool, dst: Xmm, at: Rm) {
 }
 
 impl Missed {
-    /// Where an access of a group comes: it looks for its page without the others.
+    /// Where an access comes of a group, or one whose page was kept: it looks for its page in the TLB.
     fn alone(&self, a: &mut Asm, access: impl FnOnce(&mut Asm, Rm)) {
         a.bind(self.entry);
-        let Some(member) = self.member else { return };
-        if member.first {
+        if self.member.is_none() && self.kept.is_none() {
+            return;
+        }
+        if let Some(member) = self.member.filter(|m| m.first) {
             a.mov_to_imm(thunks::group(member.place), groups::UNKNOWN);
         }
         let missed = a.label();
         let (addr, addend) = look_up(a, self.base, self.disp, self.size.bytes() as i32, self.stores, missed);
+        if let Some(place) = self.kept {
+            // The page is what was compared.
+            let (page, there) = thunks::kept_page(place);
+            a.mov_to(page, RDX);
+            a.mov_to(there, addend);
+        }
         access(a, Rm::Sum(addr, addend, 0));
         a.jmp(self.back);
         a.bind(missed);
@@ -319,7 +350,18 @@ impl Values {
         if let Some(m) = self.member.filter(|m| m.first) {
             self.open |= 1 << m.place;
         }
-        Missed { entry, back, base, disp, size, stores, info, member: self.member, open: self.open }
+        Missed {
+            entry,
+            back,
+            base,
+            disp,
+            size,
+            stores,
+            info,
+            member: self.member,
+            kept: self.kept,
+            open: self.open,
+        }
     }
 
     /// A load to `dst`, or to a scratch register.

@@ -10,6 +10,7 @@ mod asm_fp;
 mod float;
 mod groups;
 mod hosts;
+mod loops;
 mod memory;
 mod sem;
 mod thunks;
@@ -28,6 +29,7 @@ use isa_riscv::SLOTS;
 use isa_riscv::engine::layout;
 use isa_riscv::insn::Format;
 use isa_riscv::semantics::execute;
+use loops::Kept;
 use memory::{Cold, Here};
 pub(crate) use thunks::Thunks;
 use thunks::field;
@@ -144,7 +146,10 @@ impl Quick {
         let weights = region.weights();
         self.v.hosts = Hosts::of(region, &weights, &mut self.v.a);
         self.v.homes = Homes::of(region, &weights);
-        self.v.reload = (self.v.homes.all() != 0).then(|| self.v.a.label());
+        let groups: Vec<Groups> = region.blocks.iter().map(Groups::of).collect();
+        let kept = Kept::of(region, &groups);
+        let reloads = self.v.homes.all() != 0 || kept.places != 0;
+        self.v.reload = reloads.then(|| self.v.a.label());
         let is_header = headers(region);
         let mut marks = Vec::new();
         let mut listing = trace::enabled(trace::Item::Op).then(String::new);
@@ -161,13 +166,13 @@ impl Quick {
             self.v.boxed = 0;
             self.v.open = 0;
             self.then = Then::On;
-            let groups = Groups::of(block);
             for (done, (slot, insn)) in block.insns.iter().enumerate() {
                 if places {
                     marks.push((self.v.a.at() as usize, *slot));
                 }
                 self.v.finish();
-                self.v.member = groups.of[done];
+                self.v.member = groups[n].of[done];
+                self.v.kept = kept.place(n, done);
                 self.here = Here { at: 2 * *slot as u64, done: done as u64 };
                 self.len = insn.len();
                 let loads = Region::format(*insn) == Format::Load;
@@ -182,7 +187,7 @@ impl Quick {
                     self.list(text);
                 }
                 self.finish_insn();
-                self.v.open &= !groups.last[done];
+                self.v.open &= !groups[n].last[done];
             }
             self.end(region, &labels, n, block, &mut new_link)?;
         }
@@ -205,11 +210,12 @@ impl Quick {
         if let Some(reload) = self.v.reload {
             self.v.a.bind(reload);
             self.load_floats(u32::MAX);
+            self.forget_pages(kept.places, 8);
             self.v.a.ret();
         }
         self.v.hosts.write(&mut self.v.a);
         let entries: Vec<Label> =
-            (0..labels.len()).map(|n| self.entry(labels[n], self.v.homes.live[n])).collect();
+            (0..labels.len()).map(|n| self.entry(labels[n], self.v.homes.live[n], kept.places)).collect();
         self.v.a.finish();
         let a = &mut self.v.a;
         let entries = region.blocks.iter().zip(&entries).map(|(b, l)| (b.start, a.place(*l))).collect();
@@ -219,16 +225,25 @@ impl Quick {
     }
 
     /// Where a block is entered from outside, if these `f` registers are wanted in vector registers.
-    fn entry(&mut self, block: Label, live: u32) -> Label {
-        if live == 0 && !self.v.hosts.differ() {
+    fn entry(&mut self, block: Label, live: u32, pages: u8) -> Label {
+        if live == 0 && pages == 0 && !self.v.hosts.differ() {
             return block;
         }
         let entry = self.v.a.label();
         self.v.a.bind(entry);
         self.v.hosts.enter(&mut self.v.a);
         self.load_floats(live);
+        self.forget_pages(pages, 0);
         self.v.a.jmp(block);
         entry
+    }
+
+    /// Pages that were kept are not known any more. `above`: how much more is on the stack than the frame, bytes.
+    fn forget_pages(&mut self, places: u8, above: i32) {
+        for place in 0..places {
+            let (Rm::Mem(base, at), _) = thunks::kept_page(place) else { continue };
+            self.v.a.mov_to_imm(Rm::Mem(base, at + above), loops::UNKNOWN);
+        }
     }
 
     /// Loads the vector registers of these `f` registers.

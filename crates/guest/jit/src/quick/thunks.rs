@@ -2,6 +2,7 @@
 
 use super::asm::*;
 use super::groups;
+use super::loops;
 use crate::helpers;
 use isa_riscv::engine::{Left, layout};
 
@@ -22,8 +23,10 @@ const SLOT0: i32 = 72;
 pub(super) const FRAME_SLOTS: usize = 40;
 /// What is to be added to addresses of groups.
 const GROUPS: i32 = SLOT0 + 8 * FRAME_SLOTS as i32;
+/// Pages that are kept, and what is to be added to their addresses.
+const KEPT_PAGES: i32 = GROUPS + 8 * groups::MOST as i32;
 /// With what is pushed before, a multiple of 16.
-const FRAME: i32 = GROUPS + 8 * groups::MOST as i32;
+const FRAME: i32 = KEPT_PAGES + 16 * loops::MOST as i32;
 const _: () = assert!(FRAME % 16 == 8);
 
 /// Registers that functions keep.
@@ -51,6 +54,12 @@ pub(super) fn slot(n: usize) -> Rm {
 /// Where what is to be added to addresses of a group is.
 pub(super) fn group(place: u8) -> Rm {
     Rm::Mem(RSP, GROUPS + 8 * i32::from(place))
+}
+
+/// Where a kept page is, and what is to be added to its addresses.
+pub(super) fn kept_page(place: u8) -> (Rm, Rm) {
+    let at = KEPT_PAGES + 16 * i32::from(place);
+    (Rm::Mem(RSP, at), Rm::Mem(RSP, at + 8))
 }
 
 /// Argument `n` of a helper.

@@ -168,6 +168,8 @@ pub(super) struct Values {
     pub(super) member: Option<Member>,
     /// Places of groups that are in use: bit `n` for place `n`.
     pub(super) open: u8,
+    /// Where the page of the present instruction's access is kept.
+    pub(super) kept: Option<u8>,
 }
 
 fn fold(op: Bin, a: u64, b: u64) -> u64 {
