@@ -4,9 +4,9 @@
 //! everything that is reached from one entry by branches and jumps. The instructions' semantics are those of the interpreter,
 //! recorded instead of done. There are two translators:
 //!
-//! - [`quick`] writes machine code instruction by instruction, at once, on the thread that asks. All integer code is its.
-//! - Cranelift ([`translate`], [`emit`]) optimizes a region with floating point as a whole, on a thread of its own, while the hart
-//!   goes on.
+//! - [`quick`] writes machine code instruction by instruction, at once, on the thread that asks.
+//! - Cranelift ([`translate`], [`emit`]) compiles what the host has not got the instructions for that quick code needs: a region as a
+//!   whole, when it is hot, on a thread of its own, while the hart goes on.
 //!
 //! - Native code belongs to the bytes of a page of physical memory, so address spaces and harts share it.
 //! - Code is never changed. From one region to the next it goes through a data word (inside a page) or the hart's cache of

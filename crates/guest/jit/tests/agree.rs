@@ -82,6 +82,12 @@ impl Machine {
         self.ram.write(at - RAM, &bytes);
     }
 
+    fn has(&self, at: u64, code: &[u32]) -> bool {
+        let mut bytes = vec![0; 4 * code.len()];
+        self.ram.read(at - RAM, &mut bytes);
+        bytes.chunks(4).zip(code).all(|(b, w)| b == w.to_le_bytes())
+    }
+
     /// Runs from `state` until a `wfi`; what then is: registers, data, and the page table.
     fn run(&mut self, state: &CpuState) -> (CpuState, Vec<u8>, Vec<u8>) {
         self.hart.set_state(state);
@@ -379,8 +385,12 @@ fn compare_in(jit: &Arc<Jit>, seed: u64, rounds: usize, which: impl Fn(&Entry) -
             m.ram.write(DATA - RAM, &noise);
             m.hart.fence_i();
         }
-        let (mut want, mut have) =
-            (plain.run_disturbed(&state, disturbed), fast.run_disturbed(&state, disturbed));
+        let mut want = plain.run_disturbed(&state, disturbed);
+        if !plain.has(CODE, &code) {
+            // It changed itself, without telling; then nobody says what is run.
+            continue;
+        }
+        let mut have = fast.run_disturbed(&state, disturbed);
         if disturbed {
             // When interrupts came is not the program's.
             for s in [&mut want.0, &mut have.0] {
@@ -452,6 +462,12 @@ fn floats() {
     compare(&jit, seed(12), rounds(), |e| {
         e.format.is_float() || matches!(e.op, Op::Addi | Op::Csrrw | Op::Csrrs)
     });
+}
+
+#[test]
+fn floats_by_the_optimizing_translator() {
+    let Some(jit) = translator_of(64 << 20, false) else { return };
+    compare(&jit, seed(17), rounds() / 3, |e| e.format.is_float() || matches!(e.op, Op::Csrrw | Op::Csrrs));
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! The quick translator: from a region to machine code, one instruction behind the other.
 //!
 //! It takes some hundred nanoseconds for a guest instruction, so everything that is warm gets native code at once. Ten guest
-//! registers have a host register of their own in all quick code, the others stay in the hart's state, where the host's
-//! instructions take them as operands; so the state between two blocks is the same everywhere: each block can be entered from
-//! outside, and going from region to region is a jump.
+//! registers have a host register of their own wherever control goes from region to region, the others are in the hart's state,
+//! where the host's instructions take them as operands. So each block can be entered from outside, and going from region to
+//! region is a jump.
+//!
+//! What a region has of its own - other host registers ([`hosts`]), vector registers ([`float`]), pages that were found
+//! ([`groups`], [`loops`]) - is set up where it is entered, and again after each call of a helper.
 
 mod asm;
 mod asm_fp;
