@@ -55,14 +55,14 @@ fn float_bits(registers: u64) -> u32 {
 }
 
 impl Homes {
-    /// Chooses for a region, whose blocks have these weights.
-    pub(super) fn of(region: &Region, weights: &[u32]) -> Homes {
+    /// Chooses for a region.
+    pub(super) fn of(region: &Region) -> Homes {
         let mut homes = Homes { of: [None; 32], live: vec![0; region.blocks.len()] };
         if float_bits(region.used) == 0 {
             return homes;
         }
         let mut score = [0u32; 32];
-        for (block, weight) in region.blocks.iter().zip(weights) {
+        for (block, weight) in region.blocks.iter().zip(region.weights()) {
             for (_, i) in &block.insns {
                 let used = float_bits(reads(*i) | writes(*i));
                 (0..32).filter(|r| used >> r & 1 != 0).for_each(|r| score[r] += weight);

@@ -26,7 +26,7 @@ pub(super) struct Kept {
     pub(super) places: u8,
 }
 
-/// Blocks that run again and again, the first and the last.
+/// Blocks that run again and again without calls, the first and the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Loop {
     first: usize,
@@ -39,12 +39,23 @@ fn loops(region: &Region) -> Vec<Loop> {
     let mut all = Vec::new();
     for (last, block) in region.blocks.iter().enumerate() {
         for first in block.next.iter().filter_map(|to| region.block(*to)).filter(|t| *t <= last) {
-            all.push(Loop { first, last, jumpy: jumpy(&region.blocks[first..=last]) });
+            let blocks = &region.blocks[first..=last];
+            // Whoever comes back, or calls a helper, knows no page any more.
+            if !blocks.iter().flat_map(|b| &b.insns).any(|(_, i)| forgets(*i)) {
+                all.push(Loop { first, last, jumpy: jumpy(blocks) });
+            }
         }
     }
     // The innermost first.
     all.sort_by_key(|l| l.last - l.first);
     all
+}
+
+/// Whether control leaves quick code for an instruction, surely or as a rule.
+fn forgets(i: Insn) -> bool {
+    let by_helper =
+        matches!(Region::format(i), Format::Csr | Format::CsrI | Format::Amo | Format::Lr | Format::Block);
+    by_helper || i.op == Op::Jalr || i.op == Op::Jal && i.rd() != 0
 }
 
 /// Registers that do not move slowly from round to round of a loop of these blocks: bit `n` for `xn`.

@@ -3,7 +3,6 @@
 use super::asm::*;
 use super::asm_fp::Xmm;
 use super::groups::{self, Member};
-use super::hosts::Hosts;
 use super::thunks::{self, Thunks, field};
 use super::values::{Src, V, Values};
 use isa_riscv::engine::layout;
@@ -69,9 +68,8 @@ pub(super) enum Cold {
 
 impl Cold {
     /// `reload`: brings back vector registers.
-    pub(super) fn write(self, a: &mut Asm, thunks: &Thunks, hosts: &Hosts, reload: Option<Label>) {
+    pub(super) fn write(self, a: &mut Asm, thunks: &Thunks, reload: Option<Label>) {
         let back_from_helper = |a: &mut Asm| {
-            hosts.call_enter(a);
             if let Some(reload) = reload {
                 a.call_label(reload);
             }
@@ -80,7 +78,6 @@ impl Cold {
             Cold::Load { missed, dst, signed } => {
                 missed.alone(a, |a, at| extend(a, dst, at, missed.size, signed));
                 missed.address(a);
-                hosts.call_leave(a);
                 a.call_out(thunks.load);
                 back_from_helper(a);
                 missed.forget(a);
@@ -91,7 +88,6 @@ impl Cold {
                 let single = missed.size == Width::W32;
                 missed.alone(a, |a, at| load_float(a, single, dst, at));
                 missed.address(a);
-                hosts.call_leave(a);
                 a.call_out(thunks.load);
                 back_from_helper(a);
                 missed.forget(a);
@@ -113,7 +109,6 @@ impl Cold {
                 });
                 missed.address(a);
                 put(a, RDX, value);
-                hosts.call_leave(a);
                 a.call_out(thunks.store);
                 back_from_helper(a);
                 missed.forget(a);
@@ -137,14 +132,12 @@ impl Cold {
             Cold::Step { entry, info } => {
                 a.bind(entry);
                 a.mov_imm(RCX, info);
-                hosts.call_leave(a);
                 a.jmp_out(thunks.step);
             }
             Cold::Look { entry, next, done } => {
                 a.bind(entry);
                 a.alu_imm(Alu::Sub, Rm::Reg(thunks::LEFT), done as i32);
                 a.mov_imm(RAX, next);
-                hosts.call_leave(a);
                 a.jmp_out(thunks.budget);
             }
         }
@@ -453,7 +446,6 @@ impl Values {
             thunks::state_address(&mut self.a, RAX);
             self.a.mov_to(thunks::arg(0), RAX);
         }
-        self.hosts.call_leave(&mut self.a);
         self.a.mov_imm(RAX, function as u64);
         match here {
             Some(here) => {
@@ -462,7 +454,6 @@ impl Values {
             }
             None => self.a.call_out(thunks.call),
         }
-        self.hosts.call_enter(&mut self.a);
         if let Some(reload) = self.reload {
             self.a.call_label(reload);
         }

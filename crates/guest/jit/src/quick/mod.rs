@@ -5,14 +5,13 @@
 //! where the host's instructions take them as operands. So each block can be entered from outside, and going from region to
 //! region is a jump.
 //!
-//! What a region has of its own - other host registers ([`hosts`]), vector registers ([`float`]), pages that were found
-//! ([`groups`], [`loops`]) - is set up where it is entered, and again after each call of a helper.
+//! What a region has of its own - vector registers ([`float`]), pages that were found ([`groups`], [`loops`]) - is set up where it is
+//! entered, and again after each call of a helper.
 
 mod asm;
 mod asm_fp;
 mod float;
 mod groups;
-mod hosts;
 mod loops;
 mod memory;
 mod sem;
@@ -27,7 +26,6 @@ use asm_fp::Xmm;
 use float::Homes;
 pub(crate) use float::is_possible as is_float_possible;
 use groups::Groups;
-use hosts::Hosts;
 use isa_riscv::SLOTS;
 use isa_riscv::engine::layout;
 use isa_riscv::insn::Format;
@@ -146,9 +144,7 @@ impl Quick {
         self.ways.clear();
         self.links.clear();
         let labels: Vec<Label> = region.blocks.iter().map(|_| self.v.a.label()).collect();
-        let weights = region.weights();
-        self.v.hosts = Hosts::of(region, &weights, &mut self.v.a);
-        self.v.homes = Homes::of(region, &weights);
+        self.v.homes = Homes::of(region);
         let groups: Vec<Groups> = region.blocks.iter().map(Groups::of).collect();
         let kept = Kept::of(region, &groups);
         let reloads = self.v.homes.all() != 0 || kept.places != 0;
@@ -179,7 +175,7 @@ impl Quick {
                 self.here = Here { at: 2 * *slot as u64, done: done as u64 };
                 self.len = insn.len();
                 let loads = Region::format(*insn) == Format::Load;
-                self.loads_to = self.v.hosts.register(insn.rd() as u8).filter(|_| loads);
+                self.loads_to = thunks::pinned(insn.rd() as u8).filter(|_| loads);
                 self.aim_float(insn.rd(), Region::format(*insn), writes(*insn));
                 match execute(self, *insn) {
                     Ok(()) => {}
@@ -203,12 +199,11 @@ impl Quick {
         }
         for (label, slot) in std::mem::take(&mut self.ways) {
             self.v.a.bind(label);
-            self.v.hosts.call_leave(&mut self.v.a);
             self.v.a.mov_imm(RAX, (2 * slot) as u64);
             self.v.a.jmp_out(self.thunks.budget);
         }
         for cold in self.cold.drain(..) {
-            cold.write(&mut self.v.a, &self.thunks, &self.v.hosts, self.v.reload);
+            cold.write(&mut self.v.a, &self.thunks, self.v.reload);
         }
         if let Some(reload) = self.v.reload {
             self.v.a.bind(reload);
@@ -216,7 +211,6 @@ impl Quick {
             self.forget_pages(kept.places, 8);
             self.v.a.ret();
         }
-        self.v.hosts.write(&mut self.v.a);
         let entries: Vec<Label> =
             (0..labels.len()).map(|n| self.entry(labels[n], self.v.homes.live[n], kept.places)).collect();
         self.v.a.finish();
@@ -229,12 +223,11 @@ impl Quick {
 
     /// Where a block is entered from outside, if these `f` registers are wanted in vector registers.
     fn entry(&mut self, block: Label, live: u32, pages: u8) -> Label {
-        if live == 0 && pages == 0 && !self.v.hosts.differ() {
+        if live == 0 && pages == 0 {
             return block;
         }
         let entry = self.v.a.label();
         self.v.a.bind(entry);
-        self.v.hosts.enter(&mut self.v.a);
         self.load_floats(live);
         self.forget_pages(pages, 0);
         self.v.a.jmp(block);
@@ -323,7 +316,6 @@ impl Quick {
                 self.v.a.jcc(Cc::S, out);
                 self.by_jump_cache();
                 self.v.a.bind(out);
-                self.v.hosts.call_leave(&mut self.v.a);
                 self.v.a.jmp_out(self.thunks.budget_at);
                 Some(())
             }
@@ -374,7 +366,6 @@ impl Quick {
         self.ways.push((out, slot));
         if usize::try_from(slot).is_ok_and(|s| s < SLOTS) {
             let link = new_link()?;
-            self.v.hosts.leave(&mut self.v.a);
             self.v.a.jmp_through(link);
             let first = self.v.a.label();
             self.v.a.bind(first);
@@ -393,7 +384,6 @@ impl Quick {
     /// Goes on at the virtual address in `rax`.
     fn by_jump_cache(&mut self) {
         let a = &mut self.v.a;
-        self.v.hosts.leave(a);
         let shift = layout::JUMPS_ENTRY.trailing_zeros() as u8 - 1;
         let missed = a.label();
         a.mov32(RCX, Rm::Reg(RAX));

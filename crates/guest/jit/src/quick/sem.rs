@@ -3,6 +3,7 @@
 use super::Quick;
 use super::asm::{Alu, Cc, RDX, Rm};
 use super::memory::Cold;
+use super::thunks;
 use super::values::{B, Bin, Un, V};
 use crate::helpers::{self, Atomic};
 use isa_riscv::engine::CsrAccess;
@@ -206,7 +207,7 @@ impl RvSem for Quick {
     fn set_x(&mut self, r: usize, v: V) {
         if r != 0 {
             self.v.keep(v);
-            self.result = Some((self.v.hosts.x(r as u8 & 31), v));
+            self.result = Some((thunks::x(r as u8 & 31), v));
         }
     }
 

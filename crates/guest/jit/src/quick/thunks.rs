@@ -8,7 +8,7 @@ use isa_riscv::engine::{Left, layout};
 
 /// Guest registers that are in host registers throughout. The C extension's short forms reach most of them, so most code uses
 /// them most.
-pub(super) const PINNED: [(u8, Reg); 10] =
+const PINNED: [(u8, Reg); 10] =
     [(2, RBX), (8, R12), (9, R13), (10, RSI), (11, RDI), (12, R8), (13, R9), (14, R10), (15, R11), (16, R14)];
 /// Instructions that are left.
 pub(super) const LEFT: Reg = R15;
@@ -35,6 +35,11 @@ const KEPT: [Reg; 6] = [RBP, RBX, R12, R13, R14, R15];
 /// A field of the hart's state.
 pub(super) fn field(offset: usize) -> Rm {
     Rm::Mem(STATE, offset as i32 - MIDDLE)
+}
+
+/// Where `x[r]` is.
+pub(super) fn x(r: u8) -> Rm {
+    pinned(r).map_or_else(|| home(r), Rm::Reg)
 }
 
 /// Where `f[r]` is.
@@ -215,8 +220,7 @@ impl Thunks {
     }
 }
 
-/// Where the state has `x[x]`.
-pub(super) fn home(x: u8) -> Rm {
+fn home(x: u8) -> Rm {
     field(layout::X + 8 * usize::from(x))
 }
 

@@ -6,7 +6,6 @@ use super::asm::{Alu, Asm, Cc, Label, RAX, RCX, RDX, Reg, Rm, Shift};
 use super::asm_fp::Xmm;
 use super::float::{BOX, Homes};
 use super::groups::Member;
-use super::hosts::Hosts;
 use super::thunks::{self, FRAME_SLOTS, field};
 use isa_riscv::engine::layout;
 use sem::{Cond, Width};
@@ -154,8 +153,6 @@ pub(super) struct Values {
     /// Scratch registers that must stay as they are for the present operation: bit `n` for register `n`.
     locked: u8,
     slots: usize,
-    /// Host registers of guest registers in the present region.
-    pub(super) hosts: Hosts,
     /// Vector registers of guest registers in the present region.
     pub(super) homes: Homes,
     /// Brings them back after a helper.
@@ -480,7 +477,7 @@ impl Values {
                     Rm::Reg(r)
                 }
             },
-            V::X(r) => self.hosts.x(r),
+            V::X(r) => thunks::x(r),
             V::F(r) => thunks::f(r),
             V::D(x) => {
                 let r = self.scratch();
@@ -658,7 +655,7 @@ impl Values {
     pub(super) fn source_unloaded(&self, v: V) -> Result<Rm, u64> {
         match v {
             V::Imm(i) => Err(i),
-            V::X(r) => Ok(self.hosts.x(r)),
+            V::X(r) => Ok(thunks::x(r)),
             V::F(r) => Ok(thunks::f(r)),
             V::D(_) | V::S(_) => unreachable!("it goes to a register only"),
             V::Node(n) => Ok(self.nodes[usize::from(n)].at.expect("it was prepared")),
